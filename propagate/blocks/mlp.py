@@ -1,0 +1,15 @@
+r"""Fully connected layers, $u = x W$ for rows $x$."""
+
+import jax.numpy as jnp
+
+from propagate.types import Array, Float, Precision
+
+
+def apply(
+    weight: Float[Array, "fan_in fan_out"],
+    x: Float[Array, "*batch fan_in"],
+    precision: Precision = "highest",
+) -> Float[Array, "*batch fan_out"]:
+    """Return x W for every row of `x`, as one tall matrix product."""
+    rows = jnp.matmul(x.reshape(-1, x.shape[-1]), weight, precision=precision)
+    return rows.reshape(*x.shape[:-1], weight.shape[-1])

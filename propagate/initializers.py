@@ -1,0 +1,345 @@
+r"""Weight and bias laws: a base distribution times a scale.
+
+Every initialiser here is $W = g\,n^{-1/2}\,Z$ with $Z$ drawn from a *base* (normal,
+truncated normal, uniform, orthogonal, …) that does not depend on the scale $g\,n^{-1/2}$.
+Initialisers that share a base therefore share their random draws: they differ in one number,
+and a sweep over them compares like with like.
+
+`INITIALIZERS` is the table: add a line to it to add an initialiser.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from propagate import registry
+from propagate.types import Array, Sampler, UnusableInput
+
+Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
+TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
+
+
+@dataclass(frozen=True)
+class Base:
+    """A distribution of weight matrices of shape (fan_in, fan_out), before scaling.
+
+    Attributes:
+        name: its spelling.
+        sample: the sampler, `(key, shape, dtype) -> array`.
+        moments: mean and variance of an entry, as a function of (fan_in, fan_out).
+            The default is (0, 1).
+    """
+
+    name: str
+    sample: Sampler
+    moments: Callable[[int, int], tuple[float, float]] = lambda fan_in, fan_out: (0.0, 1.0)
+
+    @property
+    def biases(self) -> "Base":
+        """The distribution of the biases that go with such weights."""
+        return self if self.name == "uniform" else NORMAL
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The factor gain / sqrt(n), where n is 1, fan_in, fan_out or their mean."""
+
+    gain: float = 1.0
+    mode: Mode = "constant"
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("constant", "fan_in", "fan_out", "fan_avg"):
+            raise UnusableInput(
+                f"mode must be one of constant, fan_in, fan_out, fan_avg, got {self.mode!r}"
+            )
+        if not isinstance(self.gain, (int, float)) or not math.isfinite(self.gain):
+            raise UnusableInput(f"the scale of an initialiser must be a number, got {self.gain!r}")
+
+    def __call__(self, fan_in: int, fan_out: int) -> float:
+        """Return the factor for a matrix of shape (fan_in, fan_out)."""
+        fan = {"constant": 1, "fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        return self.gain / math.sqrt(fan[self.mode])
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """The law of a layer's weights and biases.
+
+    Attributes:
+        name: its spelling in tables, plots and records.
+        base: the distribution of the weights before scaling.
+        scale: the factor on a draw of `base`.
+        law: the law in words or formula, for people.
+        source: where it comes from.
+        bias: the factor on the biases' draws; they are normal, or uniform where the weights are.
+        data_scaled: whether each layer is rescaled so that its output has variance `gain**2`
+            on the batch at hand (LSUV).
+    """
+
+    name: str
+    base: Base
+    scale: Scale = Scale()
+    law: str = ""
+    source: str = ""
+    bias: Scale = Scale(0.0)
+    data_scaled: bool = False
+
+    def __rmul__(self, factor: float) -> "Initializer":
+        """Return the same law with weights `factor` times as large."""
+        scale = dataclasses.replace(self.scale, gain=factor * self.scale.gain)
+        name, law = f"{factor:g}*{self.name}", f"{factor:g} × {self.law}"
+        return dataclasses.replace(self, name=name, law=law, scale=scale)
+
+    def moments(self, fan_in: int, fan_out: int) -> tuple[float, float]:
+        """Return the mean and the variance of a weight of a (fan_in, fan_out) matrix."""
+        mean, variance = self.base.moments(fan_in, fan_out)
+        factor = self.scale(fan_in, fan_out)
+        return factor * mean, factor**2 * variance
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        """Draw a weight matrix, as the functions of `jax.nn.initializers` do.
+
+        Raises:
+            UnusableInput: the law depends on data (LSUV), which a draw does not have.
+        """
+        if self.data_scaled:
+            raise UnusableInput(f"{self.name} needs a batch; it is only defined within a network")
+        return self.base.sample(key, shape, dtype) * jnp.asarray(self.scale(*shape), dtype)
+
+
+def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jax.random.uniform(key, shape, dtype, -math.sqrt(3.0), math.sqrt(3.0))
+
+
+def _ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.ones(shape, dtype)
+
+
+def _eye(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.eye(*shape, dtype=dtype)
+
+
+def _orthogonal_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    return 0.0, 1.0 / max(fan_in, fan_out)
+
+
+def _eye_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    mean = 1.0 / max(fan_in, fan_out)
+    return mean, mean * (1.0 - mean)
+
+
+NORMAL = Base("normal", jax.nn.initializers.normal(1.0))
+TRUNCATED = Base("truncated_normal", jax.nn.initializers.truncated_normal(1.0 / TRUNCATED_STD))
+UNIFORM = Base("uniform", _uniform)
+ORTHOGONAL = Base("orthogonal", jax.nn.initializers.orthogonal(), _orthogonal_moments)
+ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
+EYE = Base("identity", _eye, _eye_moments)
+
+
+@functools.cache  # one base per sparsity, so that equal laws share their draws
+def _sparse_base(sparsity: float) -> Base:
+    def sample(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        values, order = jax.random.split(key)
+        rank = jnp.argsort(jax.random.uniform(order, shape), axis=0)
+        kept = rank >= math.ceil(sparsity * shape[0])
+        return jax.random.normal(values, shape, dtype) * kept
+
+    def moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+        return 0.0, 1.0 - math.ceil(sparsity * fan_in) / fan_in
+
+    return Base(f"sparse_{sparsity:g}", sample, moments)
+
+
+def _fan_law(name: str, base: Base, gain: float, mode: Mode, law: str, source: str):
+    return Initializer(name, base, Scale(gain, mode), law, source)
+
+
+def zeros() -> Initializer:
+    """W = 0."""
+    return Initializer("zeros", NORMAL, Scale(0.0), "0")
+
+
+def constant(value: float = 0.01) -> Initializer:
+    """W_ij = value."""
+    name = registry.spell("constant", {}, {"value": value})
+    return Initializer(name, ONES, Scale(value), f"{value:g}")
+
+
+def normal(std: float = 0.01) -> Initializer:
+    """W_ij ~ N(0, std^2)."""
+    name = registry.spell("normal", {}, {"std": std})
+    return Initializer(name, NORMAL, Scale(std), f"N(0, {std:g}²)", "Krizhevsky et al. (2012)")
+
+
+def truncated_normal(std: float = 0.02) -> Initializer:
+    """W_ij ~ N(0, s^2) cut at 2 s, with s such that the standard deviation is `std`."""
+    name = registry.spell("truncated_normal", {}, {"std": std})
+    return Initializer(name, TRUNCATED, Scale(std), f"N(0, {std:g}²) cut at ±2σ, corrected")
+
+
+def uniform(limit: float = 0.05) -> Initializer:
+    """W_ij ~ U(-limit, limit), of variance limit^2/3."""
+    name = registry.spell("uniform", {}, {"limit": limit})
+    return Initializer(name, UNIFORM, Scale(limit / math.sqrt(3.0)), f"U(-{limit:g}, {limit:g})")
+
+
+def _lecun(base: Base, name: str) -> Initializer:
+    return _fan_law(name, base, 1.0, "fan_in", "variance 1/fan_in", "LeCun et al. (1998)")
+
+
+def _glorot(base: Base, name: str) -> Initializer:
+    source = "Glorot & Bengio (2010), Eq. (12)"
+    return _fan_law(name, base, 1.0, "fan_avg", "variance 2/(fan_in + fan_out)", source)
+
+
+def _he(base: Base, stem: str, mode: Mode, slope: float) -> Initializer:
+    name = registry.spell(stem, {"slope": 0.0, "mode": "fan_in"}, {"slope": slope, "mode": mode})
+    gain = math.sqrt(2.0 / (1.0 + slope**2))
+    law = f"variance {'2' if slope == 0 else f'{gain**2:.4g}'}/{mode}"
+    return _fan_law(name, base, gain, mode, law, "He et al. (2015), arXiv:1502.01852")
+
+
+def he_normal(slope: float = 0.0, mode: Mode = "fan_in") -> Initializer:
+    """W_ij ~ N(0, 2/((1 + slope^2) fan)), for a leaky ReLU of that slope."""
+    return _he(NORMAL, "he_normal", mode, slope)
+
+
+def he_uniform(slope: float = 0.0, mode: Mode = "fan_in") -> Initializer:
+    """W_ij uniform with variance 2/((1 + slope^2) fan)."""
+    return _he(UNIFORM, "he_uniform", mode, slope)
+
+
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """W = gain Q with Q (semi-)orthogonal, Haar distributed."""
+    name = registry.spell("orthogonal", {"gain": 1.0}, {"gain": gain})
+    law = f"{gain:g} × orthogonal" if gain != 1 else "orthogonal"
+    return Initializer(name, ORTHOGONAL, Scale(gain), law, "Saxe et al. (2014), arXiv:1312.6120")
+
+
+def identity(gain: float = 1.0) -> Initializer:
+    """W = gain I."""
+    name = registry.spell("identity", {"gain": 1.0}, {"gain": gain})
+    return Initializer(name, EYE, Scale(gain), f"{gain:g} × I", "Le et al. (2015)")
+
+
+def sparse(sparsity: float = 0.9, std: float = 0.01) -> Initializer:
+    """W_ij ~ N(0, std^2), with ceil(sparsity fan_in) zeros for each output unit."""
+    if not 0.0 <= sparsity < 1.0:
+        raise UnusableInput(f"sparsity must lie in [0, 1), got {sparsity:g}")
+    given = {"sparsity": sparsity, "std": std}
+    name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, given)
+    law = f"N(0, {std:g}²), {sparsity:.0%} zeros"
+    return Initializer(name, _sparse_base(sparsity), Scale(std), law, "Martens (2010)")
+
+
+def sigma(sigma_w: float = 1.0, sigma_b: float = 0.0) -> Initializer:
+    """W_ij ~ N(0, sigma_w^2/fan_in), b_i ~ N(0, sigma_b^2): a point of the mean-field plane."""
+    name = f"sigma({sigma_w:g},{sigma_b:g})"
+    law = f"N(0, {sigma_w:g}²/fan_in), bias N(0, {sigma_b:g}²)"
+    source = "Poole et al. (2016), arXiv:1606.05340"
+    return Initializer(name, NORMAL, Scale(sigma_w, "fan_in"), law, source, Scale(sigma_b))
+
+
+def lsuv(gain: float = 1.0) -> Initializer:
+    """Orthogonal, then each layer divided by its output's standard deviation on the batch."""
+    name = registry.spell("lsuv", {"gain": 1.0}, {"gain": gain})
+    law = f"orthogonal, rescaled on the batch to std {gain:g}"
+    source = "Mishkin & Matas (2016), arXiv:1511.06422"
+    return Initializer(name, ORTHOGONAL, Scale(gain), law, source, data_scaled=True)
+
+
+def _third(name: str, source: str) -> Initializer:
+    scale = Scale(math.sqrt(1.0 / 3.0), "fan_in")
+    law = "U(±1/√fan_in), bias likewise"
+    return Initializer(name, UNIFORM, scale, law, source, bias=scale)
+
+
+def _named(function: Callable[..., Initializer], *args: Any) -> Callable[[], Initializer]:
+    return functools.partial(function, *args)
+
+
+_HAIKU_LAW = "N(0, 1/fan_in) cut at ±2σ, uncorrected: variance 0.774/fan_in"
+
+INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
+    {
+        "zeros": zeros,
+        "constant": constant,
+        "normal": normal,
+        "truncated_normal": truncated_normal,
+        "uniform": uniform,
+        "lecun_normal": _named(_lecun, NORMAL, "lecun_normal"),
+        "lecun_uniform": _named(_lecun, UNIFORM, "lecun_uniform"),
+        "glorot_normal": _named(_glorot, NORMAL, "glorot_normal"),
+        "glorot_uniform": _named(_glorot, UNIFORM, "glorot_uniform"),
+        "xavier_normal": _named(_glorot, NORMAL, "xavier_normal"),
+        "xavier_uniform": _named(_glorot, UNIFORM, "xavier_uniform"),
+        "he_normal": he_normal,
+        "he_uniform": he_uniform,
+        "kaiming_normal": he_normal,
+        "kaiming_uniform": he_uniform,
+        "orthogonal": orthogonal,
+        "identity": identity,
+        "sparse": sparse,
+        "sigma": sigma,
+        "lsuv": lsuv,
+        "torch": _named(_third, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"),
+        "equinox": _named(_third, "equinox", "equinox.nn.Linear"),
+        "keras": _named(_fan_law, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"),
+        "flax": _named(
+            _fan_law, "flax", TRUNCATED, 1.0, "fan_in", "lecun_normal, truncated", "flax Dense"
+        ),
+        "haiku": _named(
+            _fan_law, "haiku", TRUNCATED, TRUNCATED_STD, "fan_in", _HAIKU_LAW, "haiku.Linear"
+        ),
+    }
+)
+
+
+def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> Initializer:
+    """Return the law that `spec` means.
+
+    Args:
+        spec: a spelling (`"he_normal"`, `"normal_0.02"`, `"0.01*he_normal"`), a pair
+            `(sigma_w, sigma_b)`, an `Initializer`, or any `(key, shape, dtype) -> array`, which
+            is taken as it is, with zero biases.
+
+    Raises:
+        UnusableInput: an unknown name (the nearest is suggested), or none of these.
+
+    Example:
+        >>> initializer("0.5*he_normal").moments(256, 256)
+        (0.0, 0.001953125...)
+    """
+    if isinstance(spec, Initializer):
+        return spec
+    if isinstance(spec, str):
+        factor, star, name = spec.rpartition("*")
+        law = registry.build("initialiser", INITIALIZERS, name)
+        return _factor(factor, spec) * law if star else law
+    if isinstance(spec, tuple) and len(spec) == 2:
+        return sigma(*spec)
+    if not callable(spec):
+        raise UnusableInput(
+            "an initialiser must be a name, a pair (sigma_w, sigma_b), an Initializer or a "
+            f"function (key, shape, dtype) -> array, got {spec!r}"
+        )
+    name = getattr(spec, "__name__", type(spec).__name__)
+    return Initializer(name, Base(name, spec, _unknown_moments), law="your own function")
+
+
+def _factor(text: str, spec: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UnusableInput(f"the multiplier in {spec!r} must be a number, got {text!r}") from None
+
+
+def _unknown_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    return math.nan, math.nan

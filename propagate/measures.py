@@ -1,0 +1,176 @@
+r"""Statistics: each is a name and a pure function of one layer's array.
+
+An array is divided by the power of two $2^k$ next to its largest magnitude before anything is
+squared or summed, and sums are float32 or wider. So no statistic over- or underflows while the
+values themselves are finite; $k$ travels beside it, and the logarithm is finished on the host
+in float64.
+
+`MEASURES` is the table: add a line to it to add a statistic.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from propagate.types import Array, Float, Int, Place, UnusableInput
+
+SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
+SYMMETRIC_RTOL = 1e-5  # of the largest magnitude; rounding of a float32 sum of ~1000 equal terms
+
+
+def q(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Second moment per unit, E y^2."""
+    return jnp.mean(jnp.square(y))
+
+
+def variance(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Variance over the inputs of each unit, averaged over units: what tells inputs apart."""
+    return jnp.mean(jnp.square(y - jnp.mean(y, axis=0)))
+
+
+def mean(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Mean over inputs and units, divided by the rms."""
+    rms = jnp.sqrt(q(y))
+    return jnp.mean(y) / jnp.where(rms == 0, 1, rms)
+
+
+def largest(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Largest magnitude."""
+    return jnp.max(jnp.abs(y))
+
+
+def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    r"""Mean cosine between different inputs' signals; inputs with a zero signal are left out.
+
+    $(\lVert\sum_b \hat y_b\rVert^2 - B)/(B(B-1))$ with $\hat y_b = y_b/\lVert y_b\rVert$.
+    """
+    norm = jnp.sum(jnp.square(y), axis=1)
+    weight = jnp.where(norm > 0, jax.lax.rsqrt(jnp.where(norm > 0, norm, 1)), 0)
+    count = jnp.sum(weight > 0).astype(y.dtype)
+    total = jnp.sum(jnp.square(jnp.einsum("b,bn->n", weight, y)))
+    return jnp.where(count > 1, (total - count) / jnp.maximum(count * (count - 1), 1), jnp.nan)
+
+
+def zero_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Share of exact zeros."""
+    return jnp.mean(y == 0, dtype=y.dtype)
+
+
+def dead_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Share of units that are zero for every input."""
+    return jnp.mean(jnp.all(y == 0, axis=0), dtype=y.dtype)
+
+
+def symmetric_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Share of units that equal the mean over units, on every input."""
+    apart = jnp.max(jnp.abs(y - jnp.mean(y, axis=1, keepdims=True)), axis=0)
+    return jnp.mean(apart <= SYMMETRIC_RTOL * largest(y), dtype=y.dtype)
+
+
+def saturated_fraction(slope: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Share of (input, unit) pairs with |phi'| < 0.05 sup|phi'|; `slope` is phi'/sup|phi'|."""
+    return jnp.mean(jnp.abs(slope) < SATURATED_SLOPE, dtype=slope.dtype)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A statistic and where it is taken.
+
+    Attributes:
+        name: the ending of its variables' names.
+        fn: array of one layer, (batch, units), to a number.
+        places: the signals it is taken of.
+        power: the statistic of 2^k y is 2^(k power) times that of y; 0 for ratios and shares.
+    """
+
+    name: str
+    fn: Callable[[Array], Array]
+    places: tuple[Place, ...]
+    power: int = 0
+
+    def variable(self, place: Place) -> str:
+        """Return the name of this statistic of `place` in a record."""
+        return f"log10_{place}_{self.name}" if self.power else f"{place}_{self.name}"
+
+
+_SIGNALS: tuple[Place, ...] = ("forward", "activation", "backward")
+
+MEASURES = (
+    Measure("q", q, (*_SIGNALS, "weight_gradient"), power=2),
+    Measure("variance", variance, ("forward", "activation"), power=2),
+    Measure("mean", mean, _SIGNALS),
+    Measure("max", largest, ("forward",), power=1),
+    Measure("correlation", correlation, ("forward", "backward")),
+    Measure("zero_fraction", zero_fraction, _SIGNALS),
+    Measure("dead_fraction", dead_fraction, ("activation",)),
+    Measure("symmetric_fraction", symmetric_fraction, ("forward",)),
+    Measure("saturated_fraction", saturated_fraction, ("activation",)),
+)
+
+Selection = tuple[tuple[Place, tuple[Measure, ...]], ...]
+
+
+def select(endings: Iterable[str] | None = None) -> Selection:
+    """Return the measures of each place whose variables have one of the `endings`.
+
+    Args:
+        endings: of variable names: `"q"`, `"mean"`, `"weight_gradient_q"`, `"forward_q"`, …;
+            None means all. The plain `"q"` leaves the weight gradient out: it costs a product.
+
+    Raises:
+        UnusableInput: an ending that no variable has.
+    """
+    if isinstance(endings, str):
+        endings = (endings,)
+    wanted = None if endings is None else set(endings)
+    known = {name for m in MEASURES for place in m.places for name in _endings(m, place)}
+    if wanted is not None and (not wanted or wanted - known):
+        raise UnusableInput(
+            f"measures must be some of {', '.join(sorted(known))}; "
+            f"got {', '.join(sorted(wanted - known)) or 'none'}"
+        )
+    return tuple(
+        (place, tuple(m for m in MEASURES if place in m.places and _taken(m, place, wanted)))
+        for place in get_args(Place)
+    )
+
+
+def _endings(measure: Measure, place: Place) -> tuple[str, ...]:
+    full = (f"{place}_{measure.name}", measure.variable(place))
+    return full if place == "weight_gradient" else (measure.name, *full)
+
+
+def _taken(measure: Measure, place: Place, wanted: set[str] | None) -> bool:
+    return wanted is None or not wanted.isdisjoint(_endings(measure, place))
+
+
+class Scaled(NamedTuple):
+    """An array as `y` times a power of two, one per configuration."""
+
+    y: Float[Array, "configs batch units"]
+    exponent: Int[Array, " configs"]
+
+
+def rescale(x: Float[Array, "configs batch units"]) -> Scaled:
+    """Split `x` into y·2^k with max|y| in [1, 2), exactly; k = 0 where x is zero or not finite."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    top = jnp.max(jnp.abs(x), axis=(1, 2))
+    exponent = jnp.where(jnp.isfinite(top) & (top > 0), jnp.frexp(top)[1] - 1, 0)
+    exponent = jnp.clip(exponent, -126, 126)  # so that 2^-k is a normal float32
+    return Scaled(x * power_of_two(-exponent, x.dtype)[:, None, None], exponent)
+
+
+def power_of_two(k: Int[Array, " configs"], dtype) -> Float[Array, " configs"]:
+    """Return 2^k, exactly."""
+    return jnp.ldexp(jnp.ones((), dtype), k)
+
+
+def observe(scaled: Scaled, measures: tuple[Measure, ...]) -> dict[str, Array]:
+    """Return the statistics of each configuration and the `exponent` that they are to carry."""
+    if not measures:
+        return {}
+    taken = {m.name: jax.vmap(m.fn)(scaled.y) for m in measures}
+    return {"exponent": scaled.exponent, **taken}

@@ -1,0 +1,107 @@
+"""`Network`: the full description of a deep stack, frozen, hashable, validated when made."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import get_args
+
+import jax.numpy as jnp
+
+from propagate.activations import Activation, activation
+from propagate.initializers import Initializer, initializer
+from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
+
+FAMILIES = ("mlp",)
+
+
+@dataclass(frozen=True)
+class Network:
+    r"""A deep stack $h_l = W_l\,\phi(h_{l-1}) + b_l$, $l = 1 … L$, with output $h_L$.
+
+    The input is $h_0$. Random inputs stand for the pre-activations of a layer 0, as in
+    mean-field theory, so that all L layers are the same map; data goes straight into $W_1$,
+    without $\phi$ (`activate_input`).
+
+    Attributes:
+        depth: L, the number of weight matrices.
+        width: units per layer.
+        family: the kind of layer.
+        activation: a name, an `Activation` or any function `array -> array`.
+        init: a name, a pair (sigma_w, sigma_b), an `Initializer` or any function
+            `(key, shape, dtype) -> array`.
+        input_size: features of the input; the width by default.
+        output_size: units of the last layer; the width by default.
+        activate_input: whether phi acts on the input; by default on random inputs only.
+        dtype: of weights and signals; statistics are float32 or wider.
+        precision: of the matrix products, as `jax.lax.Precision`.
+
+    Raises:
+        UnusableInput: any of these is out of its range.
+
+    Example:
+        >>> Network(depth=3, width=8, init="xavier_normal").init.law
+        'variance 2/(fan_in + fan_out)'
+    """
+
+    depth: int = 50
+    width: int = 256
+    family: str = "mlp"
+    activation: str | Activation | Elementwise = "relu"
+    init: str | tuple[float, float] | Initializer | Sampler = "he_normal"
+    input_size: int | None = None
+    output_size: int | None = None
+    activate_input: bool | None = None
+    dtype: DTypeLike = "float32"
+    precision: Precision = "highest"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "activation", activation(self.activation))
+        object.__setattr__(self, "init", initializer(self.init))
+        for name in ("depth", "width", "input_size", "output_size"):
+            _check_count(name, getattr(self, name), optional=name.endswith("_size"))
+        if self.family not in FAMILIES:
+            raise UnusableInput(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
+        if self.precision not in get_args(Precision):
+            raise UnusableInput(
+                f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
+            )
+        object.__setattr__(self, "dtype", _float_dtype(self.dtype))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """(fan_in, fan_out) of every weight matrix, first to last."""
+        sizes = [self.input_size or self.width, *[self.width] * (self.depth - 1)]
+        return tuple(zip(sizes, [*sizes[1:], self.output_size or self.width], strict=True))
+
+    def describe(self) -> dict[str, str | int]:
+        """Return the specification as plain values, as records carry it."""
+        values = dataclasses.asdict(self) | {"activation": self.phi.name, "init": self.law.name}
+        return {k: v if isinstance(v, int) else str(v) for k, v in values.items() if v is not None}
+
+    @property
+    def phi(self) -> Activation:
+        """The activation, as an object."""
+        return activation(self.activation)
+
+    @property
+    def law(self) -> Initializer:
+        """The initialiser, as an object."""
+        return initializer(self.init)
+
+
+def _check_count(name: str, value: int | None, *, optional: bool) -> None:
+    if value is None and optional:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _float_dtype(dtype: DTypeLike) -> str:
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        raise UnusableInput(f"dtype must be a floating-point type, got {dtype!r}") from None
+    if not jnp.issubdtype(found, jnp.floating):
+        raise UnusableInput(f"dtype must be a floating-point type, got {found.name!r}")
+    if found != jnp.zeros((), found).dtype:
+        raise UnusableInput(f"{found.name} needs jax.config.update('jax_enable_x64', True)")
+    return found.name

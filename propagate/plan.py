@@ -1,0 +1,119 @@
+"""From a network and a grid of pairings to programs and blocks: scales, memory, chunks.
+
+Numbers go in, static descriptions and small arrays come out; nothing runs on a device.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from propagate.activations import Activation, activation
+from propagate.engine import Program, Run
+from propagate.initializers import Base, Initializer
+from propagate.measures import Selection
+from propagate.network import Network
+from propagate.types import LossKind
+
+KEPT_BYTES = 2**28  # of one block's signals; beyond it, chunks are computed again on the way back
+WEIGHT_BYTES = 3 * 2**28  # of one seed's base weights; beyond it, they are drawn within the scan
+BLOCK_SIZES = (2, 3, 4)  # configurations of 128 x 256 that stay within a core's cache
+CALL_COST = 0.25  # of one more block, in configurations
+
+
+@dataclass(frozen=True)
+class Pairings:
+    """Configurations that share a base and an activation, and so go through a layer together.
+
+    Attributes:
+        base: the distribution of the weights.
+        phi: index of the activation.
+        inits: indices of the initialisers.
+        size: configurations in the block; the last one is repeated to fill it.
+    """
+
+    base: Base
+    phi: int
+    inits: tuple[int, ...]
+    size: int
+
+    def filled(self, laws: Sequence[Initializer]) -> list[Initializer]:
+        """Return the law of each of the block's configurations."""
+        return [laws[i] for i in self.inits + self.inits[-1:] * (self.size - len(self.inits))]
+
+
+def grid(laws: Sequence[Initializer], phis: int, size: int | None) -> list[Pairings]:
+    """Return the blocks of a grid of initialisers × activations, those of one base together."""
+    shared = {base: [] for base in dict.fromkeys(law.base for law in laws)}
+    for i, law in enumerate(laws):
+        shared[law.base].append(i)
+    size = size or block_size([len(members) for members in shared.values()])
+    return [
+        Pairings(base, phi, tuple(members[k : k + size]), size)
+        for base, members in shared.items()
+        for phi in range(phis)
+        for k in range(0, len(members), size)
+    ]
+
+
+def block_size(groups: Sequence[int]) -> int:
+    """Return the block size that leaves the least work undone in vain for groups of these sizes."""
+
+    def cost(size: int) -> float:
+        return sum(math.ceil(n / size) * (size + CALL_COST) for n in groups)
+
+    return min((max(groups) if max(groups) == 1 else size for size in BLOCK_SIZES), key=cost)
+
+
+def program(
+    net: Network,
+    phis: Sequence[Activation],
+    base: Base,
+    selection: Selection,
+    loss: LossKind,
+    rows: int,
+) -> Program:
+    """Return what is to be compiled for blocks of `rows` = configurations × batch."""
+    itemsize = np.dtype(np.float32).itemsize
+    stored = sum(i * o for i, o in net.shapes) * itemsize <= WEIGHT_BYTES
+    arrays = 2 if dict(selection)["weight_gradient"] else 1
+    runs = [
+        part
+        for shape, group in itertools.groupby(net.shapes)
+        for part in cut(shape, len(list(group)), arrays * rows * shape[0] * itemsize)
+    ]
+    return Program(
+        family=net.family,
+        activations=(*phis, activation("identity")),
+        runs=tuple(runs),
+        selection=selection,
+        loss=loss,
+        bases=None if stored else (base, base.biases),
+        dtype=str(net.dtype),
+        precision=net.precision,
+    )
+
+
+def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Run]:
+    """Cut equal layers into runs, in about √layers chunks if keeping all would cost too much."""
+    if layers * bytes_per_layer <= KEPT_BYTES:
+        return [Run(shape, 1, layers)]
+    length = math.isqrt(layers)
+    chunks, rest = divmod(layers, length)
+    return [Run(shape, chunks, length)] + ([Run(shape, 1, rest)] if rest else [])
+
+
+def scales(net: Network, laws: Sequence[Initializer]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the factors on weights and biases, (L, C) each."""
+    scale = [[law.scale(*shape) for law in laws] for shape in net.shapes]
+    shift = [[law.bias(*shape) for law in laws] for shape in net.shapes]
+    return np.asarray(scale, np.float32), np.asarray(shift, np.float32)
+
+
+def homogeneous(phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:
+    """Return whether scaling the input scales every signal alike, per configuration."""
+    return np.asarray(
+        [phi.homogeneous and law.bias.gain == 0 and not law.data_scaled for law in laws]
+    )

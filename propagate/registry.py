@@ -1,0 +1,74 @@
+"""Names to objects: the one parser behind every `init="he_normal"` and `activation="relu"`.
+
+A spelling is a name of a table, alone or with numbers for the parameters of its factory:
+`he_normal`, `leaky_relu_0.2`, `normal(0.02)`, `he_normal(mode=fan_out)`.
+"""
+
+import difflib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from propagate.types import UnusableInput
+
+_CALL = re.compile(r"^(?P<name>[a-z_][a-z0-9_]*?)(?:\((?P<args>.*)\)|_(?P<number>-?[0-9.]+(?:e-?\d+)?))?$")
+
+
+def build(kind: str, table: Mapping[str, Callable[..., Any]], text: str) -> Any:
+    """Return the object that `text` spells, built by its factory in `table`.
+
+    Raises:
+        UnusableInput: the name is not in the table, or its parameters do not fit.
+    """
+    text = text.strip().lower()
+    if text in table:
+        return table[text]()
+    match = _CALL.match(text)
+    if match is None or match["name"] not in table:
+        raise _unknown(kind, table, match["name"] if match else text)
+    factory = table[match["name"]]
+    args, kwargs = _arguments(match["number"] or match["args"] or "")
+    try:
+        inspect.signature(factory).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UnusableInput(
+            f"{kind} {match['name']!r} takes {inspect.signature(factory)}, got {text!r}: {error}"
+        ) from None
+    return factory(*args, **kwargs)
+
+
+def spell(name: str, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Return the canonical spelling: defaults left out, one bare number as `name_0.02`."""
+    changed = {k: v for k, v in values.items() if v != defaults.get(k, inspect.Parameter.empty)}
+    if not changed:
+        return name
+    if list(changed) == list(values)[:1] and isinstance(*changed.values(), (int, float)):
+        return f"{name}_{next(iter(changed.values())):g}"
+    shown = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+    return f"{name}({','.join(shown)})"
+
+
+def _unknown(kind: str, table: Mapping[str, Any], name: str) -> UnusableInput:
+    close = difflib.get_close_matches(name, table, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UnusableInput(f"unknown {kind} {name!r}: {hint}The names are {', '.join(table)}.")
+
+
+def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        key, equals, value = part.rpartition("=")
+        if equals:
+            kwargs[key.strip()] = _value(value.strip())
+        else:
+            args.append(_value(part))
+    return args, kwargs
+
+
+def _value(text: str) -> Any:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,436 @@
+"""`measure` and `sweep`: initialisers × activations × seeds through a deep stack, to a record.
+
+Blocks of pairings are independent, so a few are in flight at once: while one is in a matrix
+product the other applies its activation. With several devices each takes its own seeds.
+"""
+
+import collections
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from propagate import activations, batches, engine, plan, record
+from propagate.activations import Activation
+from propagate.batches import Batch
+from propagate.engine import Block, Draw, Layer, Program
+from propagate.initializers import Initializer, initializer
+from propagate.measures import Selection, select
+from propagate.network import Network
+from propagate.plan import Pairings
+from propagate.types import Array, ArrayLike, LossKind, PropagateError, UnusableInput
+
+Progress = Callable[[int, int], None]
+MOST_AT_ONCE = 8  # blocks in flight
+
+
+class Interrupted(KeyboardInterrupt):
+    """A sweep that was stopped; `record` holds what was measured, NaN elsewhere."""
+
+    def __init__(self, partial: xr.Dataset, done: int, total: int) -> None:
+        super().__init__(f"stopped after {done} of {total} blocks")
+        self.record = partial
+
+
+def measure(net: Network, key: Array, *, seeds: int = 8, **options: Any) -> xr.Dataset:
+    """Measure one network: the record of `sweep` with dims (seed, layer).
+
+    Args:
+        net: the network.
+        key: a JAX random key; weights, inputs and cotangents of all seeds follow from it.
+        seeds: number of independent draws.
+        **options: `batch`, `measures`, `inputs`, `labels`, `loss` and the others of `sweep`.
+
+    Example:
+        >>> net = Network(depth=4, width=32, activation="relu", init="he_normal")
+        >>> found = measure(net, jax.random.key(0), batch=16, seeds=2)
+        >>> dict(found.sizes)
+        {'seed': 2, 'layer': 5}
+    """
+    return sweep(net, key=key, seeds=seeds, **options).squeeze(("init", "activation"), drop=True)
+
+
+def sweep(
+    net: Network,
+    *,
+    key: Array,
+    init: Sequence[Any] | None = None,
+    activation: Sequence[Any] | None = None,
+    seeds: int = 4,
+    batch: int = 128,
+    measures: Sequence[str] | None = None,
+    inputs: ArrayLike | Batch | None = None,
+    labels: ArrayLike | None = None,
+    input: str = "gaussian",
+    cosine: float = 0.5,
+    loss: LossKind = "gaussian",
+    block: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Send batches forward and cotangents backward for every initialiser × activation pairing.
+
+    Pairings share their random draws (weights up to scale, inputs, cotangents), so their
+    differences are paired differences. Gradients are those of the loss as it is:
+    `"gaussian"` is the sum of h_L · v with v ~ N(0, 1), which is independent for every input.
+
+    Args:
+        net: the network; its own `init` and `activation` where the grid has none.
+        key: a JAX random key; everything random follows from it.
+        init: initialisers, as `Network` takes them.
+        activation: activations, as `Network` takes them.
+        seeds: number of independent draws of weights, random inputs and cotangents.
+        batch: random inputs per seed.
+        measures: endings of the variables to measure; all by default.
+        inputs: data (B, features) instead of random inputs, the same for every seed.
+        labels: (B,) classes for `"cross_entropy"`, (B,) or (B, outputs) targets for `"mse"`.
+        input: random inputs: `"gaussian"`, or `"pairs"` of a chosen `cosine`.
+        cosine: expected cosine between any two inputs of `"pairs"`.
+        loss: where the gradient starts: `"gaussian"`, `"cross_entropy"` (mean over the batch)
+            or `"mse"` (mean over batch and outputs).
+        block: configurations that go through a layer together; chosen to fit by default.
+        devices: the devices to use; all local ones by default.
+        progress: called with (blocks done, blocks in all).
+
+    Returns:
+        The record, dims (init, activation, seed, layer).
+
+    Raises:
+        UnusableInput: an argument that cannot be used.
+        PropagateError: the run does not fit in memory.
+        Interrupted: stopped by the user; carries what was measured.
+    """
+    _check_counts(seeds=seeds, batch=batch, block=1 if block is None else block)
+    batches.check_random(input, cosine)
+    data = _data(inputs, labels, loss)
+    net = _fitted(net, data, loss)
+    grid = Grid(
+        net,
+        _unique("init", [initializer(spec) for spec in init or [net.law]]),
+        _unique("activation", [activations.activation(spec) for spec in activation or [net.phi]]),
+        select(measures),
+        loss,
+    )
+    feed = Feed(net, _typed(key), data, input, batch, cosine, loss)
+    mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
+    steps = _steps(plan.grid(grid.laws, len(grid.phis), block), seeds, mesh.size)
+    found = record.new(grid.selection, grid.coords, seeds, net.depth)
+    found.attrs = _attrs(grid, feed, mesh)
+    done = 0
+    try:
+        for done, (step, raw) in enumerate(_results(grid, feed, mesh, steps), 1):
+            grid.write(found, step, raw)
+            if progress:
+                progress(done, len(steps))
+    except KeyboardInterrupt:
+        raise Interrupted(found, done, len(steps)) from None
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        raise _explained(error) from error
+    return found
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is swept and what is measured."""
+
+    net: Network
+    laws: list[Initializer]
+    phis: list[Activation]
+    selection: Selection
+    loss: LossKind
+
+    @property
+    def coords(self) -> dict[str, list[str]]:
+        """The labels of the pairings."""
+        return {"init": [i.name for i in self.laws], "activation": [a.name for a in self.phis]}
+
+    def program(self, pairings: Pairings, batch: int) -> Program:
+        """Return what is compiled for a block."""
+        rows = pairings.size * batch
+        return plan.program(self.net, self.phis, pairings.base, self.selection, self.loss, rows)
+
+    def write(self, found: xr.Dataset, step: "Step", raw: dict) -> None:
+        """Put the statistics of a step's blocks into the record."""
+        for place, measures in self.selection:
+            for measure in measures:
+                value, exponent = raw[place][measure.name], raw[place]["exponent"]
+                layers = record.decades(measure, value, exponent)  # (slot, layers, C)
+                into = found[measure.variable(place)].values
+                for slot, (seed, pairings) in enumerate(step.slots):
+                    for config, i in enumerate(pairings.inits):
+                        column = record.along_layers(place, layers[slot, :, config])
+                        into[i, pairings.phi, seed] = column
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where weights, inputs and targets come from: random keys, or data."""
+
+    net: Network
+    key: Array
+    data: Batch | None
+    kind: str
+    batch: int
+    cosine: float
+    loss: LossKind
+
+    @property
+    def size(self) -> int:
+        """The number of inputs."""
+        return self.batch if self.data is None else len(self.data.inputs)
+
+    @property
+    def raw(self) -> bool:
+        """Whether the input goes into the first weights as it is, without the activation."""
+        activated = self.net.activate_input
+        return self.data is not None if activated is None else not activated
+
+    def layer_keys(self, seed: int) -> Array:
+        """Return one key per layer."""
+        key = jax.random.fold_in(self._seed(seed), 0)
+        return jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(self.net.depth))
+
+    def inputs(self, seed: int) -> Array:
+        """Return the batch."""
+        if self.data is not None:
+            return jnp.asarray(self.data.inputs, self.net.dtype)
+        key = jax.random.fold_in(self._seed(seed), 1)
+        x = batches.random(key, self.kind, self.size, self.net.shapes[0][0], self.cosine)
+        return x.astype(self.net.dtype)
+
+    def target(self, seed: int) -> Array:
+        """Return the cotangent of the outputs, or what the loss compares them with."""
+        if self.loss != "gaussian":
+            assert self.data is not None and self.data.labels is not None
+            return jnp.asarray(self.data.labels)
+        key = jax.random.fold_in(self._seed(seed), 2)
+        return jax.random.normal(key, (self.size, self.net.shapes[-1][1]))
+
+    def _seed(self, seed: int) -> Array:
+        return jax.random.fold_in(self.key, seed)
+
+
+class Step(NamedTuple):
+    """One block for each device: (seed, pairings) per slot, all of one base."""
+
+    slots: tuple[tuple[int, Pairings], ...]
+
+
+def _steps(blocks: list[Pairings], seeds: int, slots: int) -> list[Step]:
+    """Deal the blocks of every seed to the slots, so that a slot keeps its weights for long."""
+    steps = []
+    for base in dict.fromkeys(block.base for block in blocks):
+        jobs = [(seed, b) for seed in range(seeds) for b in blocks if b.base == base]
+        rounds = -(-len(jobs) // slots)
+        dealt = [jobs[k * rounds : (k + 1) * rounds] for k in range(slots)]
+        dealt = [own + (own or jobs)[-1:] * (rounds - len(own)) for own in dealt]
+        steps += [Step(tuple(own[r] for own in dealt)) for r in range(rounds)]
+    return steps
+
+
+def _results(grid: Grid, feed: Feed, mesh: Mesh, steps: list[Step]) -> Iterator[tuple[Step, dict]]:
+    """Run the steps, a few at a time, and yield them with their statistics in order."""
+    at_once = min(len(steps), os.cpu_count() or 1, MOST_AT_ONCE) if mesh.size == 1 else 1
+    waiting: collections.deque = collections.deque()
+    pool = ThreadPoolExecutor(at_once)
+    blocks = _blocks(grid, feed, mesh, steps)
+    try:
+        for step, (program, block) in zip(steps, blocks, strict=True):
+            waiting.append((step, pool.submit(_run, _executable(program, mesh, block), block)))
+            if len(waiting) > at_once:
+                step, future = waiting.popleft()
+                yield step, future.result()
+        while waiting:
+            step, future = waiting.popleft()
+            yield step, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(executable: Callable, block: Block) -> dict:
+    return jax.device_get(executable(block))
+
+
+def _executable(program: Program, mesh: Mesh, block: Block) -> Callable:
+    return _compiled(program, mesh, jax.tree.map(_like, block))
+
+
+def _like(a: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(program: Program, mesh: Mesh, block: Block) -> Callable:
+    return jitted(program, mesh).lower(block).compile()
+
+
+def jitted(program: Program, mesh: Mesh) -> Callable[[Block], dict]:
+    """Return `engine.run` under jit, for a block per device along a leading axis."""
+    return jax.jit(_per_slot(functools.partial(engine.run, program), mesh))
+
+
+def _per_slot(fn: Callable, mesh: Mesh) -> Callable:
+    def local(tree: Any) -> Any:
+        out = fn(jax.tree.map(lambda a: a[0], tree))
+        return jax.tree.map(lambda a: a[None], out)
+
+    spec = PartitionSpec("slot")
+    return jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+
+
+def _blocks(
+    grid: Grid, feed: Feed, mesh: Mesh, steps: list[Step]
+) -> Iterator[tuple[Program, Block]]:
+    """Make the numbers of each step; weights are drawn once for all steps that share them."""
+    sharding = NamedSharding(mesh, PartitionSpec("slot"))
+    drawn, weights, feeds = None, (), ()
+    for step in steps:
+        program = grid.program(step.slots[0][1], feed.size)
+        seeds = tuple(seed for seed, _ in step.slots)
+        base = step.slots[0][1].base
+        if drawn != (base, seeds):
+            weights = ()  # let go of the last ones before drawing the next
+            weights = _weights(program, base, feed, mesh, seeds, sharding)
+            stacked = [[fn(s) for s in seeds] for fn in (feed.inputs, feed.target)]
+            feeds = [jax.device_put(jnp.stack(a), sharding) for a in stacked]
+            drawn = (base, seeds)
+        numbers = [_numbers(grid, program, feed, pairings) for _, pairings in step.slots]
+        scale, shift, phi, homogeneous, data_scaled = jax.device_put(
+            [np.stack(a) for a in zip(*numbers, strict=True)], sharding
+        )
+        layers = tuple(
+            Layer(draw, scale[:, rows], shift[:, rows], phi[:, rows])
+            for draw, rows in zip(weights, _rows(program), strict=True)
+        )
+        yield program, Block(layers, homogeneous, data_scaled, *feeds)
+
+
+def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> tuple:
+    laws = pairings.filled(grid.laws)
+    phi = np.full(grid.net.depth, pairings.phi, np.int32)
+    if feed.raw:
+        phi[0] = len(program.activations) - 1  # the identity
+    homogeneous = plan.homogeneous(grid.phis[pairings.phi], laws)
+    data_scaled = np.asarray([law.data_scaled for law in laws])
+    return (*plan.scales(grid.net, laws), phi, homogeneous, data_scaled)
+
+
+def _rows(program: Program) -> list[slice]:
+    ends = np.cumsum([0, *(part.layers for part in program.runs)])
+    return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+
+
+def _weights(program, base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], sharding):
+    """Return each run's base weights, one set per slot; or the keys to draw them with."""
+    keys = jax.device_put(jnp.stack([feed.layer_keys(seed) for seed in seeds]), sharding)
+    runs = [keys[:, rows] for rows in _rows(program)]
+    if program.bases is not None:
+        return tuple(runs)
+    sampler = _sampler(mesh, (base, base.biases), program.dtype)
+    return tuple(
+        sampler(part.shape)(own) for part, own in zip(program.runs, runs, strict=True)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _sampler(mesh: Mesh, bases, dtype: str) -> Callable:
+    """Return a function of the shape that draws the weights of many layers, per slot."""
+
+    @functools.cache
+    def of_shape(shape: tuple[int, int]) -> Callable[[Array], Draw]:
+        one = functools.partial(engine.draw, bases, shape, dtype)
+        return jax.jit(_per_slot(lambda keys: jax.lax.map(one, keys), mesh))
+
+    return of_shape
+
+
+def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:
+    if loss not in get_args(LossKind):
+        raise UnusableInput(f"loss must be one of {', '.join(get_args(LossKind))}, got {loss!r}")
+    if inputs is None and (labels is not None or loss != "gaussian"):
+        raise UnusableInput(f"loss {loss!r} with labels needs inputs that they belong to: pass both")
+    if inputs is None:
+        return None
+    data = inputs if isinstance(inputs, Batch) else Batch(np.asarray(inputs), labels)
+    if loss != "gaussian" and data.labels is None:
+        raise UnusableInput(f"loss {loss!r} needs labels, one for each input; got none")
+    return data
+
+
+def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
+    """Return the network with its input and output sizes taken from the data."""
+    if data is None:
+        return net
+    features = data.inputs.shape[1]
+    if net.input_size not in (None, features):
+        raise UnusableInput(f"the network takes {net.input_size} features, got {features}")
+    net = replace(net, input_size=features)
+    if loss == "gaussian":
+        return net
+    outputs = _outputs(np.asarray(data.labels), loss)
+    enough = net.output_size is None or net.output_size == outputs
+    if loss == "cross_entropy" and net.output_size is not None:
+        enough = net.output_size >= outputs
+    if not enough:
+        raise UnusableInput(f"these labels need {outputs} outputs, the network has {net.output_size}")
+    return replace(net, output_size=net.output_size or outputs)
+
+
+def _outputs(labels: np.ndarray, loss: LossKind) -> int:
+    if loss == "mse":
+        return 1 if labels.ndim == 1 else labels.shape[1]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UnusableInput(
+            "cross_entropy needs labels of shape (batch,), whole numbers from 0, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    return int(labels.max()) + 1
+
+
+def _unique(name: str, members: list) -> list:
+    twice = [n for n, k in collections.Counter(m.name for m in members).items() if k > 1]
+    if twice:
+        raise UnusableInput(f"{name} names must differ, got {', '.join(twice)} more than once")
+    return members
+
+
+def _check_counts(**counts: int) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def _typed(key: Array) -> Array:
+    """Return a typed key, also from the older uint32 pair."""
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+
+
+def _attrs(grid: Grid, feed: Feed, mesh: Mesh) -> dict[str, str]:
+    device = mesh.devices.flat[0]
+    return record.provenance(
+        network=grid.net.describe(),
+        input=feed.kind if feed.data is None else feed.data.origin,
+        cosine=feed.cosine if feed.data is None and feed.kind == "pairs" else None,
+        batch=feed.size,
+        loss=feed.loss,
+        key=np.asarray(jax.random.key_data(feed.key)).tolist(),
+        device=f"{mesh.size} × {device.device_kind} ({device.platform})",
+        dtype=str(grid.net.dtype),
+    )
+
+
+def _explained(error: Exception) -> Exception:
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return PropagateError(
+            "out of memory: use a smaller width, batch or block; "
+            f"the device said: {str(error).splitlines()[0] if str(error) else 'no memory'}"
+        )
+    return error

@@ -1,0 +1,65 @@
+"""The array alphabet and the protocols: the first file to read.
+
+Letters used throughout, in shapes and in formulas:
+
+* `L` depth (number of linear maps), `n` width, `B` batch, `S` seeds,
+  `C` configurations that share their base weights and their activation;
+* `h_l` pre-activation, `x_l = phi(h_l)` post-activation, `h_0` the input;
+* `q` second moment per unit, `c` correlation (cosine) between two inputs' signals.
+
+A stack is `h_l = W_l x_{l-1} + b_l` for `l = 1 … L`, and its output is `h_L`.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int, Key
+
+__all__ = [
+    "Array",
+    "ArrayLike",
+    "DTypeLike",
+    "Device",
+    "Direction",
+    "Elementwise",
+    "Float",
+    "InputKind",
+    "Int",
+    "Key",
+    "LossKind",
+    "Place",
+    "Precision",
+    "PropagateError",
+    "Sampler",
+    "Tree",
+    "UnusableInput",
+    "np",
+]
+
+Tree = Any
+Elementwise = Callable[[Array], Array]
+Direction = Literal["forward", "backward"]
+Place = Literal["forward", "activation", "backward", "weight_gradient"]
+Precision = Literal["default", "high", "highest"]
+Device = Literal["cpu", "gpu", "tpu"]
+InputKind = Literal["gaussian", "pairs", "digits"]
+LossKind = Literal["gaussian", "cross_entropy", "mse"]
+
+
+class Sampler(Protocol):
+    """Draws an array, as the functions of `jax.nn.initializers` do."""
+
+    def __call__(self, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Return an array of `shape` and `dtype` drawn with `key`."""
+        ...
+
+
+class PropagateError(Exception):
+    """A run that could not be done: what was required, what arrived, what to do."""
+
+
+class UnusableInput(PropagateError, ValueError):
+    """An argument that cannot be used: what was required, what arrived, what to do."""
