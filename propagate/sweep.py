@@ -303,24 +303,26 @@ def _blocks(
             feeds = [jax.device_put(jnp.stack(a), sharding) for a in stacked]
             drawn = (base, seeds)
         numbers = [_numbers(grid, program, feed, pairings) for _, pairings in step.slots]
-        scale, shift, phi, homogeneous, data_scaled = jax.device_put(
-            [np.stack(a) for a in zip(*numbers, strict=True)], sharding
-        )
-        layers = tuple(
-            Layer(draw, scale[:, rows], shift[:, rows], phi[:, rows])
-            for draw, rows in zip(weights, _rows(program), strict=True)
-        )
-        yield program, Block(layers, homogeneous, data_scaled, *feeds)
+        numbers = jax.device_put(jax.tree.map(lambda *a: np.stack(a), *numbers), sharding)
+        layers = map(Layer, weights, *numbers.per_run)
+        yield program, Block(tuple(layers), *numbers.per_config, *feeds)
 
 
-def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> tuple:
+class _Numbers(NamedTuple):
+    per_run: tuple  # scale (l, C), shift (l, C) and phi (l,), each a list over runs
+    per_config: tuple  # homogeneous (C,) and data_scaled (C,)
+
+
+def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> _Numbers:
     laws = pairings.filled(grid.laws)
     phi = np.full(grid.net.depth, pairings.phi, np.int32)
     if feed.raw:
         phi[0] = len(program.activations) - 1  # the identity
+    per_layer = (*plan.scales(grid.net, laws), phi)
     homogeneous = plan.homogeneous(grid.phis[pairings.phi], laws)
     data_scaled = np.asarray([law.data_scaled for law in laws])
-    return (*plan.scales(grid.net, laws), phi, homogeneous, data_scaled)
+    per_run = tuple([a[rows] for rows in _rows(program)] for a in per_layer)
+    return _Numbers(per_run, (homogeneous, data_scaled))
 
 
 def _rows(program: Program) -> list[slice]:
