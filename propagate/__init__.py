@@ -6,6 +6,9 @@
 Start with `Network`, `measure` and `sweep`; read a record with `judge` and `plot`.
 """
 
+import importlib
+from types import ModuleType
+
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
 from propagate.initializers import INITIALIZERS as INITIALIZERS
@@ -13,5 +16,19 @@ from propagate.initializers import Initializer as Initializer
 from propagate.network import Network as Network
 from propagate.record import load as load
 from propagate.record import save as save
+from propagate.sweep import Interrupted as Interrupted
 from propagate.sweep import measure as measure
 from propagate.sweep import sweep as sweep
+from propagate.types import PropagateError as PropagateError
+from propagate.types import UnusableInput as UnusableInput
+from propagate.verdict import Finding as Finding
+from propagate.verdict import Findings as Findings
+from propagate.verdict import Verdict as Verdict
+from propagate.verdict import judge as judge
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `plot` when it is first asked for: matplotlib is slow to load."""
+    if name == "plot":
+        return importlib.import_module("propagate.plot")
+    raise AttributeError(f"module 'propagate' has no attribute {name!r}")

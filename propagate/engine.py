@@ -112,11 +112,15 @@ class _Kept(NamedTuple):
 
 
 def draw(bases: tuple[Base, Base], shape: tuple[int, int], dtype: str, key: Array) -> Draw:
-    """Return one layer's weights and biases before scaling."""
+    """Return one layer's weights and biases before scaling.
+
+    They are drawn in float32 or wider and then rounded, so that dtypes share their draws.
+    """
     weights, biases = bases
+    wide = jnp.promote_types(dtype, jnp.float32)
     return Draw(
-        weights.sample(key, shape, jnp.dtype(dtype)),
-        biases.sample(jax.random.fold_in(key, 1), shape[1:], jnp.dtype(dtype)),
+        jnp.asarray(weights.sample(key, shape, wide), dtype),
+        jnp.asarray(biases.sample(jax.random.fold_in(key, 1), shape[1:], wide), dtype),
     )
 
 
@@ -209,7 +213,7 @@ def _there(program: Program, block: Block, part: Run, carry: Scaled, layers: Lay
     """Go forward through a run; return the carry, the statistics and what to come back with."""
     step = partial(_forward, program, block, part)
     if part.chunks == 1:
-        carry, (seen, kept) = lax.scan(step, carry, layers)
+        carry, (seen, kept) = _scan(step, carry, layers)
         return carry, seen, kept
 
     def chunk(start: Scaled, layers: Layer):
@@ -224,7 +228,7 @@ def _back(program: Program, block: Block, part: Run, g: Scaled, layers: Layer, k
     """Come back through a run, computing the inside of a chunk again if there are several."""
     back = partial(_backward, program, part)
     if part.chunks == 1:
-        return lax.scan(back, g, (layers, kept), reverse=True)
+        return _scan(back, g, (layers, kept), reverse=True)
 
     def chunk(g: Scaled, xs: tuple[Layer, Scaled]):
         layers, start = xs
@@ -233,6 +237,14 @@ def _back(program: Program, block: Block, part: Run, g: Scaled, layers: Layer, k
 
     g, seen = lax.scan(chunk, g, (_cut(part, layers), kept), reverse=True)
     return g, _uncut(part, seen)
+
+
+def _scan(step, carry: Scaled, xs: Tree, reverse: bool = False):
+    """Scan; a single layer is run by itself, since it may change the shape of the signal."""
+    if jax.tree.leaves(xs)[0].shape[0] > 1:
+        return lax.scan(step, carry, xs, reverse=reverse)
+    carry, ys = step(carry, jax.tree.map(lambda a: a[0], xs))
+    return carry, jax.tree.map(lambda a: a[None], ys)
 
 
 def _params(program: Program, part: Run, layer: Layer) -> Draw:

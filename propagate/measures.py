@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from propagate.types import Array, Float, Int, Place, UnusableInput
 
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
+HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
 SYMMETRIC_RTOL = 1e-5  # of the largest magnitude; rounding of a float32 sum of ~1000 equal terms
 
 
@@ -75,6 +76,13 @@ def saturated_fraction(slope: Float[Array, "batch units"]) -> Float[Array, ""]:
     return jnp.mean(jnp.abs(slope) < SATURATED_SLOPE, dtype=slope.dtype)
 
 
+def histogram(y: Float[Array, "batch units"]) -> Float[Array, " bins"]:
+    """Share of values per bin, in units of the rms; the outer bins take what lies beyond."""
+    z = y / jnp.maximum(jnp.sqrt(q(y)), jnp.finfo(y.dtype).tiny)
+    below = jax.lax.map(lambda edge: jnp.mean(z < edge, dtype=y.dtype), jnp.asarray(HISTOGRAM_EDGES[1:-1], y.dtype))
+    return jnp.diff(below, prepend=0, append=1)
+
+
 @dataclass(frozen=True)
 class Measure:
     """A statistic and where it is taken.
@@ -84,12 +92,16 @@ class Measure:
         fn: array of one layer, (batch, units), to a number.
         places: the signals it is taken of.
         power: the statistic of 2^k y is 2^(k power) times that of y; 0 for ratios and shares.
+        bins: how many numbers it consists of, if more than one.
+        on_request: whether it is taken only when named.
     """
 
     name: str
     fn: Callable[[Array], Array]
     places: tuple[Place, ...]
     power: int = 0
+    bins: int = 0
+    on_request: bool = False
 
     def variable(self, place: Place) -> str:
         """Return the name of this statistic of `place` in a record."""
@@ -108,6 +120,7 @@ MEASURES = (
     Measure("dead_fraction", dead_fraction, ("activation",)),
     Measure("symmetric_fraction", symmetric_fraction, ("forward",)),
     Measure("saturated_fraction", saturated_fraction, ("activation",)),
+    Measure("histogram", histogram, _SIGNALS, bins=len(HISTOGRAM_EDGES) - 1, on_request=True),
 )
 
 Selection = tuple[tuple[Place, tuple[Measure, ...]], ...]
@@ -118,7 +131,8 @@ def select(endings: Iterable[str] | None = None) -> Selection:
 
     Args:
         endings: of variable names: `"q"`, `"mean"`, `"weight_gradient_q"`, `"forward_q"`, …;
-            None means all. The plain `"q"` leaves the weight gradient out: it costs a product.
+            None means all but `"histogram"`, which is taken when named. The plain `"q"` leaves
+            the weight gradient out: it costs a matrix product.
 
     Raises:
         UnusableInput: an ending that no variable has.
@@ -144,7 +158,9 @@ def _endings(measure: Measure, place: Place) -> tuple[str, ...]:
 
 
 def _taken(measure: Measure, place: Place, wanted: set[str] | None) -> bool:
-    return wanted is None or not wanted.isdisjoint(_endings(measure, place))
+    if wanted is None:
+        return not measure.on_request
+    return not wanted.isdisjoint(_endings(measure, place))
 
 
 class Scaled(NamedTuple):

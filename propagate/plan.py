@@ -105,6 +105,16 @@ def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Run]:
     return [Run(shape, chunks, length)] + ([Run(shape, 1, rest)] if rest else [])
 
 
+def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
+    """Return about how much memory a sweep takes, with `at_once` blocks in flight."""
+    matrices = [i * o for i, o in net.shapes]
+    weights = 2 * sum(matrices) if made.bases is None else 3 * at_once * max(matrices)
+    width = max(max(shape) for shape in net.shapes)
+    kept = 2 * sum(part.chunks + part.length for part in made.runs if part.chunks > 1)
+    kept += 2 * sum(part.length for part in made.runs if part.chunks == 1)
+    return 4 * (weights + at_once * rows * width * (kept + 8))
+
+
 def scales(net: Network, laws: Sequence[Initializer]) -> tuple[np.ndarray, np.ndarray]:
     """Return the factors on weights and biases, (L, C) each."""
     scale = [[law.scale(*shape) for law in laws] for shape in net.shapes]

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import xarray as xr
 
-from propagate.measures import Measure, Selection
+from propagate.measures import HISTOGRAM_EDGES, Measure, Selection
 from propagate.types import Place, PropagateError, UnusableInput
 
 SIGNAL = {
@@ -52,13 +52,16 @@ def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
 def new(selection: Selection, coords: Mapping[str, list[str]], seeds: int, depth: int) -> xr.Dataset:
     """Return a record of `selection` filled with NaN, over `coords`, seeds and layers."""
     labels = {**coords, "seed": np.arange(seeds), "layer": np.arange(depth + 1)}
-    shape = tuple(len(labels[dim]) for dim in labels)
-    variables = {
-        measure.variable(place): (tuple(labels), np.full(shape, np.nan), _meaning(measure, place))
-        for place, measures in selection
-        for measure in measures
-    }
-    return xr.Dataset(variables, labels)
+    edges = np.asarray(HISTOGRAM_EDGES)
+    variables = {}
+    for place, measures in selection:
+        for measure in measures:
+            own = labels | ({"bin": (edges[1:] + edges[:-1]) / 2} if measure.bins else {})
+            empty = np.full([len(values) for values in own.values()], np.nan)
+            variables[measure.variable(place)] = xr.DataArray(
+                empty, own, tuple(own), attrs=_meaning(measure, place)
+            )
+    return xr.Dataset(variables)
 
 
 def provenance(**details: Any) -> dict[str, str]:
@@ -68,7 +71,7 @@ def provenance(**details: Any) -> dict[str, str]:
         "jax": jax.__version__,
         "jaxlib": _version("jaxlib"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{k: v if isinstance(v, str) else json.dumps(v) for k, v in details.items()},
+        **{k: v if isinstance(v, str) else json.dumps(v) for k, v in details.items() if v is not None},
     }
 
 

@@ -239,6 +239,7 @@ def _steps(blocks: list[Pairings], seeds: int, slots: int) -> list[Step]:
 def _results(grid: Grid, feed: Feed, mesh: Mesh, steps: list[Step]) -> Iterator[tuple[Step, dict]]:
     """Run the steps, a few at a time, and yield them with their statistics in order."""
     at_once = min(len(steps), os.cpu_count() or 1, MOST_AT_ONCE) if mesh.size == 1 else 1
+    _check_memory(grid, feed, mesh, steps[0].slots[0][1], at_once)
     waiting: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(at_once)
     blocks = _blocks(grid, feed, mesh, steps)
@@ -253,6 +254,20 @@ def _results(grid: Grid, feed: Feed, mesh: Mesh, steps: list[Step]) -> Iterator[
             yield step, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_memory(grid: Grid, feed: Feed, mesh: Mesh, pairings: Pairings, at_once: int) -> None:
+    """Refuse what cannot fit before anything is spent on it; other devices tell by themselves."""
+    if mesh.devices.flat[0].platform != "cpu":
+        return
+    made, rows = grid.program(pairings, feed.size), pairings.size * feed.size
+    needed = mesh.size * plan.bytes_needed(grid.net, made, rows, at_once)
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > free:
+        raise PropagateError(
+            f"this needs about {needed / 1e9:.0f} GB and the machine has {free / 1e9:.0f} GB: "
+            "use a smaller width, batch or block"
+        )
 
 
 def _run(executable: Callable, block: Block) -> dict:

@@ -1,0 +1,135 @@
+"""Findings in words: the terminal's table, the advice below it, and the JSON summary."""
+
+import json
+import math
+from typing import Any
+
+import xarray as xr
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from propagate.verdict import Finding, Findings, Verdict
+
+STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
+
+
+def table(findings: Findings) -> Table:
+    """Return the table of verdicts, one row per pairing, worst first."""
+    made = Table(title="How far signals travel: verdict and decades per layer, worst first")
+    for heading in ("initialiser", "activation"):
+        made.add_column(heading, no_wrap=True)
+    for direction in ("forward", "backward"):
+        made.add_column(direction, no_wrap=True)
+        made.add_column("dec/layer", justify="right", no_wrap=True)
+    made.add_column("fine to depth", justify="right", no_wrap=True)
+    for (init, phi), pair in _by_pairing(findings).items():
+        cells = [cell for direction in ("forward", "backward") for cell in _cells(pair, direction)]
+        depth = min(f.fine_depth for f in pair.values())
+        made.add_row(init, phi, *cells, _depth(depth))
+    return made
+
+
+def _cells(pair: dict[str, Finding], direction: str) -> tuple[Text, str]:
+    if direction not in pair:
+        return Text("not measured", style="dim"), ""
+    finding = pair[direction]
+    word = Text(finding.verdict.value, style=STYLES.get(finding.verdict, "red"))
+    return word, "" if math.isnan(finding.rate) else f"{finding.rate:+.3f}"
+
+
+def _depth(depth: float) -> str:
+    if math.isnan(depth):
+        return "none"
+    return f"{depth:.0f}" if depth < 10_000 else "> 10000"
+
+
+def advice(findings: Findings) -> str:
+    """Return, for each activation, which initialisers suit it and what the best of the rest do."""
+    lines = []
+    for phi, inits in findings.suited().items():
+        if inits:
+            lines.append(f"{phi}: {_listed(inits)} {'keeps' if len(inits) == 1 else 'keep'} signals and gradients in range.")
+        else:
+            lines.append(f"{phi}: none of these. {_closest(findings, phi)}")
+    return "\n".join(lines)
+
+
+def _closest(findings: Findings, phi: str) -> str:
+    pairs = {p: d for p, d in _by_pairing(findings).items() if p[1] == phi}
+    (init, _), pair = min(pairs.items(), key=lambda item: _badness(item[1]))
+    worst = min(pair.values(), key=lambda f: f.fine_depth)
+    return (
+        f"The closest, {init}, is {worst.verdict.value} {worst.direction} "
+        f"({worst.rate:+.3f} decades per layer; fine to depth {_depth(worst.fine_depth)})."
+    )
+
+
+def _badness(pair: dict[str, Finding]) -> tuple[int, float]:
+    order = list(Verdict)
+    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD}
+    rates = [abs(f.rate) if math.isfinite(f.rate) else math.inf for f in pair.values()]
+    hopeless = any(f.verdict in lost for f in pair.values())
+    return hopeless, max(rates, default=math.inf) + 1e-9 * order.index(Verdict.STABLE)
+
+
+def best(findings: Findings) -> dict[str, str]:
+    """Return the initialiser with the mildest verdict for each activation."""
+    chosen: dict[str, tuple] = {}
+    for (init, phi), pair in _by_pairing(findings).items():
+        stable = all(f.verdict is Verdict.STABLE for f in pair.values())
+        rank = (not stable, *_badness(pair))
+        chosen[phi] = min(chosen.get(phi, (rank, init)), (rank, init))
+    return {f.activation: chosen[f.activation][1] for f in findings}
+
+
+def _by_pairing(findings: Findings) -> dict[tuple[str, str], dict[str, Finding]]:
+    """Group findings by pairing, the pairing with the worst finding first."""
+    pairs: dict[tuple[str, str], dict[str, Finding]] = {}
+    for finding in findings.worst_first():
+        pairs.setdefault((finding.init, finding.activation), {})[finding.direction] = finding
+    return pairs
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def text(findings: Findings, record: xr.Dataset) -> RenderableType:
+    """Return the whole report for a terminal."""
+    spec = json.loads(record.attrs.get("network", "{}"))
+    ran = (
+        f"depth {spec.get('depth')}, width {spec.get('width')}, batch {record.attrs.get('batch')}, "
+        f"{record.sizes.get('seed', 1)} seeds, {record.attrs.get('dtype')} on "
+        f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
+    )
+    words = Text("\nWhich initialiser suits which activation?\n", style="bold")
+    return Group(table(findings), Text(ran, style="dim"), words, Text(advice(findings)))
+
+
+def summary(findings: Findings, record: xr.Dataset) -> dict[str, Any]:
+    """Return the findings and the record's provenance as plain values, fit for JSON."""
+    return {
+        "provenance": {k: _parsed(v) for k, v in record.attrs.items()},
+        "findings": [_plain(finding) for finding in findings.worst_first()],
+        "suited": findings.suited(),
+    }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    values = vars(finding) | {"verdict": finding.verdict.value, "interval": list(finding.interval)}
+    return {name: _finite(value) for name, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: both become null."""
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parsed(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value

@@ -1,0 +1,48 @@
+"""Every number that a verdict rests on, with its calibration."""
+
+import math
+
+FINE_DECADES = 6 * math.log10(math.e)  # 2.606
+"""Largest change of a second moment over the whole depth that still counts as fine.
+
+A signal that shrinks as exp(-l/xi) is trainable down to about 6 xi (Schoenholz et al. 2017,
+arXiv:1611.01232), where it has lost a factor e^6. It admits every pairing that is known to
+train at depth 50 (He + ReLU: 0 ± 0.4 decades at width 256; Xavier + tanh: -1.8, and slowing;
+LeCun + SELU: +1.5) and none that is known not to (torch's gain 5/3 + tanh: +4.2; Xavier + ReLU:
+-15). It is a change relative to the other end of the stack, never an absolute size.
+"""
+
+SETTLED_FROM = 0.25
+"""Share of the depth after which growth is taken to have settled.
+
+Transients to a fixed point take xi_q < 2 layers for saturating activations; a quarter of the
+depth leaves them out and keeps three quarters of the layers to average over.
+"""
+
+CONFIDENCE = 0.95
+"""Level of the interval of a growth rate, over seeds (Student's t), or over layers if there are
+fewer than `ENOUGH_SEEDS`: the increments of log-moments are then taken as independent, which
+they are in homogeneous networks (Hanin & Nica 2018, arXiv:1812.05994) and which is cautious
+where the forward signal is pulled back to a fixed point."""
+
+ENOUGH_SEEDS = 3
+"""With 2 seeds, Student's t has one degree of freedom and the interval is 12.7 deviations wide."""
+
+COLLAPSE_FLOOR = -10.0
+"""log10 of variance over second moment below which rounding of float32 inputs takes over.
+
+Differences of float32 numbers carry about 1e-7 of their size, so the ratio of the moments cannot
+be followed below 1e-14; three of those decades are kept as a margin for sums over 1000 units.
+"""
+
+SYMMETRIC = 0.99
+"""Share of units that equal the layer's mean: zeros and constants give 1, random weights 0."""
+
+SATURATED = 0.75
+"""Share of (input, unit) pairs with small slope, averaged over the layers.
+
+ReLU has 0.5 by its nature; tanh reaches 0.75 at sqrt(q) = 7, three times past its bend.
+"""
+
+UNDERFLOW_MARGIN = 3.0
+"""Decades above the dtype's smallest normal number within which a zero counts as underflow."""

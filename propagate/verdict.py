@@ -1,0 +1,321 @@
+"""`judge`: from a record to findings. Numbers first; their prose is a separate, pure function.
+
+A verdict rests on the growth rate in decades per layer along the direction of travel, with a
+confidence interval, times the depth; never on an absolute size.
+"""
+
+import enum
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from scipy.special import stdtrit
+
+from propagate import thresholds
+from propagate.types import Direction, UnusableInput
+
+
+class Verdict(enum.Enum):
+    """What becomes of a signal; each member carries its cause and the usual remedy."""
+
+    OVERFLOWED = "overflowed", "values left the range of the dtype", "a smaller scale"
+    SYMMETRIC = "symmetric", "all units of a layer are the same", "random weights"
+    DEAD = "dead", "the signal is exactly zero", "a larger scale, or an activation without a flat side"
+    EXPLODING = "exploding", "each layer multiplies the signal", "a smaller scale, near criticality"
+    VANISHING = "vanishing", "each layer shrinks the signal", "a larger scale, near criticality"
+    COLLAPSING = "collapsing", "inputs become indistinguishable", "a larger scale, smaller biases"
+    SATURATED = "saturated", "most units sit where the activation is flat", "a smaller scale"
+    INCONCLUSIVE = "inconclusive", "the interval of the rate is too wide", "more seeds or width"
+    STABLE = "stable", "the signal keeps its size", "none needed"
+
+    def __new__(cls, value: str, cause: str, remedy: str) -> "Verdict":
+        """Make a member whose value is its word."""
+        member = object.__new__(cls)
+        member._value_ = value
+        return member
+
+    def __init__(self, value: str, cause: str, remedy: str) -> None:
+        self.cause = cause
+        self.remedy = remedy
+
+
+class Growth(NamedTuple):
+    """How a second moment changes along its way.
+
+    Attributes:
+        rate: decades per layer, once settled.
+        low: lower end of the rate's interval.
+        high: upper end.
+        total: decades over the layers that could be followed.
+        layers: how many layers these were.
+    """
+
+    rate: float
+    low: float
+    high: float
+    total: float
+    layers: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on one pairing in one direction, with its numbers.
+
+    Attributes:
+        init: the initialiser's name.
+        activation: the activation's name.
+        direction: `"forward"` or `"backward"`.
+        verdict: what becomes of the signal.
+        rate: decades per layer of the second moment along the direction of travel.
+        interval: of the rate, at the level `thresholds.CONFIDENCE`.
+        total: decades over the depth, or over the layers until the signal is lost.
+        fine_depth: the largest depth at which this rate would still be fine; inf if it is zero.
+        layer: the layer at which the signal is lost, or None.
+        reason: the evidence, in words.
+    """
+
+    init: str
+    activation: str
+    direction: Direction
+    verdict: Verdict
+    rate: float
+    interval: tuple[float, float]
+    total: float
+    fine_depth: float
+    layer: int | None
+    reason: str
+
+    def __str__(self) -> str:
+        """Return the finding as a sentence."""
+        return f"{self.init} + {self.activation}, {self.direction}: {self.verdict.value} ({self.reason})"
+
+
+class Findings(tuple[Finding, ...]):
+    """Findings, two for each pairing; prints as sentences, worst first."""
+
+    def __str__(self) -> str:
+        """Return one line for each finding."""
+        return "\n".join(map(str, self.worst_first()))
+
+    def worst_first(self) -> "Findings":
+        """Return the findings in order of verdict, then of growth."""
+        order = list(Verdict)
+        key = lambda f: (order.index(f.verdict), -abs(np.nan_to_num(f.rate)))  # noqa: E731
+        return Findings(sorted(self, key=key))
+
+    def suited(self) -> dict[str, list[str]]:
+        """Return the initialisers that are stable in both directions, for each activation."""
+        bad = {(f.init, f.activation) for f in self if f.verdict is not Verdict.STABLE}
+        suited: dict[str, list[str]] = {f.activation: [] for f in self}
+        for init, phi in dict.fromkeys((f.init, f.activation) for f in self):
+            if (init, phi) not in bad:
+                suited[phi].append(init)
+        return suited
+
+
+def judge(record: xr.Dataset) -> Findings:
+    """Judge every pairing of a record, in both directions.
+
+    Args:
+        record: of `measure` or `sweep`; `q` in a direction is needed to judge it. With
+            `variance`, `symmetric_fraction`, `saturated_fraction` and `max` more is seen.
+
+    Returns:
+        Two findings for each pairing: forward, backward.
+
+    Raises:
+        UnusableInput: the record has no second moments.
+    """
+    directions = [d for d in get_args(Direction) if f"log10_{d}_q" in record]
+    if "layer" not in record.dims or not directions:
+        raise UnusableInput(
+            "judge needs a record with dim 'layer' and log10_forward_q or log10_backward_q, "
+            f"got variables {', '.join(map(str, record.data_vars)) or 'none'}"
+        )
+    return Findings(
+        _judge(signals, init, phi, direction)
+        for init, phi, signals in _pairings(record)
+        for direction in directions
+    )
+
+
+class _Signals:
+    """One pairing's variables as (seed, layer) arrays, or None where not measured."""
+
+    def __init__(self, cell: xr.Dataset, dtype: str) -> None:
+        self._cell = cell if "seed" in cell.dims else cell.expand_dims("seed")
+        self.range = jnp.finfo(dtype)
+
+    def __call__(self, name: str) -> np.ndarray | None:
+        if name not in self._cell:
+            return None
+        return self._cell[name].transpose("seed", "layer").values
+
+
+def _pairings(record: xr.Dataset) -> Iterator[tuple[str, str, _Signals]]:
+    spec = json.loads(record.attrs.get("network", "{}"))
+    dtype = record.attrs.get("dtype", "float32")
+    for dim in ("init", "activation"):
+        if dim not in record.dims:
+            record = record.assign_coords({dim: spec.get(dim, "")}).expand_dims(dim)
+    for init in record["init"].values:
+        for phi in record["activation"].values:
+            yield str(init), str(phi), _Signals(record.sel(init=init, activation=phi), dtype)
+
+
+def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Finding:
+    log_q = signals(f"log10_{direction}_q")
+    assert log_q is not None
+    depth = log_q.shape[1] - 1
+    travelled = log_q if direction == "forward" else log_q[:, ::-1]
+    rise = growth(travelled)
+    for test in (_lost, _grown, _collapsed, _saturated):
+        found = test(signals, direction, travelled, rise, depth)
+        if found is not None:
+            break
+    else:
+        found = Verdict.STABLE, None, f"{_rate(rise)}, {rise.total:+.2f} decades in all"
+    verdict, layer, reason = found
+    fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
+    interval = (rise.low, rise.high)
+    return Finding(
+        init, phi, direction, verdict, rise.rate, interval, rise.total, fine, layer, reason
+    )
+
+
+def growth(log_q: np.ndarray) -> Growth:
+    r"""Return how log10 q, of shape (seed, layer) in order of travel, grows per layer.
+
+    Per seed the rate is $(y_e - y_s)/(e - s)$ from a quarter of the way, s, to the last layer e
+    that is finite in every seed; its mean over seeds has a Student-t interval. NaN where fewer
+    than two layers can be followed.
+    """
+    usable = np.isfinite(log_q).all(axis=0)
+    end = int(np.argmin(usable)) - 1 if not usable.all() else len(usable) - 1
+    if end < 1:
+        return Growth(math.nan, math.nan, math.nan, math.nan, max(end, 0))
+    start = min(math.ceil(thresholds.SETTLED_FROM * end), end - 1)
+    rates = (log_q[:, end] - log_q[:, start]) / (end - start)
+    samples = rates
+    if len(rates) < thresholds.ENOUGH_SEEDS:
+        samples = np.diff(log_q[:, start : end + 1]).ravel()
+    rate = float(rates.mean())
+    half = _half_width(samples)
+    total = float((log_q[:, end] - log_q[:, 0]).mean())
+    return Growth(rate, rate - half, rate + half, total, end)
+
+
+def _half_width(samples: np.ndarray) -> float:
+    if len(samples) < 2:
+        return math.inf
+    t = stdtrit(len(samples) - 1, (1 + thresholds.CONFIDENCE) / 2)
+    return float(t * samples.std(ddof=1) / math.sqrt(len(samples)))
+
+
+_Found = tuple[Verdict, int | None, str] | None
+
+
+def _lost(
+    signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
+) -> _Found:
+    """Symmetric, overflowed or dead: what cannot be read off a growth rate."""
+    twins = signals("forward_symmetric_fraction")
+    if twins is not None and depth and (twins[:, 1:] >= thresholds.SYMMETRIC).all():
+        gone = np.isneginf(log_q[:, -1]).all()
+        what = {"forward": "signals", "backward": "gradients"}[direction]
+        fate = f"its {what} are exactly zero" if gone else f"its {what} are those of one unit"
+        return Verdict.SYMMETRIC, 1, f"the units of every layer are identical; {fate}"
+    lost = np.flatnonzero(~np.isfinite(log_q).all(axis=0))
+    if not len(lost):
+        return None
+    step = int(lost[0])
+    layer = step if direction == "forward" else depth - step
+    values = log_q[:, step]
+    if not np.isneginf(values[~np.isfinite(values)]).all():
+        return Verdict.OVERFLOWED, layer, f"not finite from layer {layer} on{_until(rise)}"
+    if _underflowed(signals, direction, log_q, step):
+        return Verdict.VANISHING, layer, f"below the dtype's range from layer {layer} on{_until(rise)}"
+    return Verdict.DEAD, layer, f"exactly zero from layer {layer} on"
+
+
+def _underflowed(signals: _Signals, direction: Direction, log_q: np.ndarray, step: int) -> bool:
+    """Whether a zero came about by shrinking below the smallest normal number."""
+    smallest = math.log10(float(signals.range.tiny)) + thresholds.UNDERFLOW_MARGIN
+    before = log_q[:, max(step - 1, 0)] / 2
+    rate = np.diff(log_q[:, :step]).mean() / 2 if step > 1 else 0.0
+    return direction == "forward" and bool(np.nanmedian(before) + rate < smallest)
+
+
+def _until(rise: Growth) -> str:
+    return "" if math.isnan(rise.rate) else f"; until then {_rate(rise)}"
+
+
+def _grown(
+    signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
+) -> _Found:
+    """Vanishing, exploding or inconclusive: the rate times the depth against what is fine."""
+    limit = thresholds.FINE_DECADES / max(depth, 1)
+    numbers = f"{_rate(rise)}, {rise.total:+.2f} decades in all{_range_left(signals, direction)}"
+    if rise.high < -limit:
+        return Verdict.VANISHING, None, numbers
+    if rise.low > limit:
+        return Verdict.EXPLODING, None, numbers
+    if -limit <= rise.low and rise.high <= limit:
+        return None
+    return Verdict.INCONCLUSIVE, None, f"{_rate(rise)} does not settle it at ±{limit:.3f}"
+
+
+def _range_left(signals: _Signals, direction: Direction) -> str:
+    """Say where plain arithmetic would have left the dtype's range, if it would have."""
+    largest = signals("log10_forward_max")
+    if direction != "forward" or largest is None:
+        return ""
+    low, high = (math.log10(float(v)) for v in (signals.range.tiny, signals.range.max))
+    out = np.flatnonzero(((largest > high) | (largest < low)).any(axis=0))
+    return f"; plain {signals.range.dtype} is left at layer {out[0]}" if len(out) else ""
+
+
+def _collapsed(
+    signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
+) -> _Found:
+    """Collapsing: variance over inputs dies while the second moment lives."""
+    variance = signals("log10_forward_variance")
+    if direction != "forward" or variance is None:
+        return None
+    share = variance - log_q
+    lost = np.flatnonzero(~(share > thresholds.COLLAPSE_FLOOR).all(axis=0))
+    followed = share[:, : lost[0]] if len(lost) else share
+    fall = growth(followed)
+    limit = thresholds.FINE_DECADES / max(depth, 1)
+    if not len(lost) and not fall.high < -limit:
+        return None
+    layer = int(lost[0]) if len(lost) else None
+    return (
+        Verdict.COLLAPSING,
+        layer,
+        f"the share of the second moment that tells inputs apart goes {fall.rate:+.3f} decades "
+        f"per layer, while q stays at 10^{np.median(log_q[:, -1]):.2f}",
+    )
+
+
+def _saturated(
+    signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
+) -> _Found:
+    """Saturated: most units sit where the activation is flat."""
+    flat = signals("activation_saturated_fraction")
+    if direction != "forward" or flat is None or depth < 2:
+        return None
+    share = float(np.nanmean(flat[:, 1:-1]))
+    if share < thresholds.SATURATED:
+        return None
+    return Verdict.SATURATED, None, f"{share:.0%} of the units have almost no slope"
+
+
+def _rate(rise: Growth) -> str:
+    half = (rise.high - rise.low) / 2
+    return f"{rise.rate:+.3f} ± {half:.3f} decades per layer"
