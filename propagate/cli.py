@@ -8,7 +8,6 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -102,10 +101,10 @@ class Sweep:
         for path in files.write(found, findings, self.out):
             _say(f"wrote {path}")
         if self.pictures:
-            shown = files.histogram_pairings(findings)
+            shown = report.best(findings)
             options |= {"measures": ("q", "histogram"), "init": [*dict.fromkeys(shown.values())]}
             options["activation"] = list(shown)
-            details = sweep(net, **options, seeds=1)
+            details = _with_progress("histograms", sweep, net, **options, seeds=1)
             for path in files.draw(found, findings, details, shown, self.out):
                 _say(f"wrote {path}")
         _show(report.summary(findings, found) if self.json else report.text(findings, found))

@@ -8,7 +8,6 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from propagate import plot, record, report
-from propagate.types import get_directions
 from propagate.verdict import Findings
 
 
@@ -34,18 +33,42 @@ def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]
 def draw(
     found: xr.Dataset, findings: Findings, details: xr.Dataset, shown: dict[str, str], folder: Path
 ) -> Iterator[Path]:
-    """Write the pictures as PNG and SVG; yield their paths."""
+    """Write the pictures as PNG and SVG; yield their paths.
+
+    Args:
+        found: the record of the sweep.
+        findings: on that record.
+        details: a record with histograms.
+        shown: the initialiser whose histograms to draw, for each activation.
+        folder: where to.
+    """
     pictures = {
         "curves": plot.curves(found),
-        "heatmap": plot.heatmaps(findings),
-        "histograms": plot.histograms_of(details, shown),
+        "heatmap": _heatmaps(findings),
+        "histograms": _histograms(details, shown),
     }
     for name, figure in pictures.items():
         for suffix in ("png", "svg"):
             path = folder / f"{name}.{suffix}"
-            _save(figure, path)
+            record.whole(path, lambda part, figure=figure: figure.savefig(part, dpi=130))
             yield path
 
 
-def _save(figure: Figure, path: Path) -> None:
-    record.whole(path, lambda part: figure.savefig(part, dpi=130))
+def _heatmaps(findings: Findings) -> Figure:
+    directions = list(dict.fromkeys(f.direction for f in findings))
+    inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
+    size = (1.0 * phis + 2.6) * len(directions), 0.5 * inits + 1.6
+    figure = Figure(size, layout="constrained")
+    for ax, direction in zip(figure.subplots(1, len(directions), squeeze=False)[0], directions, strict=True):
+        plot.heatmap(findings, direction, ax=ax)
+    return figure
+
+
+def _histograms(details: xr.Dataset, shown: dict[str, str]) -> Figure:
+    figure = Figure((10, 2.7 * len(shown)), layout="constrained")
+    rows = figure.subplots(len(shown), 2, squeeze=False)
+    for axes, (phi, init) in zip(rows, shown.items(), strict=True):
+        plot.histograms(details.sel(init=init, activation=phi), axes=axes)
+        for ax, what in zip(axes, ("activations", "gradients"), strict=True):
+            ax.set_title(f"{init} + {phi}: {what}", fontsize="medium")
+    return figure

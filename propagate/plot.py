@@ -6,7 +6,7 @@ state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (lo
 
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -40,9 +40,8 @@ def variance(
 ) -> Axes:
     """Draw how the signal and its gradient grow along the layers of one record.
 
-    A curve is the median over seeds, its band their whole range. The second moment of the signal
-    is solid, its variance over inputs dashed. Several pairings have a curve each, in the colour
-    of their initialiser.
+    A curve is the median over seeds, its band their range; the variance over inputs is dashed.
+    Several pairings have a curve each, in the colour of their initialiser.
 
     Args:
         record: what `measure`, `sweep` or `predict` returned.
@@ -51,13 +50,13 @@ def variance(
         theory: a second record, drawn over the first in black.
 
     Returns:
-        The axis; y is in decades.
+        The axis, in decades.
 
     Raises:
         UnusableInput: the record has no second moment of that direction.
     """
     wanted: tuple[Direction, ...] = (direction,) if direction else DIRECTIONS
-    shown = [d for d in wanted if f"log10_{d}_q" in record]
+    shown: list[Direction] = [d for d in wanted if f"log10_{d}_q" in record]
     if not shown:
         raise _missing(" or ".join(f"log10_{d}_q" for d in wanted))
     place = BESIDE if ax is None else {}
@@ -70,10 +69,8 @@ def variance(
                 _curve(ax, one[f"log10_{d}_q"], d, **THEORY)
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
     ax.set(xlabel=_along(record), ylabel=f"second moment{subject} (decades)")
-    middle, half = np.mean(ax.get_ylim()), np.ptp(ax.get_ylim()) / 2
-    ax.set_ylim(middle - max(half, 0.5), middle + max(half, 0.5))
     ax.legend(**_legend([ax], record), **place)
-    return ax
+    return _at_least_a_decade(ax)
 
 
 def curves(record: xr.Dataset) -> Figure:
@@ -135,13 +132,14 @@ def heatmap(
     return ax
 
 
-def histograms(record: xr.Dataset) -> Figure:
+def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
     """Draw the distributions of activations and gradients at about six layers of one network.
 
     Values beyond the outermost bins, which end at 5.25 times the rms, are counted in them.
 
     Args:
         record: of one pairing, measured with `measures=("q", "histogram")`.
+        axes: two, for activations and gradients; those of a new figure by default.
 
     Returns:
         The figure; x is the value, or its multiple of the layer's rms where these differ by more
@@ -163,14 +161,21 @@ def histograms(record: xr.Dataset) -> Figure:
             f"a record of one pairing is required, got {len(pairings)}: "
             "choose one with record.sel(init=…, activation=…)"
         )
-    fig = _figure(10, 3.6)
-    for ax, (place, name) in zip(fig.subplots(1, 2), places.items(), strict=True):
+    pair: list[Any] = [*(_figure(10, 3.6).subplots(1, 2) if axes is None else axes)]
+    for ax, (place, name) in zip(pair, places.items(), strict=True):
         _densities(ax, pairings[0], place, name)
-    return fig
+    return pair[0].figure
 
 
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _at_least_a_decade(ax: Axes) -> Axes:
+    """Widen y to a decade, so that a flat curve looks flat."""
+    middle, half = np.mean(ax.get_ylim()), np.ptp(ax.get_ylim()) / 2
+    ax.set_ylim(middle - max(half, 0.5), middle + max(half, 0.5))
+    return ax
 
 
 def _missing(variables: str, measures: str = '("q",)') -> UnusableInput:
@@ -357,4 +362,6 @@ def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
     unit = ", in units of the layer's rms" if relative else ""
     ax.set(xlabel=name + unit, ylabel="density", yscale="log")
     ax.locator_params(axis="x", nbins=6)
-    ax.legend(title=_along(record), fontsize="small", frameon=False, **BESIDE)
+    ax.legend(
+        handles=ax.get_lines(), title=_along(record), fontsize="small", frameon=False, **BESIDE
+    )

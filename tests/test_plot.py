@@ -1,0 +1,307 @@
+"""Plots by structure: lines, labels, marks of non-finite layers and words on an injected axis."""
+
+import dataclasses
+import enum
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.figure import Figure
+
+from propagate import plot
+from propagate.measures import HISTOGRAM_EDGES
+from propagate.types import UnusableInput
+
+DEPTH = 10
+LAYERS = np.arange(DEPTH + 1)
+
+
+class Verdict(enum.Enum):
+    STABLE = "stable"
+    VANISHING = "vanishing"
+    EXPLODING = "exploding"
+    OVERFLOWED = "overflowed"
+
+
+@dataclasses.dataclass
+class Finding:
+    init: str
+    activation: str
+    direction: str
+    verdict: Verdict
+    rate: float
+
+
+def straight(slopes: dict, seeds: int = 3) -> xr.Dataset:
+    """A record whose forward curves rise by `slopes` per layer, and backward ones from the end."""
+    inits, activations = (list(dict.fromkeys(names)) for names in zip(*slopes, strict=True))
+    coords = {"init": inits, "activation": activations, "seed": np.arange(seeds), "layer": LAYERS}
+    rate = np.array([[slopes[i, a] for a in activations] for i in inits])[..., None, None]
+    noise = 0.1 * (np.arange(seeds) - (seeds - 1) / 2)[:, None]
+    forward = xr.DataArray(rate * LAYERS + noise, coords)
+    backward = xr.DataArray(rate * (DEPTH - LAYERS) + noise, coords)
+    return xr.Dataset(
+        {
+            "log10_forward_q": forward,
+            "log10_forward_variance": forward - 1,
+            "log10_backward_q": backward,
+        }
+    )
+
+
+def one(slope: float = -0.5, **options) -> xr.Dataset:
+    return straight({("he", "relu"): slope}, **options).squeeze(("init", "activation"), drop=True)
+
+
+def axis():
+    return Figure().subplots()
+
+
+def drawn(ax):
+    """The curves, without marks and legend keys."""
+    return [line for line in ax.lines if len(line.get_xdata()) > 1]
+
+
+def marks(ax) -> list[tuple]:
+    single = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata())]
+    return [(m.get_marker(), int(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in single]
+
+
+def labels(legend) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_one_record_has_both_directions_in_two_colours():
+    given = axis()
+    ax = plot.variance(one(), ax=given)
+    assert ax is given
+    q, dashed, gradient = sorted(drawn(ax), key=lambda line: line.get_color() != plot.COLOURS[0])[
+        :3
+    ]
+    assert {q.get_linestyle(), dashed.get_linestyle()} == {"-", "--"}
+    assert gradient.get_color() == plot.COLOURS[1]
+    assert ax.get_xlabel() == "layer" and ax.get_ylabel() == "second moment (decades)"
+    assert labels(ax.get_legend()) == [
+        "second moment of h",
+        "second moment of the gradient at h",
+        "variance over inputs of h",
+    ]
+    assert ax.get_legend().get_title().get_text() == "median and range of 3 seeds"
+
+
+def test_curve_is_the_median_and_the_band_the_range():
+    ax = plot.variance(one(-0.5), ax=axis(), direction="backward")
+    (line,), (band,) = drawn(ax), ax.collections
+    np.testing.assert_allclose(line.get_ydata(), -0.5 * (DEPTH - LAYERS), atol=1e-12)
+    at_end = band.get_paths()[0].vertices
+    at_end = at_end[at_end[:, 0] == DEPTH, 1]
+    np.testing.assert_allclose([at_end.min(), at_end.max()], [-0.1, 0.1], atol=1e-12)
+    assert ax.get_ylabel() == "second moment of the gradient at h (decades)"
+
+
+def test_record_without_seeds_has_no_band():
+    ax = plot.variance(one().isel(seed=0, drop=True), ax=axis())
+    assert not ax.collections and len(drawn(ax)) == 3
+
+
+@pytest.mark.parametrize(("beyond", "marker"), [(-np.inf, "x"), (np.inf, "^"), (np.nan, "^")])
+@pytest.mark.parametrize(("direction", "last"), [("forward", 6), ("backward", 4)])
+def test_end_of_the_finite_layers_is_marked(beyond, marker, direction, last):
+    record = one(-0.5)[[f"log10_{direction}_q"]]
+    record[f"log10_{direction}_q"][:, slice(7, None) if direction == "forward" else slice(0, 4)] = (
+        beyond
+    )
+    ax = plot.variance(record, ax=axis(), direction=direction)
+    assert marks(ax) == [(marker, last, pytest.approx(-3))]
+    assert labels(ax.get_legend())[-1] == {"x": "exact zero beyond", "^": "overflow beyond"}[marker]
+
+
+@pytest.mark.parametrize("hole", [slice(None), slice(3, 6)])
+def test_what_was_not_measured_is_not_marked(hole):
+    record = one()[["log10_forward_q"]]
+    record["log10_forward_q"][:, hole] = np.nan
+    assert not marks(plot.variance(record, ax=axis()))
+
+
+def test_median_of_seeds_that_die_apart():
+    record = one()[["log10_forward_q"]]
+    record["log10_forward_q"][0, 3:] = -np.inf
+    record["log10_forward_q"][1, 8:] = np.inf
+    ax = plot.variance(record, ax=axis())
+    assert not marks(ax), "the third seed lies between"
+    assert np.isfinite(drawn(ax)[0].get_ydata()).all()
+
+
+def test_pairings_have_colour_by_init_and_marker_by_activation():
+    record = straight({(i, a): -0.1 for i in ("he", "zeros") for a in ("relu", "tanh")})
+    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    assert [line.get_label() for line in lines] == [
+        "he, relu",
+        "he, tanh",
+        "zeros, relu",
+        "zeros, tanh",
+    ]
+    assert [line.get_color() for line in lines] == [c for c in plot.COLOURS[:2] for _ in range(2)]
+    assert [line.get_marker() for line in lines] == [*plot.MARKERS[:2]] * 2
+
+
+def test_no_two_pairings_look_alike():
+    record = straight({(f"init{k}", "relu"): -0.1 for k in range(20)})
+    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
+
+
+def test_swept_numbers_are_pairings_too():
+    record = xr.concat([one(-0.1), one(-0.2)], dim=xr.Variable("sigma_w", [1.0, 1.5]))
+    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    assert [line.get_label() for line in lines] == ["sigma_w 1", "sigma_w 1.5"]
+
+
+def test_theory_is_drawn_over_in_black():
+    ax = plot.variance(one(), ax=axis(), theory=one(-0.4).isel(seed=0, drop=True))
+    theory = [line for line in drawn(ax) if line.get_color() == "black"]
+    assert [line.get_linestyle() for line in theory] == ["--", "--"]
+    assert labels(ax.get_legend()).count("theory") == 1
+
+
+def test_sites_of_custom_models():
+    record = one().rename(layer="site").assign_coords(site=[f"s{k}" for k in LAYERS])
+    ax = plot.variance(record, ax=axis(), direction="forward")
+    assert ax.get_xlabel() == "site"
+    assert ax.get_ylabel() == "second moment of the output (decades)"
+
+
+def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():
+    record = straight(
+        {("he", "relu"): 0.0, ("he", "tanh"): -1, ("big", "relu"): 9, ("big", "tanh"): 1}
+    )
+    record["log10_forward_q"][1, 0, :, 8:] = np.nan
+    fig = plot.curves(record)
+    top, bottom = np.reshape(fig.axes, (2, 2))
+    assert [ax.get_title() for ax in top] == ["relu", "tanh"]
+    assert labels(fig.legends[0]) == ["he", "big", "overflow beyond", "variance over inputs of h"]
+    assert all(ax.get_legend() is None for ax in fig.axes)
+    for row in (top, bottom):
+        assert row[0].get_ylim() == row[1].get_ylim()
+        assert 40 <= row[0].get_ylim()[1] < 45
+        assert [[text.get_text() for text in ax.texts] for ax in row] == [["↑ beyond +40"], []]
+    assert marks(top[0]) == [("^", 7, 40)]
+
+
+def test_curves_of_one_network():
+    fig = plot.curves(one())
+    assert len(fig.axes) == 2 and not any(ax.texts for ax in fig.axes)
+
+
+def test_heatmap_has_a_word_and_a_rate_in_each_cell():
+    findings = [
+        Finding("he", "relu", "backward", Verdict.STABLE, 0.004),
+        Finding("he", "tanh", "backward", Verdict.VANISHING, -0.31),
+        Finding("big", "relu", "backward", Verdict.EXPLODING, 1.7),
+        Finding("big", "tanh", "backward", Verdict.OVERFLOWED, np.inf),
+        Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
+    ]
+    given = axis()
+    ax = plot.heatmap(iter(findings), ax=given)
+    assert ax is given
+    words = {text.get_position(): text.get_text() for text in ax.texts}
+    assert words[0, 0] == "stable\n+0.004" and words[1, 0] == "vanishing\n−0.31"
+    assert words[0, 1] == "exploding\n+1.7" and words[1, 1] == "overflowed"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["relu", "tanh"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["he", "big"]
+    assert [text.get_color() for text in ax.texts] == ["black", "white", "white", "black"]
+    np.testing.assert_array_equal(np.ma.getmaskarray(ax.images[0].get_array())[1], [False, True])
+
+
+def test_heatmap_leaves_absent_cells_empty():
+    findings = [
+        Finding("he", "relu", "forward", Verdict.STABLE, 0.0),
+        Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
+    ]
+    ax = plot.heatmap(findings, "forward")
+    assert sorted(text.get_text() for text in ax.texts) == ["", "", "stable\n+0", "stable\n+0"]
+
+
+def gaussian(slope: float) -> xr.Dataset:
+    edges = np.asarray(HISTOGRAM_EDGES)
+    centre = (edges[1:] + edges[:-1]) / 2
+    share = np.exp(-(centre**2) / 2)
+    bins = np.broadcast_to(share / share.sum(), (2, DEPTH + 1, centre.size)).copy()
+    coords = {"seed": [0, 1], "layer": LAYERS, "bin": centre}
+    q = xr.DataArray(
+        np.tile(slope * LAYERS.astype(float), (2, 1)), {k: coords[k] for k in ("seed", "layer")}
+    )
+    record = {f"log10_{place}_q": q.copy() for place in ("activation", "backward")}
+    record |= {
+        f"{p}_histogram": xr.DataArray(bins.copy(), coords) for p in ("activation", "backward")
+    }
+    record = xr.Dataset(record)
+    record["log10_activation_q"][:, -1] = np.nan  # the output has no activation
+    record["activation_histogram"][:, -1] = np.nan
+    return record
+
+
+def test_histograms_are_densities_of_the_values():
+    left, right = plot.histograms(gaussian(-0.2)).axes
+    assert labels(left.get_legend()) == ["0", "2", "4", "5", "7", "9"]
+    assert labels(right.get_legend()) == ["0", "2", "4", "6", "8", "10"]
+    assert left.get_xlabel() == "activation x"
+    for line, layer in zip(drawn(right), (0, 2, 4, 6, 8, 10), strict=True):
+        x, y = line.get_data()
+        assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-3)
+        assert np.trapezoid(y * x**2, x) == pytest.approx(10 ** (-0.2 * layer), rel=1e-3)
+
+
+def test_histograms_on_axes_that_are_given():
+    fig = Figure()
+    axes = fig.subplots(2, 2)
+    assert plot.histograms(gaussian(0), axes=axes[1]) is fig
+    assert not axes[0, 0].lines and axes[1, 0].lines and axes[1, 1].lines
+
+
+def test_histograms_of_distant_scales_are_in_units_of_the_rms():
+    left, right = plot.histograms(gaussian(-0.5)).axes
+    assert left.get_xlabel().endswith("in units of the layer's rms")
+    assert right.get_xlabel().endswith("in units of the layer's rms")
+    assert all(line.get_xdata()[-1] == 5.125 for line in drawn(right))
+
+
+def test_histograms_of_nothing_measured_are_empty():
+    left, right = plot.histograms(gaussian(0) * np.nan).axes
+    assert not left.lines and not right.lines
+
+
+def test_histograms_name_layers_that_are_zero():
+    record = gaussian(0)
+    record["log10_backward_q"][:, :7] = -np.inf
+    right = plot.histograms(record).axes[1]
+    assert labels(right.get_legend())[:4] == [
+        "0: all zero",
+        "2: all zero",
+        "4: all zero",
+        "6: all zero",
+    ]
+    assert [np.isfinite(line.get_ydata()).any() for line in right.lines] == [False] * 4 + [True] * 2
+
+
+def test_what_cannot_be_drawn_is_said():
+    with pytest.raises(UnusableInput, match="no log10_backward_q"):
+        plot.variance(one()[["log10_forward_q"]], direction="backward")
+    with pytest.raises(UnusableInput, match=r'no activation_histogram.*"histogram"'):
+        plot.histograms(one())
+    with pytest.raises(UnusableInput, match="one pairing is required, got 2"):
+        plot.histograms(gaussian(0).expand_dims(init=["he", "zeros"]))
+    with pytest.raises(UnusableInput, match="direction 'backward' are required"):
+        plot.heatmap([])
+
+
+def test_every_figure_can_be_saved(tmp_path):
+    findings = [Finding("he", "relu", "backward", Verdict.STABLE, 0.0)]
+    figures = [plot.variance(one()).figure, plot.heatmap(findings).figure]
+    for k, fig in enumerate([*figures, plot.histograms(gaussian(-0.5))]):
+        fig.savefig(tmp_path / f"{k}.png", dpi=40)
+
+
+def test_plot_leaves_pyplot_alone():
+    assert "pyplot" not in Path(plot.__file__).read_text()
