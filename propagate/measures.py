@@ -39,8 +39,8 @@ def mean(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
 
 def largest(y: Float[Array, "batch units"]) -> Float[Array, ""]:
-    """Largest magnitude."""
-    return jnp.max(jnp.abs(y))
+    """Largest magnitude; NaN if there is one, which a maximum alone may pass over on a CPU."""
+    return jnp.where(jnp.isnan(q(y)), jnp.nan, jnp.max(jnp.abs(y)))
 
 
 def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:

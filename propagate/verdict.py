@@ -71,7 +71,8 @@ class Finding:
         activation: the activation's name.
         direction: `"forward"` or `"backward"`.
         verdict: what becomes of the signal.
-        rate: decades per layer of the second moment along the direction of travel.
+        rate: decades per layer, along the direction of travel, of the second moment; where the
+            verdict is collapsing, of the share of it that is variance over inputs.
         interval: of the rate, at the level `thresholds.CONFIDENCE`.
         total: decades over the depth, or over the layers until the signal is lost.
         fine_depth: the largest depth at which this rate would still be fine; inf if it is zero.
@@ -179,8 +180,10 @@ def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Find
         if found is not None:
             break
     else:
-        found = Verdict.STABLE, None, f"{_rate(rise)}, {rise.total:+.2f} decades in all"
-    verdict, layer, reason = found
+        reason = f"{_rate(rise)}, {rise.total:+.2f} decades in all"
+        found = _Found(Verdict.STABLE, None, reason)
+    verdict, layer, reason, own = found
+    rise = own or rise
     fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
     interval = (rise.low, rise.high)
     return Finding(
@@ -217,19 +220,23 @@ def _half_width(samples: np.ndarray) -> float:
     return float(t * samples.std(ddof=1) / math.sqrt(len(samples)))
 
 
-_Found = tuple[Verdict, int | None, str] | None
+class _Found(NamedTuple):
+    verdict: Verdict
+    layer: int | None
+    reason: str
+    growth: Growth | None = None  # of what the verdict rests on, if not the second moment
 
 
 def _lost(
     signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
-) -> _Found:
+) -> _Found | None:
     """Symmetric, overflowed or dead: what cannot be read off a growth rate."""
     twins = signals("forward_symmetric_fraction")
     if twins is not None and depth and (twins[:, 1:] >= thresholds.SYMMETRIC).all():
         gone = np.isneginf(log_q[:, -1]).all()
         what = {"forward": "signals", "backward": "gradients"}[direction]
         fate = f"its {what} are exactly zero" if gone else f"its {what} are those of one unit"
-        return Verdict.SYMMETRIC, 1, f"the units of every layer are identical; {fate}"
+        return _Found(Verdict.SYMMETRIC, 1, f"the units of every layer are identical; {fate}")
     lost = np.flatnonzero(~np.isfinite(log_q).all(axis=0))
     if not len(lost):
         return None
@@ -237,10 +244,10 @@ def _lost(
     layer = step if direction == "forward" else depth - step
     values = log_q[:, step]
     if not np.isneginf(values[~np.isfinite(values)]).all():
-        return Verdict.OVERFLOWED, layer, f"not finite from layer {layer} on{_until(rise)}"
+        return _Found(Verdict.OVERFLOWED, layer, f"not finite from layer {layer} on{_until(rise)}")
     if _underflowed(signals, direction, log_q, step):
-        return Verdict.VANISHING, layer, f"below the dtype's range from layer {layer} on{_until(rise)}"
-    return Verdict.DEAD, layer, f"exactly zero from layer {layer} on"
+        return _Found(Verdict.VANISHING, layer, f"below the dtype's range from layer {layer} on{_until(rise)}")
+    return _Found(Verdict.DEAD, layer, f"exactly zero from layer {layer} on")
 
 
 def _underflowed(signals: _Signals, direction: Direction, log_q: np.ndarray, step: int) -> bool:
@@ -257,17 +264,17 @@ def _until(rise: Growth) -> str:
 
 def _grown(
     signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
-) -> _Found:
+) -> _Found | None:
     """Vanishing, exploding or inconclusive: the rate times the depth against what is fine."""
     limit = thresholds.FINE_DECADES / max(depth, 1)
     numbers = f"{_rate(rise)}, {rise.total:+.2f} decades in all{_range_left(signals, direction)}"
     if rise.high < -limit:
-        return Verdict.VANISHING, None, numbers
+        return _Found(Verdict.VANISHING, None, numbers)
     if rise.low > limit:
-        return Verdict.EXPLODING, None, numbers
+        return _Found(Verdict.EXPLODING, None, numbers)
     if -limit <= rise.low and rise.high <= limit:
         return None
-    return Verdict.INCONCLUSIVE, None, f"{_rate(rise)} does not settle it at ±{limit:.3f}"
+    return _Found(Verdict.INCONCLUSIVE, None, f"{_rate(rise)} does not settle it at ±{limit:.3f}")
 
 
 def _range_left(signals: _Signals, direction: Direction) -> str:
@@ -282,7 +289,7 @@ def _range_left(signals: _Signals, direction: Direction) -> str:
 
 def _collapsed(
     signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
-) -> _Found:
+) -> _Found | None:
     """Collapsing: variance over inputs dies while the second moment lives."""
     variance = signals("log10_forward_variance")
     if direction != "forward" or variance is None:
@@ -295,17 +302,16 @@ def _collapsed(
     if not len(lost) and not fall.high < -limit:
         return None
     layer = int(lost[0]) if len(lost) else None
-    return (
-        Verdict.COLLAPSING,
-        layer,
-        f"the share of the second moment that tells inputs apart goes {fall.rate:+.3f} decades "
-        f"per layer, while q stays at 10^{np.median(log_q[:, -1]):.2f}",
+    reason = (
+        f"the share of the second moment that tells inputs apart goes {_rate(fall)}, "
+        f"while q stays at 10^{np.median(log_q[:, -1]):.2f}"
     )
+    return _Found(Verdict.COLLAPSING, layer, reason, fall)
 
 
 def _saturated(
     signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
-) -> _Found:
+) -> _Found | None:
     """Saturated: most units sit where the activation is flat."""
     flat = signals("activation_saturated_fraction")
     if direction != "forward" or flat is None or depth < 2:
@@ -313,7 +319,7 @@ def _saturated(
     share = float(np.nanmean(flat[:, 1:-1]))
     if share < thresholds.SATURATED:
         return None
-    return Verdict.SATURATED, None, f"{share:.0%} of the units have almost no slope"
+    return _Found(Verdict.SATURATED, None, f"{share:.0%} of the units have almost no slope")
 
 
 def _rate(rise: Growth) -> str:

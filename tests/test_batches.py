@@ -1,5 +1,7 @@
 """Batches: files are read whole or refused with the reason, random ones have their statistics."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,9 @@ def test_a_bad_label_is_named():
         Batch(ROWS[:2], np.array([0.0, np.nan]))
 
 
-@pytest.mark.parametrize("source", ["nowhere.npy", "digit", "", "a\0b", "long" * 2000, "."])
+@pytest.mark.parametrize(
+    "source", ["nowhere.npy", "digit", "", "a\0b", "long" * 2000, "."], ids=range(6)
+)
 def test_a_missing_file_is_named_beside_what_there_is(source):
     with pytest.raises(UnusableInput, match="gaussian, pairs, digits"):
         load(source, 4)
@@ -69,7 +73,7 @@ def test_arrays_that_are_not_batches_of_numbers_are_refused(tmp_path, array):
         load(str(tmp_path / "rows.npy"), 4)
 
 
-@pytest.mark.parametrize("inputs", [[["a", "b"]], [[None]], [[1, 2], [3]], 3.0])
+@pytest.mark.parametrize("inputs", [[["a", "b"]], [[None]], [[1, 2], [3]], 3.0], ids=str)
 def test_values_that_are_not_arrays_of_numbers_are_refused(inputs):
     with pytest.raises(UnusableInput):
         Batch(inputs)
@@ -94,20 +98,19 @@ def test_pickled_objects_are_refused(tmp_path, save):
         load(str(tmp_path / "rows.npy"), 4)
 
 
-def broken_files() -> dict[str, bytes]:
-    header = b"\x93NUMPY\x01\x00\x76\x00"
-    return {
-        "empty": b"",
-        "text": b"1,2,3\n4,5,6\n",
-        "half a header": header,
-        "unfinished header": header + b"{'descr': '<f8', 'shape': (".ljust(117) + b"\n",
-        "zip": b"PK\x03\x04 and no more",
-    }
+HEADER = b"\x93NUMPY\x01\x00\x76\x00"
+BROKEN = {
+    "empty": b"",
+    "text": b"1,2,3\n4,5,6\n",
+    "half a header": HEADER,
+    "unfinished header": HEADER + b"{'descr': '<f8', 'shape': (".ljust(117) + b"\n",
+    "zip": b"PK\x03\x04 and no more",
+}
 
 
-@pytest.mark.parametrize("name", broken_files())
-def test_files_that_are_not_arrays_are_refused(tmp_path, name):
-    (tmp_path / "rows.npy").write_bytes(broken_files()[name])
+@pytest.mark.parametrize("data", BROKEN.values(), ids=BROKEN)
+def test_files_that_are_not_arrays_are_refused(tmp_path, data):
+    (tmp_path / "rows.npy").write_bytes(data)
     with pytest.raises(UnusableInput, match=r"not a .npy or .npz file"):
         load(str(tmp_path / "rows.npy"), 4)
 
@@ -143,6 +146,11 @@ def test_gaussian_batches_have_second_moment_one():
     assert np.mean(x**2) == pytest.approx(1, abs=5 * np.sqrt(2 / x.size))
 
 
+@partial(jax.jit, static_argnums=1)
+def pairs(keys, n, cosine):
+    return jax.vmap(lambda key: batches.random(key, "pairs", 2, n, cosine))(keys)
+
+
 @pytest.mark.parametrize("cosine", [0.0, 0.3, 0.9])
 def test_pairs_have_the_expected_cosine(cosine):
     """Two checks at 5 standard errors for each cosine: 6 × 5.7e-7 = 3.4e-6 if all is sound.
@@ -151,16 +159,13 @@ def test_pairs_have_the_expected_cosine(cosine):
     (1 - c^2)/sqrt(n) and a bias below 1/n; the product of two entries varies by 1 + c^2.
     """
     n, keys = 1000, jax.random.split(jax.random.key(1), 40)
-    draw = jax.jit(jax.vmap(lambda key: batches.random(key, "pairs", 2, n, cosine)))
-    one, other = np.moveaxis(np.asarray(draw(keys), np.float64), 1, 0)
-    found = np.mean(
-        (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    one, other = np.moveaxis(np.asarray(pairs(keys, n, cosine), np.float64), 1, 0)
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    error = 1 / np.sqrt(n * len(keys))
+    assert np.mean((one * other).sum(1) / lengths) == pytest.approx(
+        cosine, abs=5 * (1 - cosine**2) * error + 1 / n
     )
-    error = (1 - cosine**2) / np.sqrt(n * len(keys))
-    assert found == pytest.approx(cosine, abs=5 * error + 1 / n)
-    assert np.mean(one * other) == pytest.approx(
-        cosine, abs=5 * np.sqrt((1 + cosine**2) / (n * len(keys)))
-    )
+    assert np.mean(one * other) == pytest.approx(cosine, abs=5 * np.sqrt(1 + cosine**2) * error)
 
 
 def test_pairs_of_cosine_one_are_identical():

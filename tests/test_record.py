@@ -41,7 +41,7 @@ def test_a_histogram_has_its_bins_as_a_dim():
     data = record.new(select("histogram"), {}, seeds=1, depth=2)
     assert data["forward_histogram"].dims == ("seed", "layer", "bin")
     assert data.sizes["bin"] == len(HISTOGRAM_EDGES) - 1
-    np.testing.assert_allclose(np.diff(data["bin"]), np.diff(HISTOGRAM_EDGES))
+    np.testing.assert_allclose(data["bin"], np.add(HISTOGRAM_EDGES[1:], HISTOGRAM_EDGES[:-1]) / 2)
 
 
 def test_what_is_saved_is_what_is_loaded(filled, tmp_path):
@@ -101,7 +101,16 @@ def test_a_folder_in_the_place_of_the_file_is_not_replaced(filled, tmp_path):
         record.save(filled, tmp_path / "record.nc")
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk" * 100, b"CDF\x01", b"\x89HDF\r\n\x1a\n" + bytes(64)])
+JUNK = {
+    "empty": b"",
+    "text": b"junk" * 100,
+    "four bytes": b"CDF\x01",
+    "no dimensions": b"CDF\x01" + bytes(4) + b"\x00\x00\x00\x0a\x00\x00\x00\x01" + b"\xff" * 9,
+    "hdf5": b"\x89HDF\r\n\x1a\n" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
 def test_junk_is_refused(tmp_path, junk):
     path = tmp_path / "record.nc"
     path.write_bytes(junk)
