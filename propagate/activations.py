@@ -27,7 +27,7 @@ class Activation:
         source: where it was introduced.
         kinks: the points where it, or one of its derivatives, jumps.
         homogeneous: whether phi(a h) = a phi(h) for every a > 0.
-        slope: the largest |phi'|, against which saturation is judged.
+        slope: the largest |phi'|, against which saturation is judged; 1 if it is unbounded.
     """
 
     name: str
@@ -56,6 +56,7 @@ def leaky_relu(slope: float = 0.01) -> Activation:
         "Maas et al. (2013)",
         kinks=(0.0,),
         homogeneous=True,
+        slope=max(1.0, abs(slope)),
     )
 
 
@@ -88,20 +89,33 @@ _FIXED = (
     Activation("tanh", jnp.tanh, "tanh(h)", "LeCun et al. (1998)"),
     Activation("relu", jax.nn.relu, "max(h, 0)", "Nair & Hinton (2010)", _AT_0, True),
     Activation("elu", jax.nn.elu, "h if h > 0 else exp(h) - 1", _ELU, _AT_0),
-    Activation("selu", jax.nn.selu, "1.0507 (h if h > 0 else 1.6733 (exp(h) - 1))", _SELU, _AT_0),
+    Activation(
+        "selu",
+        jax.nn.selu,
+        "1.0507 (h if h > 0 else 1.6733 (exp(h) - 1))",
+        _SELU,
+        _AT_0,
+        slope=1.7581,
+    ),
     Activation("celu", jax.nn.celu, "h if h > 0 else exp(h) - 1", "arXiv:1704.07483", _AT_0),
-    Activation("gelu", _gelu, "h Phi(h)", _GELU),
-    Activation("gelu_tanh", _gelu_tanh, "h (1 + tanh(0.798 (h + 0.0447 h^3)))/2", _GELU),
-    Activation("silu", jax.nn.silu, "h sigmoid(h)", _SILU),
-    Activation("mish", jax.nn.mish, "h tanh(softplus(h))", "Misra (2019), arXiv:1908.08681"),
+    Activation("gelu", _gelu, "h Phi(h)", _GELU, slope=1.1290),
+    Activation(
+        "gelu_tanh", _gelu_tanh, "h (1 + tanh(0.798 (h + 0.0447 h^3)))/2", _GELU, slope=1.1290
+    ),
+    Activation("silu", jax.nn.silu, "h sigmoid(h)", _SILU, slope=1.09984),
+    Activation(
+        "mish", jax.nn.mish, "h tanh(softplus(h))", "Misra (2019), arXiv:1908.08681", slope=1.0885
+    ),
     Activation("softplus", jax.nn.softplus, "log(1 + exp(h))", "Dugas et al. (2001)"),
     Activation("softsign", jax.nn.soft_sign, "h/(1 + |h|)", "Bergstra et al. (2009)", _AT_0),
     Activation("hard_tanh", jax.nn.hard_tanh, "clip(h, -1, 1)", "Collobert (2004)", (-1.0, 1.0)),
     Activation("relu6", jax.nn.relu6, "clip(h, 0, 6)", "Krizhevsky (2010)", (0.0, 6.0)),
-    Activation("hard_swish", jax.nn.hard_swish, "h clip(h + 3, 0, 6)/6", _HSWISH, (-3.0, 3.0)),
+    Activation(
+        "hard_swish", jax.nn.hard_swish, "h clip(h + 3, 0, 6)/6", _HSWISH, (-3.0, 3.0), slope=1.5
+    ),
     Activation("squared_relu", _squared_relu, "max(h, 0)^2", "So et al. (2021)", _AT_0),
     Activation("sin", jnp.sin, "sin(h)", _SIN),
-    Activation("erf", jax.scipy.special.erf, "erf(h)", "Williams (1997)"),
+    Activation("erf", jax.scipy.special.erf, "erf(h)", "Williams (1997)", slope=1.1284),
     Activation("log_sigmoid", jax.nn.log_sigmoid, "-log(1 + exp(-h))"),
 )
 

@@ -1,7 +1,9 @@
 """Batches to send through a network: random ones, the bundled digits, or a user's file."""
 
+import tokenize
 import zipfile
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,14 +30,23 @@ class Batch:
 
     def __post_init__(self) -> None:
         inputs = _numbers("inputs", self.inputs)
+        labels = None if self.labels is None else _numbers("labels", self.labels)
         if inputs.ndim < 2 or inputs.size == 0:
             raise UnusableInput(f"inputs must have shape (batch, features), got {inputs.shape}")
         object.__setattr__(self, "inputs", inputs.reshape(len(inputs), -1))
-        if self.labels is not None:
-            labels = _numbers("labels", self.labels)
-            if len(labels) != len(inputs):
-                raise UnusableInput(f"{len(inputs)} inputs need as many labels, got {len(labels)}")
-            object.__setattr__(self, "labels", labels)
+        if labels is not None and labels.shape[:1] != inputs.shape[:1]:
+            raise UnusableInput(
+                f"{len(inputs)} inputs need as many labels, got labels of shape {labels.shape}"
+            )
+        object.__setattr__(self, "labels", labels)
+
+    def first(self, batch: int) -> "Batch":
+        """Return the first `batch` rows."""
+        return replace(
+            self,
+            inputs=self.inputs[:batch],
+            labels=None if self.labels is None else self.labels[:batch],
+        )
 
 
 def random(
@@ -54,7 +65,7 @@ def random(
 
 def check_random(kind: str, cosine: float) -> None:
     """Raise `UnusableInput` unless `random` can make such a batch."""
-    if kind not in ("gaussian", "pairs"):
+    if kind not in get_args(InputKind):
         raise UnusableInput(
             f"random inputs are 'gaussian' or 'pairs', got {kind!r}; for data pass a Batch"
         )
@@ -74,9 +85,9 @@ def load(source: str, batch: int) -> Batch:
     if source == "digits":
         return _digits(batch)
     path = Path(source)
-    if not path.is_file():
+    if not _is_file(path):
         raise UnusableInput(
-            f"input must be one of {', '.join(get_args(InputKind))} or a .npy/.npz file; "
+            f"input must be one of {', '.join(get_args(InputKind))}, digits, or a .npy or .npz file; "
             f"there is no file {source!r}"
         )
     found = _read(path)
@@ -84,14 +95,25 @@ def load(source: str, batch: int) -> Batch:
     inputs = found.get("inputs", found.get("x"))
     if inputs is None:
         raise UnusableInput(f"{path} must hold an array 'inputs' or 'x', it has {list(found)}")
-    return Batch(inputs[:batch], None if labels is None else labels[:batch], path.name)
+    return Batch(inputs, labels, path.name).first(batch)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
+
+
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, tokenize.TokenError)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        found = np.load(path, allow_pickle=False)
-        return {"inputs": found} if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return {"inputs": found} if isinstance(found, np.ndarray) else dict(found)
+    except _UNREADABLE as error:
         raise UnusableInput(f"{path} is not a .npy or .npz file of numbers: {error}") from None
 
 
@@ -104,11 +126,16 @@ def _digits(batch: int) -> Batch:
         ) from None
     pixels, labels = load_digits(return_X_y=True)
     pixels = (pixels - pixels.mean()) / pixels.std()
-    return Batch(pixels[:batch], labels[:batch], "digits")
+    return Batch(pixels, labels, "digits").first(batch)
 
 
 def _numbers(name: str, values: Any) -> np.ndarray:
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise UnusableInput(f"{name} must be an array of numbers: {error}") from None
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.kind != "f":
+        array = array.astype(np.float32)  # bfloat16 and its like
     if array.dtype.kind not in "fiub":
         raise UnusableInput(f"{name} must be numbers, got an array of {array.dtype}")
     bad = np.argwhere(~np.isfinite(array))

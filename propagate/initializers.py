@@ -64,7 +64,12 @@ class Scale:
 
     def __call__(self, fan_in: int, fan_out: int) -> float:
         """Return the factor for a matrix of shape (fan_in, fan_out)."""
-        fan = {"constant": 1, "fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        fan = {
+            "constant": 1,
+            "fan_in": fan_in,
+            "fan_out": fan_out,
+            "fan_avg": (fan_in + fan_out) / 2,
+        }
         return self.gain / math.sqrt(fan[self.mode])
 
 
@@ -94,7 +99,9 @@ class Initializer:
     def __rmul__(self, factor: float) -> "Initializer":
         """Return the same law with weights `factor` times as large."""
         scale = dataclasses.replace(self.scale, gain=factor * self.scale.gain)
-        name, law = f"{factor:g}*{self.name}", f"{factor:g} × {self.law}"
+        before, star, stem = self.name.rpartition("*")
+        times = registry.number(factor * float(before) if star else factor)
+        name, law = f"{times}*{stem}", f"{registry.number(factor)} × {self.law}"
         return dataclasses.replace(self, name=name, law=law, scale=scale)
 
     def moments(self, fan_in: int, fan_out: int) -> tuple[float, float]:
@@ -111,7 +118,8 @@ class Initializer:
         """
         if self.data_scaled:
             raise UnusableInput(f"{self.name} needs a batch; it is only defined within a network")
-        return self.base.sample(key, shape, dtype) * jnp.asarray(self.scale(*shape), dtype)
+        wide = jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
+        return jnp.asarray(self.base.sample(key, shape, wide) * self.scale(*shape), dtype)
 
 
 def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -149,7 +157,7 @@ def _sparse_base(sparsity: float) -> Base:
         values, order = jax.random.split(key)
         rank = jnp.argsort(jax.random.uniform(order, shape), axis=0)
         kept = rank >= math.ceil(sparsity * shape[0])
-        return jax.random.normal(values, shape, dtype) * kept
+        return jnp.where(kept, jax.random.normal(values, shape, dtype), 0)
 
     def moments(fan_in: int, fan_out: int) -> tuple[float, float]:
         return 0.0, 1.0 - math.ceil(sparsity * fan_in) / fan_in
@@ -241,7 +249,9 @@ def sparse(sparsity: float = 0.9, std: float = 0.01) -> Initializer:
 
 def sigma(sigma_w: float = 1.0, sigma_b: float = 0.0) -> Initializer:
     """W_ij ~ N(0, sigma_w^2/fan_in), b_i ~ N(0, sigma_b^2): a point of the mean-field plane."""
-    name = f"sigma({sigma_w:g},{sigma_b:g})"
+    registry.check_number("sigma_w", sigma_w)
+    registry.check_number("sigma_b", sigma_b)
+    name = f"sigma({registry.number(sigma_w)},{registry.number(sigma_b)})"
     law = f"N(0, {sigma_w:g}²/fan_in), bias N(0, {sigma_b:g}²)"
     source = "Poole et al. (2016), arXiv:1606.05340"
     return Initializer(name, NORMAL, Scale(sigma_w, "fan_in"), law, source, Scale(sigma_b))
@@ -291,7 +301,9 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "lsuv": lsuv,
         "torch": _named(_third, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"),
         "equinox": _named(_third, "equinox", "equinox.nn.Linear"),
-        "keras": _named(_fan_law, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"),
+        "keras": _named(
+            _fan_law, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"
+        ),
         "flax": _named(
             _fan_law, "flax", TRUNCATED, 1.0, "fan_in", "lecun_normal, truncated", "flax Dense"
         ),

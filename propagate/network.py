@@ -1,9 +1,11 @@
 """`Network`: the full description of a deep stack, frozen, hashable, validated when made."""
 
 import dataclasses
+import numbers
 from dataclasses import dataclass
 from typing import get_args
 
+import jax
 import jax.numpy as jnp
 
 from propagate.activations import Activation, activation
@@ -58,6 +60,10 @@ class Network:
         object.__setattr__(self, "init", initializer(self.init))
         for name in ("depth", "width", "input_size", "output_size"):
             _check_count(name, getattr(self, name), optional=name.endswith("_size"))
+        if self.activate_input not in (None, True, False):
+            raise UnusableInput(
+                f"activate_input must be True, False or None, got {self.activate_input!r}"
+            )
         if self.family not in FAMILIES:
             raise UnusableInput(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
         if self.precision not in get_args(Precision):
@@ -91,7 +97,7 @@ class Network:
 def _check_count(name: str, value: int | None, *, optional: bool) -> None:
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
@@ -100,8 +106,8 @@ def _float_dtype(dtype: DTypeLike) -> str:
         found = jnp.dtype(dtype)
     except TypeError:
         raise UnusableInput(f"dtype must be a floating-point type, got {dtype!r}") from None
-    if not jnp.issubdtype(found, jnp.floating):
-        raise UnusableInput(f"dtype must be a floating-point type, got {found.name!r}")
-    if found != jnp.zeros((), found).dtype:
+    if dtype is None or not jnp.issubdtype(found, jnp.floating):
+        raise UnusableInput(f"dtype must be a floating-point type, got {dtype!r}")
+    if jax.dtypes.canonicalize_dtype(found) != found:
         raise UnusableInput(f"{found.name} needs jax.config.update('jax_enable_x64', True)")
     return found.name

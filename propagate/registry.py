@@ -6,13 +6,16 @@ A spelling is a name of a table, alone or with numbers for the parameters of its
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from propagate.types import UnusableInput
 
-_CALL = re.compile(r"^(?P<name>[a-z_][a-z0-9_]*?)(?:\((?P<args>.*)\)|_(?P<number>-?[0-9.]+(?:e-?\d+)?))?$")
+_CALL = re.compile(
+    r"^(?P<name>[a-z_][a-z0-9_]*?)(?:\((?P<args>.*)\)|_(?P<number>-?[0-9.]+(?:e[+-]?\d+)?))?$"
+)
 
 
 def build(kind: str, table: Mapping[str, Callable[..., Any]], text: str) -> Any:
@@ -29,13 +32,29 @@ def build(kind: str, table: Mapping[str, Callable[..., Any]], text: str) -> Any:
         raise _unknown(kind, table, match["name"] if match else text)
     factory = table[match["name"]]
     args, kwargs = _arguments(match["number"] or match["args"] or "")
+    signature = inspect.signature(factory)
     try:
-        inspect.signature(factory).bind(*args, **kwargs)
-    except TypeError as error:
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if signature.parameters[name].annotation is float:
+                check_number(name, value)
+        return factory(*args, **kwargs)
+    except (TypeError, OverflowError, UnusableInput) as error:
+        takes = ", ".join(map(str, signature.parameters.values())) or "no parameters"
         raise UnusableInput(
-            f"{kind} {match['name']!r} takes {inspect.signature(factory)}, got {text!r}: {error}"
+            f"{kind} {match['name']!r} takes {takes}, got {text!r}: {error}"
         ) from None
-    return factory(*args, **kwargs)
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise `UnusableInput` unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UnusableInput(f"{name} must be a finite number, got {value!r}")
+
+
+def number(value: float) -> str:
+    """Return the shortest spelling of a number that reads back as the same."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
 
 
 def spell(name: str, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> str:
@@ -44,8 +63,8 @@ def spell(name: str, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> 
     if not changed:
         return name
     if list(changed) == list(values)[:1] and isinstance(*changed.values(), (int, float)):
-        return f"{name}_{next(iter(changed.values())):g}"
-    shown = (f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
+        return f"{name}_{number(next(iter(changed.values())))}"
+    shown = (f"{k}={number(v)}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
     return f"{name}({','.join(shown)})"
 
 

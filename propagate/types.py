@@ -13,7 +13,6 @@ A stack is `h_l = W_l x_{l-1} + b_l` for `l = 1 … L`, and its output is `h_L`.
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
@@ -36,7 +35,6 @@ __all__ = [
     "Sampler",
     "Tree",
     "UnusableInput",
-    "np",
 ]
 
 Tree = Any
@@ -45,7 +43,7 @@ Direction = Literal["forward", "backward"]
 Place = Literal["forward", "activation", "backward", "weight_gradient"]
 Precision = Literal["default", "high", "highest"]
 Device = Literal["cpu", "gpu", "tpu"]
-InputKind = Literal["gaussian", "pairs", "digits"]
+InputKind = Literal["gaussian", "pairs"]
 LossKind = Literal["gaussian", "cross_entropy", "mse"]
 
 
