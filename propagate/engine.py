@@ -117,7 +117,7 @@ def draw(bases: tuple[Base, Base], shape: tuple[int, int], dtype: str, key: Arra
     They are drawn in float32 or wider and then rounded, so that dtypes share their draws.
     """
     weights, biases = bases
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
     return Draw(
         jnp.asarray(weights.sample(key, shape, wide), dtype),
         jnp.asarray(biases.sample(jax.random.fold_in(key, 1), shape[1:], wide), dtype),
@@ -171,7 +171,8 @@ def _forward(program: Program, block: Block, part: Run, carry: Scaled, layer: La
         "forward": observe(total, program.measures("forward")),
         "activation": _observe_activation(program, layer.phi, x, slope, exponent),
     }
-    moved = h * _per_config(power_of_two(-move, scaled.y.dtype))
+    wide = h.astype(scaled.y.dtype)
+    moved = wide * _per_config(power_of_two(-move, wide.dtype))
     kept = _Kept(slope, x if program.measures("weight_gradient") else None, exponent, scale)
     return Scaled(moved.astype(h.dtype), exponent + move), (seen, kept)
 

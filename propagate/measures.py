@@ -48,6 +48,8 @@ def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
     $(\lVert\sum_b \hat y_b\rVert^2 - B)/(B(B-1))$ with $\hat y_b = y_b/\lVert y_b\rVert$.
     """
+    top = jnp.max(jnp.abs(y), axis=1, keepdims=True)
+    y = y / jnp.where(top > 0, top, 1)  # so that an input far below the largest one still counts
     norm = jnp.sum(jnp.square(y), axis=1)
     weight = jnp.where(norm > 0, jax.lax.rsqrt(jnp.where(norm > 0, norm, 1)), 0)
     count = jnp.sum(weight > 0).astype(y.dtype)
@@ -56,7 +58,7 @@ def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
 
 def zero_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
-    """Share of exact zeros."""
+    """Share of zeros (of values below 2^-126 of the layer's largest, to be exact)."""
     return jnp.mean(y == 0, dtype=y.dtype)
 
 
@@ -79,7 +81,9 @@ def saturated_fraction(slope: Float[Array, "batch units"]) -> Float[Array, ""]:
 def histogram(y: Float[Array, "batch units"]) -> Float[Array, " bins"]:
     """Share of values per bin, in units of the rms; the outer bins take what lies beyond."""
     z = y / jnp.maximum(jnp.sqrt(q(y)), jnp.finfo(y.dtype).tiny)
-    below = jax.lax.map(lambda edge: jnp.mean(z < edge, dtype=y.dtype), jnp.asarray(HISTOGRAM_EDGES[1:-1], y.dtype))
+    below = jax.lax.map(
+        lambda edge: jnp.mean(z < edge, dtype=y.dtype), jnp.asarray(HISTOGRAM_EDGES[1:-1], y.dtype)
+    )
     return jnp.diff(below, prepend=0, append=1)
 
 
@@ -171,8 +175,8 @@ class Scaled(NamedTuple):
 
 
 def rescale(x: Float[Array, "configs batch units"]) -> Scaled:
-    """Split `x` into y·2^k with max|y| in [1, 2), exactly; k = 0 where x is zero or not finite."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    """Split `x` into y·2^k with max|y| next to 1, exactly; k = 0 where x is zero or not finite."""
+    x = x.astype(jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
     top = jnp.max(jnp.abs(x), axis=(1, 2))
     exponent = jnp.where(jnp.isfinite(top) & (top > 0), jnp.frexp(top)[1] - 1, 0)
     exponent = jnp.clip(exponent, -126, 126)  # so that 2^-k is a normal float32

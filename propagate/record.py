@@ -40,7 +40,7 @@ def decades(measure: Measure, value: np.ndarray, exponent: np.ndarray) -> np.nda
 
 
 def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
-    """Pad (layers measured, …) to layers 0 … L: the output has no activation, the input no weight."""
+    """Pad to layers 0 … L: the output has no activation, the input no weight."""
     missing = np.full((1, *rows.shape[1:]), np.nan)
     padded = {
         "activation": lambda: np.concatenate([rows, missing]),
@@ -49,7 +49,9 @@ def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
     return padded.get(place, lambda: rows)()
 
 
-def new(selection: Selection, coords: Mapping[str, list[str]], seeds: int, depth: int) -> xr.Dataset:
+def new(
+    selection: Selection, coords: Mapping[str, list[str]], seeds: int, depth: int
+) -> xr.Dataset:
     """Return a record of `selection` filled with NaN, over `coords`, seeds and layers."""
     labels = {**coords, "seed": np.arange(seeds), "layer": np.arange(depth + 1)}
     edges = np.asarray(HISTOGRAM_EDGES)
@@ -71,7 +73,11 @@ def provenance(**details: Any) -> dict[str, str]:
         "jax": jax.__version__,
         "jaxlib": _version("jaxlib"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{k: v if isinstance(v, str) else json.dumps(v) for k, v in details.items() if v is not None},
+        **{
+            k: v if isinstance(v, str) else json.dumps(v)
+            for k, v in details.items()
+            if v is not None
+        },
     }
 
 
@@ -93,7 +99,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         raise UnusableInput(f"a record file is required, but {path} does not exist")
     try:
         record = xr.load_dataset(path, engine="scipy")
-    except (TypeError, ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError, LookupError) as error:
         raise UnusableInput(f"{path} is not a netCDF record of propagate: {error}") from None
     if "layer" not in record.dims and "site" not in record.dims:
         raise UnusableInput(f"{path} is netCDF but has no dim 'layer' or 'site': not our record")

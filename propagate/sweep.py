@@ -6,6 +6,7 @@ product the other applies its activation. With several devices each takes its ow
 
 import collections
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,14 @@ from propagate.initializers import Initializer, initializer
 from propagate.measures import Selection, select
 from propagate.network import Network
 from propagate.plan import Pairings
-from propagate.types import Array, ArrayLike, LossKind, PropagateError, UnusableInput
+from propagate.types import (
+    Array,
+    ArrayLike,
+    InputKind,
+    LossKind,
+    PropagateError,
+    UnusableInput,
+)
 
 Progress = Callable[[int, int], None]
 MOST_AT_ONCE = 8  # blocks in flight
@@ -70,7 +78,7 @@ def sweep(
     measures: Sequence[str] | None = None,
     inputs: ArrayLike | Batch | None = None,
     labels: ArrayLike | None = None,
-    input: str = "gaussian",
+    input: InputKind = "gaussian",
     cosine: float = 0.5,
     loss: LossKind = "gaussian",
     block: int | None = None,
@@ -178,7 +186,7 @@ class Feed:
     net: Network
     key: Array
     data: Batch | None
-    kind: str
+    kind: InputKind
     batch: int
     cosine: float
     loss: LossKind
@@ -342,7 +350,7 @@ def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> _N
 
 def _rows(program: Program) -> list[slice]:
     ends = np.cumsum([0, *(part.layers for part in program.runs)])
-    return [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
 def _weights(program, base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], sharding):
@@ -352,9 +360,7 @@ def _weights(program, base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], shar
     if program.bases is not None:
         return tuple(runs)
     sampler = _sampler(mesh, (base, base.biases), program.dtype)
-    return tuple(
-        sampler(part.shape)(own) for part, own in zip(program.runs, runs, strict=True)
-    )
+    return tuple(sampler(part.shape)(own) for part, own in zip(program.runs, runs, strict=True))
 
 
 @functools.lru_cache(maxsize=32)
@@ -373,7 +379,9 @@ def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str)
     if loss not in get_args(LossKind):
         raise UnusableInput(f"loss must be one of {', '.join(get_args(LossKind))}, got {loss!r}")
     if inputs is None and (labels is not None or loss != "gaussian"):
-        raise UnusableInput(f"loss {loss!r} with labels needs inputs that they belong to: pass both")
+        raise UnusableInput(
+            f"loss {loss!r} with labels needs inputs that they belong to: pass both"
+        )
     if inputs is None:
         return None
     data = inputs if isinstance(inputs, Batch) else Batch(np.asarray(inputs), labels)
@@ -397,7 +405,9 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     if loss == "cross_entropy" and net.output_size is not None:
         enough = net.output_size >= outputs
     if not enough:
-        raise UnusableInput(f"these labels need {outputs} outputs, the network has {net.output_size}")
+        raise UnusableInput(
+            f"these labels need {outputs} outputs, the network has {net.output_size}"
+        )
     return replace(net, output_size=net.output_size or outputs)
 
 

@@ -13,7 +13,7 @@ LeCun + SELU: +1.5) and none that is known not to (torch's gain 5/3 + tanh: +4.2
 """
 
 SETTLED_FROM = 0.25
-"""Share of the depth after which growth is taken to have settled.
+"""Share of the depth after which growth is taken to have settled, in both directions.
 
 Transients to a fixed point take xi_q < 2 layers for saturating activations; a quarter of the
 depth leaves them out and keeps three quarters of the layers to average over.

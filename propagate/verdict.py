@@ -25,7 +25,11 @@ class Verdict(enum.Enum):
 
     OVERFLOWED = "overflowed", "values left the range of the dtype", "a smaller scale"
     SYMMETRIC = "symmetric", "all units of a layer are the same", "random weights"
-    DEAD = "dead", "the signal is exactly zero", "a larger scale, or an activation without a flat side"
+    DEAD = (
+        "dead",
+        "the signal is exactly zero",
+        "a larger scale, or an activation without a flat side",
+    )
     EXPLODING = "exploding", "each layer multiplies the signal", "a smaller scale, near criticality"
     VANISHING = "vanishing", "each layer shrinks the signal", "a larger scale, near criticality"
     COLLAPSING = "collapsing", "inputs become indistinguishable", "a larger scale, smaller biases"
@@ -93,7 +97,8 @@ class Finding:
 
     def __str__(self) -> str:
         """Return the finding as a sentence."""
-        return f"{self.init} + {self.activation}, {self.direction}: {self.verdict.value} ({self.reason})"
+        pairing = f"{self.init} + {self.activation}, {self.direction}"
+        return f"{pairing}: {self.verdict.value} ({self.reason})"
 
 
 class Findings(tuple[Finding, ...]):
@@ -173,10 +178,9 @@ def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Find
     log_q = signals(f"log10_{direction}_q")
     assert log_q is not None
     depth = log_q.shape[1] - 1
-    travelled = log_q if direction == "forward" else log_q[:, ::-1]
-    rise = growth(travelled)
+    rise = growth(log_q, direction)
     for test in (_lost, _grown, _collapsed, _saturated):
-        found = test(signals, direction, travelled, rise, depth)
+        found = test(signals, direction, log_q, rise, depth)
         if found is not None:
             break
     else:
@@ -191,26 +195,31 @@ def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Find
     )
 
 
-def growth(log_q: np.ndarray) -> Growth:
-    r"""Return how log10 q, of shape (seed, layer) in order of travel, grows per layer.
+def growth(log_q: np.ndarray, direction: Direction) -> Growth:
+    r"""Return how log10 q, of shape (seed, layer 0 … L), grows per layer in order of travel.
 
-    Per seed the rate is $(y_e - y_s)/(e - s)$ from a quarter of the way, s, to the last layer e
-    that is finite in every seed; its mean over seeds has a Student-t interval. NaN where fewer
-    than two layers can be followed.
+    Per seed the rate is the difference between the ends of the settled layers, L/4 … L, over
+    their number; its mean over seeds has a Student-t interval. The first quarter is left out in
+    both directions: the gradient's factor there is that of a forward signal still in transit.
+    If the signal is lost on the way, only the layers until then count. NaN where fewer than two
+    layers can be followed.
     """
-    usable = np.isfinite(log_q).all(axis=0)
-    end = int(np.argmin(usable)) - 1 if not usable.all() else len(usable) - 1
-    if end < 1:
-        return Growth(math.nan, math.nan, math.nan, math.nan, max(end, 0))
-    start = min(math.ceil(thresholds.SETTLED_FROM * end), end - 1)
-    rates = (log_q[:, end] - log_q[:, start]) / (end - start)
-    samples = rates
-    if len(rates) < thresholds.ENOUGH_SEEDS:
-        samples = np.diff(log_q[:, start : end + 1]).ravel()
-    rate = float(rates.mean())
+    onward = 1 if direction == "forward" else -1
+    travelled = log_q[:, ::onward]
+    finite = np.isfinite(travelled).all(axis=0)
+    count = len(finite) if finite.all() else int(np.argmin(finite))
+    if count < 2:
+        return Growth(math.nan, math.nan, math.nan, math.nan, max(count - 1, 0))
+    followed = travelled[:, :count]
+    skipped = min(math.ceil(thresholds.SETTLED_FROM * (count - 1)), count - 2)
+    settled = followed[:, skipped:] if direction == "forward" else followed[:, : count - skipped]
+    samples = (settled[:, -1] - settled[:, 0]) / (settled.shape[1] - 1)
+    rate = float(samples.mean())
+    if len(samples) < thresholds.ENOUGH_SEEDS:
+        samples = np.diff(settled).ravel()
     half = _half_width(samples)
-    total = float((log_q[:, end] - log_q[:, 0]).mean())
-    return Growth(rate, rate - half, rate + half, total, end)
+    total = float((followed[:, -1] - followed[:, 0]).mean())
+    return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
 def _half_width(samples: np.ndarray) -> float:
@@ -231,31 +240,39 @@ def _lost(
     signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
 ) -> _Found | None:
     """Symmetric, overflowed or dead: what cannot be read off a growth rate."""
-    twins = signals("forward_symmetric_fraction")
-    if twins is not None and depth and (twins[:, 1:] >= thresholds.SYMMETRIC).all():
-        gone = np.isneginf(log_q[:, -1]).all()
+    if _symmetric(signals):
+        gone = np.isneginf(log_q[:, -1 if direction == "forward" else 0]).all()
         what = {"forward": "signals", "backward": "gradients"}[direction]
         fate = f"its {what} are exactly zero" if gone else f"its {what} are those of one unit"
         return _Found(Verdict.SYMMETRIC, 1, f"the units of every layer are identical; {fate}")
-    lost = np.flatnonzero(~np.isfinite(log_q).all(axis=0))
-    if not len(lost):
+    bad = np.flatnonzero(~np.isfinite(log_q).all(axis=0))
+    if not len(bad):
         return None
-    step = int(lost[0])
-    layer = step if direction == "forward" else depth - step
-    values = log_q[:, step]
+    layer = int(bad[0] if direction == "forward" else bad[-1])
+    values = log_q[:, layer]
     if not np.isneginf(values[~np.isfinite(values)]).all():
         return _Found(Verdict.OVERFLOWED, layer, f"not finite from layer {layer} on{_until(rise)}")
-    if _underflowed(signals, direction, log_q, step):
-        return _Found(Verdict.VANISHING, layer, f"below the dtype's range from layer {layer} on{_until(rise)}")
+    if direction == "forward" and _underflowed(signals, log_q[:, :layer], rise):
+        reason = f"below the dtype's range from layer {layer} on{_until(rise)}"
+        return _Found(Verdict.VANISHING, layer, reason)
     return _Found(Verdict.DEAD, layer, f"exactly zero from layer {layer} on")
 
 
-def _underflowed(signals: _Signals, direction: Direction, log_q: np.ndarray, step: int) -> bool:
+def _symmetric(signals: _Signals) -> bool:
+    """Whether all units of every layer agree although the activations are alive."""
+    twins, active = signals("forward_symmetric_fraction"), signals("log10_activation_q")
+    if twins is None or (active is not None and np.isneginf(active[:, 0]).all()):
+        return False
+    return twins.shape[1] > 1 and bool((twins[:, 1:] >= thresholds.SYMMETRIC).all())
+
+
+def _underflowed(signals: _Signals, before: np.ndarray, rise: Growth) -> bool:
     """Whether a zero came about by shrinking below the smallest normal number."""
+    if not before.shape[1]:
+        return False
     smallest = math.log10(float(signals.range.tiny)) + thresholds.UNDERFLOW_MARGIN
-    before = log_q[:, max(step - 1, 0)] / 2
-    rate = np.diff(log_q[:, :step]).mean() / 2 if step > 1 else 0.0
-    return direction == "forward" and bool(np.nanmedian(before) + rate < smallest)
+    step = 0.0 if math.isnan(rise.rate) else rise.rate
+    return bool(np.median(before[:, -1] + step) / 2 < smallest)
 
 
 def _until(rise: Growth) -> str:
@@ -297,7 +314,7 @@ def _collapsed(
     share = variance - log_q
     lost = np.flatnonzero(~(share > thresholds.COLLAPSE_FLOOR).all(axis=0))
     followed = share[:, : lost[0]] if len(lost) else share
-    fall = growth(followed)
+    fall = growth(followed, "forward")
     limit = thresholds.FINE_DECADES / max(depth, 1)
     if not len(lost) and not fall.high < -limit:
         return None
