@@ -214,7 +214,9 @@ def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:
 
         def progress(done: int, total: int) -> None:
             if not bars and console.is_terminal and time.perf_counter() - start > 1:
-                bars.append(stack.enter_context(Progress(*columns, console=console, transient=True)))
+                bars.append(
+                    stack.enter_context(Progress(*columns, console=console, transient=True))
+                )
                 bars[0].add_task(name, total=total)
             if bars:
                 bars[0].update(bars[0].task_ids[0], completed=done)

@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk: the record, the summary and the pictures, each whole or not at all."""
+"""What a sweep leaves on disk: record, summary and pictures, each whole or not at all."""
 
 import json
 from collections.abc import Iterator
@@ -59,7 +59,9 @@ def _heatmaps(findings: Findings) -> Figure:
     inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
     size = (1.0 * phis + 2.6) * len(directions), 0.5 * inits + 1.6
     figure = Figure(size, layout="constrained")
-    for ax, direction in zip(figure.subplots(1, len(directions), squeeze=False)[0], directions, strict=True):
+    for ax, direction in zip(
+        figure.subplots(1, len(directions), squeeze=False)[0], directions, strict=True
+    ):
         plot.heatmap(findings, direction, ax=ax)
     return figure
 

@@ -20,9 +20,7 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
     feed = Feed(net, KEY, data, "gaussian", BATCH, 0.5, loss)
     h0, target, keys = feed.inputs(0), feed.target(0), feed.layer_keys(0)
     bases = (net.law.base, net.law.base.biases)
-    draws = [
-        engine.draw(bases, s, "float32", k) for s, k in zip(net.shapes, keys, strict=True)
-    ]
+    draws = [engine.draw(bases, s, "float32", k) for s, k in zip(net.shapes, keys, strict=True)]
     weights = [net.law.scale(*s) * d.weight for s, d in zip(net.shapes, draws, strict=True)]
     biases = [net.law.bias(*s) * d.bias for s, d in zip(net.shapes, draws, strict=True)]
 
@@ -79,7 +77,9 @@ def test_equals_gradients_of_zero_perturbations():
         compare(record, pp.Network(DEPTH, WIDTH, activation=phi, init="he_normal"))
 
 
-@pytest.mark.parametrize("init", ["torch", "lsuv", "orthogonal", "sigma(1.5,0.4)", "sparse(0.5,0.6)"])
+@pytest.mark.parametrize(
+    "init", ["torch", "lsuv", "orthogonal", "sigma(1.5,0.4)", "sparse(0.5,0.6)"]
+)
 def test_equals_gradients_for_every_kind_of_law(init):
     check(pp.Network(DEPTH, WIDTH, activation="tanh", init=init))
 

@@ -1,4 +1,4 @@
-"""Layer families: one file each, an `apply` that maps a layer's parameters and input to its output."""
+"""Layer families, one file each: `apply` maps a layer's weights and input to its output."""
 
 from propagate.blocks import mlp as mlp
 

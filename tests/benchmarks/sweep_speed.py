@@ -20,7 +20,14 @@ from jax import lax
 
 import propagate as pp
 
-INITS = ["normal_0.01", "lecun_normal", "glorot_normal", "glorot_uniform", "he_normal", "he_uniform"]
+INITS = [
+    "normal_0.01",
+    "lecun_normal",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+]
 ACTIVATIONS = ["tanh", "relu", "gelu", "silu", "sigmoid", "selu"]
 DEPTH, WIDTH, BATCH = 50, 256, 128
 
