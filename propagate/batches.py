@@ -19,13 +19,13 @@ class Batch:
     """Inputs and, for a loss, what the outputs are compared with.
 
     Attributes:
-        inputs: (B, features).
-        labels: (B,) classes, or (B, outputs) targets of a regression.
+        inputs: any array of numbers (B, …), kept as a numpy array (B, features).
+        labels: (B,) classes, or (B, outputs) targets of a regression; likewise.
         origin: where it came from, for the record.
     """
 
-    inputs: np.ndarray
-    labels: np.ndarray | None = None
+    inputs: Any
+    labels: Any = None
     origin: str = "array"
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ def load(source: str, batch: int) -> Batch:
     path = Path(source)
     if not _is_file(path):
         raise UnusableInput(
-            f"input must be one of {', '.join(get_args(InputKind))}, digits, or a .npy or .npz file; "
-            f"there is no file {source!r}"
+            f"input must be one of {', '.join(get_args(InputKind))}, digits, or a .npy or .npz "
+            f"file; there is no file {source!r}"
         )
     found = _read(path)
     labels = found.get("labels", found.get("y"))

@@ -23,7 +23,7 @@ from propagate.activations import ACTIVATIONS, activation
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.network import Network
 from propagate.sweep import Interrupted, sweep
-from propagate.types import Device, LossKind, Precision, PropagateError, UnusableInput
+from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError, UnusableInput
 from propagate.verdict import judge
 
 INITS = (
@@ -224,7 +224,7 @@ def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:
         return run(*args, progress=progress, **options)
 
 
-def _devices(kind: Device | None) -> list[jax.Device] | None:
+def _devices(kind: Device | None) -> list[JaxDevice] | None:
     if kind is None:
         return None
     try:

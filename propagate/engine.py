@@ -102,6 +102,14 @@ class Block(NamedTuple):
     target: Array  # (B, output_size) cotangent or regression target, or (B,) labels
 
 
+class _Signal(NamedTuple):
+    """A signal y · 2^(held + passed), of which phi sees y · 2^held."""
+
+    y: Array  # (C, B, width), its largest magnitude next to 1
+    held: Array  # (C,)
+    passed: Array  # (C,) what a homogeneous phi need not see
+
+
 class _Kept(NamedTuple):
     """What a layer keeps for the way back."""
 
@@ -132,8 +140,9 @@ def run(program: Program, block: Block) -> dict[Place, dict[str, Array]]:
     """
     configs = block.homogeneous.shape[0]
     start = jnp.broadcast_to(block.inputs, (configs, *block.inputs.shape))
-    carry = Scaled(start.astype(program.dtype), jnp.zeros(configs, jnp.int32))
-    forward = [_lift(observe(rescale(start), program.measures("forward")))]
+    scaled = rescale(start)
+    carry = _Signal(*scaled, jnp.zeros_like(scaled.exponent))
+    forward = [_lift(observe(scaled, program.measures("forward")))]
     activation, tape = [], []
     for part, layers in zip(program.runs, block.layers, strict=True):
         carry, seen, kept = _there(program, block, part, carry, layers)
@@ -155,26 +164,27 @@ def run(program: Program, block: Block) -> dict[Place, dict[str, Array]]:
     }
 
 
-def _forward(program: Program, block: Block, part: Run, carry: Scaled, layer: Layer):
+def _forward(program: Program, block: Block, part: Run, carry: _Signal, layer: Layer):
     """From h_{l-1} to h_l."""
-    h, exponent = carry
-    branches = [phi.with_slope for phi in program.activations]
-    x, slope = lax.switch(layer.phi, branches, h)
+    branches = [partial(_activated, phi, program.dtype) for phi in program.activations]
+    x, slope = lax.switch(layer.phi, branches, carry.y, power_of_two(carry.held, carry.y.dtype))
     params = _params(program, part, layer)
     u = BLOCKS[program.family](params.weight, x, program.precision)
     scale = _scale(layer.scale, block.data_scaled, u).astype(u.dtype)
     h = u * _per_config(scale) + params.bias * _per_config(layer.shift.astype(u.dtype))
-    scaled = rescale(h)
-    move = jnp.where(block.homogeneous, scaled.exponent, 0)
-    total = Scaled(scaled.y, scaled.exponent + exponent)
+    y, exponent = rescale(h)
+    held = jnp.where(block.homogeneous, 0, exponent)
+    passed = carry.passed + exponent - held
     seen = {
-        "forward": observe(total, program.measures("forward")),
-        "activation": _observe_activation(program, layer.phi, x, slope, exponent),
+        "forward": observe(Scaled(y, held + passed), program.measures("forward")),
+        "activation": _observe_activation(program, layer.phi, x, slope, carry.passed),
     }
-    wide = h.astype(scaled.y.dtype)
-    moved = wide * _per_config(power_of_two(-move, wide.dtype))
-    kept = _Kept(slope, x if program.measures("weight_gradient") else None, exponent, scale)
-    return Scaled(moved.astype(h.dtype), exponent + move), (seen, kept)
+    kept = _Kept(slope, x if program.measures("weight_gradient") else None, carry.passed, scale)
+    return _Signal(y, held, passed), (seen, kept)
+
+
+def _activated(phi: Activation, dtype: str, y: Array, factor: Array) -> tuple[Array, Array]:
+    return phi.with_slope((y * _per_config(factor)).astype(dtype))
 
 
 def _observe_activation(program: Program, phi: Array, x: Array, slope: Array, exponent: Array):
@@ -196,10 +206,8 @@ def _backward(program: Program, part: Run, g: Scaled, xs: tuple[Layer, _Kept]):
     weight = _params(program, part, layer).weight
     apply = partial(BLOCKS[program.family], precision=program.precision)
     down = g.y.astype(kept.slope.dtype)
-    (into,) = jax.linear_transpose(partial(apply, weight), kept.slope)(
-        down * _per_config(kept.scale)
-    )
-    y, k = rescale(into * kept.slope)
+    (into,) = jax.linear_transpose(partial(apply, weight), kept.slope)(down)
+    y, k = rescale(into * (kept.slope * _per_config(kept.scale)))
     out = Scaled(y, k + g.exponent)
     measures = program.measures("weight_gradient")
     seen = {"backward": observe(out, program.measures("backward")), "weight_gradient": {}}
@@ -210,14 +218,14 @@ def _backward(program: Program, part: Run, g: Scaled, xs: tuple[Layer, _Kept]):
     return out, seen
 
 
-def _there(program: Program, block: Block, part: Run, carry: Scaled, layers: Layer):
+def _there(program: Program, block: Block, part: Run, carry: _Signal, layers: Layer):
     """Go forward through a run; return the carry, the statistics and what to come back with."""
     step = partial(_forward, program, block, part)
     if part.chunks == 1:
         carry, (seen, kept) = _scan(step, carry, layers)
         return carry, seen, kept
 
-    def chunk(start: Scaled, layers: Layer):
+    def chunk(start: _Signal, layers: Layer):
         carry, (seen, _) = lax.scan(step, start, layers)
         return carry, (seen, start)
 
@@ -231,7 +239,7 @@ def _back(program: Program, block: Block, part: Run, g: Scaled, layers: Layer, k
     if part.chunks == 1:
         return _scan(back, g, (layers, kept), reverse=True)
 
-    def chunk(g: Scaled, xs: tuple[Layer, Scaled]):
+    def chunk(g: Scaled, xs: tuple[Layer, _Signal]):
         layers, start = xs
         _, (_, kept) = lax.scan(partial(_forward, program, block, part), start, layers)
         return lax.scan(back, g, (layers, kept), reverse=True)
@@ -240,7 +248,7 @@ def _back(program: Program, block: Block, part: Run, g: Scaled, layers: Layer, k
     return g, _uncut(part, seen)
 
 
-def _scan(step, carry: Scaled, xs: Tree, reverse: bool = False):
+def _scan(step, carry: Tree, xs: Tree, reverse: bool = False):
     """Scan; a single layer is run by itself, since it may change the shape of the signal."""
     if jax.tree.leaves(xs)[0].shape[0] > 1:
         return lax.scan(step, carry, xs, reverse=reverse)
@@ -267,8 +275,8 @@ def _scale(scale: Array, data_scaled: Array, u: Array) -> Array:
     return lax.cond(jnp.any(data_scaled), normalised, lambda u: scale, u)
 
 
-def _cotangent(loss: LossKind, h: Scaled, target: Array) -> Array:
-    signal = h.y * _per_config(power_of_two(h.exponent, h.y.dtype))
+def _cotangent(loss: LossKind, h: _Signal, target: Array) -> Array:
+    signal = h.y * _per_config(power_of_two(h.held + h.passed, h.y.dtype))
     return jax.vmap(jax.grad(LOSSES[loss]), in_axes=(0, None))(signal, target)
 
 

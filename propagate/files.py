@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import xarray as xr
 from matplotlib.figure import Figure
 
 from propagate import plot, record, report
+from propagate.types import Direction
 from propagate.verdict import Findings
 
 
@@ -55,13 +57,12 @@ def draw(
 
 
 def _heatmaps(findings: Findings) -> Figure:
-    directions = list(dict.fromkeys(f.direction for f in findings))
+    directions = [d for d in get_args(Direction) if any(f.direction == d for f in findings)]
     inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
     size = (1.0 * phis + 2.6) * len(directions), 0.5 * inits + 1.6
     figure = Figure(size, layout="constrained")
-    for ax, direction in zip(
-        figure.subplots(1, len(directions), squeeze=False)[0], directions, strict=True
-    ):
+    axes = figure.subplots(1, len(directions), squeeze=False)[0]
+    for ax, direction in zip(axes, directions, strict=True):
         plot.heatmap(findings, direction, ax=ax)
     return figure
 

@@ -19,7 +19,7 @@ from propagate.types import LossKind
 
 KEPT_BYTES = 2**28  # of one block's signals; beyond it, chunks are computed again on the way back
 WEIGHT_BYTES = 3 * 2**28  # of one seed's base weights; beyond it, they are drawn within the scan
-BLOCK_SIZES = (2, 3, 4)  # configurations of 128 x 256 that stay within a core's cache
+BLOCK_SIZES = (1, 2)  # configurations of 128 x 256 that stay within a core's cache of 512 kB
 CALL_COST = 0.25  # of one more block, in configurations
 
 
@@ -30,32 +30,43 @@ class Pairings:
     Attributes:
         base: the distribution of the weights.
         phi: index of the activation.
-        inits: indices of the initialisers.
+        inits: indices of the initialisers of each configuration; more than one if they are the
+            same law in this network, as Xavier's and LeCun's are where all widths are equal.
         size: configurations in the block; the last one is repeated to fill it.
     """
 
     base: Base
     phi: int
-    inits: tuple[int, ...]
+    inits: tuple[tuple[int, ...], ...]
     size: int
 
     def filled(self, laws: Sequence[Initializer]) -> list[Initializer]:
         """Return the law of each of the block's configurations."""
-        return [laws[i] for i in self.inits + self.inits[-1:] * (self.size - len(self.inits))]
+        repeated = self.inits[-1:] * (self.size - len(self.inits))
+        return [laws[same[0]] for same in self.inits + repeated]
 
 
-def grid(laws: Sequence[Initializer], phis: int, size: int | None) -> list[Pairings]:
+def grid(
+    net: Network, laws: Sequence[Initializer], phis: int, size: int | None = None
+) -> list[Pairings]:
     """Return the blocks of a grid of initialisers × activations, those of one base together."""
-    shared = {base: [] for base in dict.fromkeys(law.base for law in laws)}
+    shared: dict[Base, dict[tuple, list[int]]] = {law.base: {} for law in laws}
     for i, law in enumerate(laws):
-        shared[law.base].append(i)
-    size = size or block_size([len(members) for members in shared.values()])
+        shared[law.base].setdefault(_factors(net, law), []).append(i)
+    members = {base: [tuple(same) for same in group.values()] for base, group in shared.items()}
+    size = size or block_size([len(group) for group in members.values()])
     return [
-        Pairings(base, phi, tuple(members[k : k + size]), size)
-        for base, members in shared.items()
+        Pairings(base, phi, tuple(group[k : k + size]), size)
+        for base, group in members.items()
         for phi in range(phis)
-        for k in range(0, len(members), size)
+        for k in range(0, len(group), size)
     ]
+
+
+def _factors(net: Network, law: Initializer) -> tuple:
+    """Return what tells a law from the others of its base in this network."""
+    shapes = dict.fromkeys(net.shapes)
+    return law.data_scaled, *((law.scale(*shape), law.bias(*shape)) for shape in shapes)
 
 
 def block_size(groups: Sequence[int]) -> int:
@@ -64,7 +75,7 @@ def block_size(groups: Sequence[int]) -> int:
     def cost(size: int) -> float:
         return sum(math.ceil(n / size) * (size + CALL_COST) for n in groups)
 
-    return min((max(groups) if max(groups) == 1 else size for size in BLOCK_SIZES), key=cost)
+    return min(BLOCK_SIZES, key=cost)
 
 
 def program(
@@ -117,9 +128,11 @@ def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
 
 def scales(net: Network, laws: Sequence[Initializer]) -> tuple[np.ndarray, np.ndarray]:
     """Return the factors on weights and biases, (L, C) each."""
-    scale = [[law.scale(*shape) for law in laws] for shape in net.shapes]
-    shift = [[law.bias(*shape) for law in laws] for shape in net.shapes]
-    return np.asarray(scale, np.float32), np.asarray(shift, np.float32)
+    shapes = list(dict.fromkeys(net.shapes))
+    of_shape = [[(law.scale(*shape), law.bias(*shape)) for law in laws] for shape in shapes]
+    layers = [shapes.index(shape) for shape in net.shapes]
+    scale, shift = np.moveaxis(np.asarray(of_shape, np.float32), 2, 0)
+    return scale[layers], shift[layers]
 
 
 def homogeneous(phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:

@@ -55,15 +55,15 @@ def new(
     """Return a record of `selection` filled with NaN, over `coords`, seeds and layers."""
     labels = {**coords, "seed": np.arange(seeds), "layer": np.arange(depth + 1)}
     edges = np.asarray(HISTOGRAM_EDGES)
-    variables = {}
+    bins = {"bin": (edges[1:] + edges[:-1]) / 2}
+    variables, used = {}, labels
     for place, measures in selection:
         for measure in measures:
-            own = labels | ({"bin": (edges[1:] + edges[:-1]) / 2} if measure.bins else {})
+            own = labels | (bins if measure.bins else {})
+            used = used | own
             empty = np.full([len(values) for values in own.values()], np.nan)
-            variables[measure.variable(place)] = xr.DataArray(
-                empty, own, tuple(own), attrs=_meaning(measure, place)
-            )
-    return xr.Dataset(variables)
+            variables[measure.variable(place)] = (tuple(own), empty, _meaning(measure, place))
+    return xr.Dataset(variables, used)
 
 
 def provenance(**details: Any) -> dict[str, str]:

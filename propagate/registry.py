@@ -62,8 +62,9 @@ def spell(name: str, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> 
     changed = {k: v for k, v in values.items() if v != defaults.get(k, inspect.Parameter.empty)}
     if not changed:
         return name
-    if list(changed) == list(values)[:1] and isinstance(*changed.values(), (int, float)):
-        return f"{name}_{number(next(iter(changed.values())))}"
+    first = changed.get(next(iter(values)))
+    if len(changed) == 1 and isinstance(first, (int, float)):
+        return f"{name}_{number(first)}"
     shown = (f"{k}={number(v)}" if isinstance(v, float) else f"{k}={v}" for k, v in changed.items())
     return f"{name}({','.join(shown)})"
 

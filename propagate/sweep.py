@@ -32,6 +32,7 @@ from propagate.types import (
     Array,
     ArrayLike,
     InputKind,
+    JaxDevice,
     LossKind,
     PropagateError,
     UnusableInput,
@@ -82,7 +83,7 @@ def sweep(
     cosine: float = 0.5,
     loss: LossKind = "gaussian",
     block: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[JaxDevice] | None = None,
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Send batches forward and cotangents backward for every initialiser × activation pairing.
@@ -130,7 +131,7 @@ def sweep(
     )
     feed = Feed(net, _typed(key), data, input, batch, cosine, loss)
     mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
-    steps = _steps(plan.grid(grid.laws, len(grid.phis), block), seeds, mesh.size)
+    steps = _steps(plan.grid(net, grid.laws, len(grid.phis), block), seeds, mesh.size)
     found = record.new(grid.selection, grid.coords, seeds, net.depth)
     found.attrs = _attrs(grid, feed, mesh)
     done = 0
@@ -174,9 +175,9 @@ class Grid:
                 layers = record.decades(measure, value, exponent)  # (slot, layers, C)
                 into = found[measure.variable(place)].values
                 for slot, (seed, pairings) in enumerate(step.slots):
-                    for config, i in enumerate(pairings.inits):
+                    for config, same in enumerate(pairings.inits):
                         column = record.along_layers(place, layers[slot, :, config])
-                        into[i, pairings.phi, seed] = column
+                        into[list(same), pairings.phi, seed] = column
 
 
 @dataclass(frozen=True)
@@ -204,8 +205,7 @@ class Feed:
 
     def layer_keys(self, seed: int) -> Array:
         """Return one key per layer."""
-        key = jax.random.fold_in(self._seed(seed), 0)
-        return jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(self.net.depth))
+        return _layer_keys(self._seed(seed), self.net.depth)
 
     def inputs(self, seed: int) -> Array:
         """Return the batch."""
@@ -225,6 +225,12 @@ class Feed:
 
     def _seed(self, seed: int) -> Array:
         return jax.random.fold_in(self.key, seed)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _layer_keys(key: Array, depth: int) -> Array:
+    key = jax.random.fold_in(key, 0)
+    return jax.vmap(lambda layer: jax.random.fold_in(key, layer))(jnp.arange(depth))
 
 
 class Step(NamedTuple):
@@ -283,11 +289,12 @@ def _run(executable: Callable, block: Block) -> dict:
 
 
 def _executable(program: Program, mesh: Mesh, block: Block) -> Callable:
-    return _compiled(program, mesh, jax.tree.map(_like, block))
+    sharding = NamedSharding(mesh, PartitionSpec("slot"))
 
+    def like(a: Array | np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
 
-def _like(a: Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding)
+    return _compiled(program, mesh, jax.tree.map(like, block))
 
 
 @functools.lru_cache(maxsize=32)
@@ -326,7 +333,7 @@ def _blocks(
             feeds = [jax.device_put(jnp.stack(a), sharding) for a in stacked]
             drawn = (base, seeds)
         numbers = [_numbers(grid, program, feed, pairings) for _, pairings in step.slots]
-        numbers = jax.device_put(jax.tree.map(lambda *a: np.stack(a), *numbers), sharding)
+        numbers = jax.tree.map(lambda *a: np.stack(a), *numbers)
         layers = map(Layer, weights, *numbers.per_run)
         yield program, Block(tuple(layers), *numbers.per_config, *feeds)
 
@@ -384,7 +391,7 @@ def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str)
         )
     if inputs is None:
         return None
-    data = inputs if isinstance(inputs, Batch) else Batch(np.asarray(inputs), labels)
+    data = inputs if isinstance(inputs, Batch) else Batch(inputs, labels)
     if loss != "gaussian" and data.labels is None:
         raise UnusableInput(f"loss {loss!r} needs labels, one for each input; got none")
     return data

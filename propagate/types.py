@@ -27,6 +27,7 @@ __all__ = [
     "Float",
     "InputKind",
     "Int",
+    "JaxDevice",
     "Key",
     "LossKind",
     "Place",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 Tree = Any
+JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]
 Place = Literal["forward", "activation", "backward", "weight_gradient"]

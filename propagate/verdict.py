@@ -206,8 +206,8 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     """
     onward = 1 if direction == "forward" else -1
     travelled = log_q[:, ::onward]
-    finite = np.isfinite(travelled).all(axis=0)
-    count = len(finite) if finite.all() else int(np.argmin(finite))
+    lost = np.flatnonzero(~np.isfinite(travelled).all(axis=0))
+    count = int(lost[0]) if lost.size else travelled.shape[1]
     if count < 2:
         return Growth(math.nan, math.nan, math.nan, math.nan, max(count - 1, 0))
     followed = travelled[:, :count]

@@ -193,13 +193,15 @@ def test_the_grid_is_dealt_once():
     """Every pairing of every seed is run, whatever the number of devices."""
     from propagate.sweep import _steps
 
+    net = pp.Network(**SMALL)
     laws = [pp.Network(init=name).law for name in INITS]
-    blocks = plan.grid(laws, 3, None)
+    blocks = plan.grid(net, laws, 3)
     for slots in (1, 2, 3, 8):
         cells = {
             (i, block.phi, seed)
             for step in _steps(blocks, 2, slots)
             for seed, block in step.slots
-            for i in block.inits
+            for same in block.inits
+            for i in same
         }
         assert len(cells) == len(INITS) * 3 * 2
