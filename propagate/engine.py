@@ -213,7 +213,8 @@ def _backward(program: Program, part: Run, g: Scaled, xs: tuple[Layer, _Kept]):
     seen = {"backward": observe(out, program.measures("backward")), "weight_gradient": {}}
     if measures:
         pull = jax.vmap(lambda x, g: jax.linear_transpose(lambda w: apply(w, x), weight)(g)[0])
-        dw, k = rescale(pull(kept.x, down))
+        # undo the transposition that JAX's rule ends with: it costs a copy and changes no statistic
+        dw, k = rescale(jnp.swapaxes(pull(kept.x, down), -1, -2))
         seen["weight_gradient"] = observe(Scaled(dw, k + g.exponent + kept.exponent), measures)
     return out, seen
 

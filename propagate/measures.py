@@ -40,7 +40,7 @@ def mean(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
 def largest(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     """Largest magnitude; NaN if there is one, which a maximum alone may pass over on a CPU."""
-    return jnp.where(jnp.isnan(q(y)), jnp.nan, jnp.max(jnp.abs(y)))
+    return jnp.where(jnp.isnan(q(y)), jnp.nan, jnp.max(_row_max(y)))
 
 
 def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
@@ -48,13 +48,17 @@ def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
     $(\lVert\sum_b \hat y_b\rVert^2 - B)/(B(B-1))$ with $\hat y_b = y_b/\lVert y_b\rVert$.
     """
-    top = jnp.max(jnp.abs(y), axis=1, keepdims=True)
+    top = _row_max(y)[:, None]
     y = y / jnp.where(top > 0, top, 1)  # so that an input far below the largest one still counts
     norm = jnp.sum(jnp.square(y), axis=1)
     weight = jnp.where(norm > 0, jax.lax.rsqrt(jnp.where(norm > 0, norm, 1)), 0)
     count = jnp.sum(weight > 0).astype(y.dtype)
     total = jnp.sum(jnp.square(jnp.einsum("b,bn->n", weight, y)))
     return jnp.where(count > 1, (total - count) / jnp.maximum(count * (count - 1), 1), jnp.nan)
+
+
+def _row_max(y: Float[Array, "batch units"]) -> Float[Array, " batch"]:
+    return jnp.max(jnp.abs(y), axis=1)
 
 
 def zero_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:

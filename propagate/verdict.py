@@ -14,7 +14,6 @@ from typing import NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from scipy.special import stdtrit
 
 from propagate import thresholds
 from propagate.types import Direction, UnusableInput
@@ -223,6 +222,8 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
 
 
 def _half_width(samples: np.ndarray) -> float:
+    from scipy.special import stdtrit  # a tenth of the time of `import propagate`
+
     if len(samples) < 2:
         return math.inf
     t = stdtrit(len(samples) - 1, (1 + thresholds.CONFIDENCE) / 2)

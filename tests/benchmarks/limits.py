@@ -1,0 +1,120 @@
+"""Measure what a sweep needs: memory, compile time, start-up; each in a process of its own.
+
+    python tests/benchmarks/limits.py
+
+Memory is the peak resident set of the whole process, as the operating system counts it.
+"""
+
+import argparse
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+
+GRID = """
+import jax, sys
+sys.path.insert(0, "tests/benchmarks")
+import propagate as pp
+from sweep_speed import ACTIVATIONS, INITS
+net = pp.Network(depth={depth}, width=256)
+pp.sweep(net, init=INITS, activation=ACTIVATIONS, key=jax.random.key(0), seeds=1,
+         measures={measures})
+"""
+
+ONE = """
+import jax
+import propagate as pp
+net = pp.Network(depth=10_000, width=512)
+pp.measure(net, jax.random.key(0), seeds=1, batch=64, measures={measures})
+"""
+
+COMPILE = """
+import time
+import jax
+import propagate as pp
+from propagate.sweep import _compiled
+net = pp.Network(depth={depth}, width=64)
+spent = 0
+original = _compiled.__wrapped__
+def timed(*args):
+    global spent
+    start = time.perf_counter()
+    made = original(*args)
+    spent += time.perf_counter() - start
+    return made
+import sys
+sys.modules["propagate.sweep"]._compiled = timed
+pp.sweep(net, init=["he_normal", "lecun_normal"], activation=["tanh", "relu", "gelu"],
+         key=jax.random.key(0), seeds=1, batch=4, measures=("mean", "q"))
+print(spent)
+"""
+
+
+def run(*command: str) -> tuple[float, float, str]:
+    """Return wall seconds, peak memory in GB and the output of a process."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        out.seek(0)
+        text = out.read()
+    if status:
+        raise SystemExit(f"{' '.join(command)[:300]} failed")
+    return time.perf_counter() - start, used.ru_maxrss / 1e6, text
+
+
+def python(code: str) -> tuple[float, float, str]:
+    """Run code in a new interpreter."""
+    return run(sys.executable, "-c", code)
+
+
+def median(rounds: int, measure) -> float:
+    """Return the median of several runs."""
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    print(f"Python {platform.python_version()}, jax {jax.__version__}, {os.cpu_count()} cores")
+
+    def row(name: str, value: str) -> None:
+        print(f"{name:58}{value:>24}", flush=True)
+
+    for measures in ('("mean", "q")', "None"):
+        taken = "all measures" if measures == "None" else "mean and q"
+        wall, memory, _ = python(GRID.format(depth=1000, measures=measures))
+        row(f"36 pairings, depth 1000, {taken}", f"{memory:.2f} GB, {wall:.0f} s")
+        wall, memory, _ = python(ONE.format(measures=measures))
+        row(f"one pairing, depth 10000, width 512, {taken}", f"{memory:.2f} GB, {wall:.0f} s")
+    shallow, deep = [], []
+    for _ in range(rounds):
+        shallow.append(float(python(COMPILE.format(depth=10))[2]))
+        deep.append(float(python(COMPILE.format(depth=1000))[2]))
+    ratio = statistics.median(b / a for a, b in zip(shallow, deep, strict=True))
+    row("trace and compile, depth 10", f"{statistics.median(shallow):.2f} s")
+    row("trace and compile, depth 1000", f"{statistics.median(deep):.2f} s, {ratio:.2f} x")
+    imports = {
+        code: median(rounds, lambda code=code: python(code)[0])
+        for code in ("pass", "import jax, xarray", "import propagate")
+    }
+    bare, both, ours = imports.values()
+    row("import jax, xarray", f"{both - bare:.2f} s")
+    row("import propagate", f"{ours - bare:.2f} s, {(ours - bare) / (both - bare):.2f} x")
+    with tempfile.TemporaryDirectory() as out:
+        command = (sys.executable, "-m", "propagate", "sweep", "--out", out)
+        wall = median(min(rounds, 3), lambda: run(*command)[0])
+    row("propagate sweep, from a cold start", f"{wall:.1f} s")
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    main()
