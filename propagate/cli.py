@@ -5,9 +5,11 @@ Exit codes: 0 done, 2 bad usage, 3 could not run, 130 interrupted. Only results 
 """
 
 import contextlib
+import gc
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -57,7 +59,7 @@ class Sweep:
     """Number of layers."""
     width: int = 256
     """Units per layer."""
-    batch: int = 128
+    batch: int = 64
     """Inputs."""
     seeds: int = 4
     """Independent draws of weights, random inputs and gradients."""
@@ -102,11 +104,12 @@ class Sweep:
             _say(f"wrote {path}")
         if self.pictures:
             shown = report.best(findings)
-            options |= {"measures": ("q", "histogram"), "init": [*dict.fromkeys(shown.values())]}
-            options["activation"] = list(shown)
-            details = _with_progress("histograms", sweep, net, **options, seeds=1)
-            for path in files.draw(found, findings, details, shown, self.out):
-                _say(f"wrote {path}")
+            options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
+            options |= {"measures": ("q", "histogram"), "seeds": 1}
+            with ThreadPoolExecutor(1) as pool:  # it runs while the first pictures are drawn
+                details = pool.submit(sweep, net, **options)
+                for path in files.draw(found, findings, details, shown, self.out):
+                    _say(f"wrote {path}")
         _show(report.summary(findings, found) if self.json else report.text(findings, found))
         return 0
 
@@ -179,6 +182,7 @@ Verb = (
 
 def main(args: list[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
+    gc.freeze()  # what is imported stays: the collector need not walk it again
     verb: Any = tyro.cli(Verb, prog="propagate", description=__doc__, args=args)
     try:
         code = verb()

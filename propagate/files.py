@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import get_args
 
@@ -33,23 +34,28 @@ def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]
 
 
 def draw(
-    found: xr.Dataset, findings: Findings, details: xr.Dataset, shown: dict[str, str], folder: Path
+    found: xr.Dataset,
+    findings: Findings,
+    details: "Future[xr.Dataset]",
+    shown: dict[str, str],
+    folder: Path,
 ) -> Iterator[Path]:
     """Write the pictures as PNG and SVG; yield their paths.
 
     Args:
         found: the record of the sweep.
         findings: on that record.
-        details: a record with histograms.
+        details: a record with histograms, which may still be in the making.
         shown: the initialiser whose histograms to draw, for each activation.
         folder: where to.
     """
     pictures = {
-        "curves": plot.curves(found),
-        "heatmap": _heatmaps(findings),
-        "histograms": _histograms(details, shown),
+        "curves": lambda: plot.curves(found),
+        "heatmap": lambda: _heatmaps(findings),
+        "histograms": lambda: _histograms(details.result(), shown),
     }
-    for name, figure in pictures.items():
+    for name, draw in pictures.items():
+        figure = draw()
         _lay_out(figure)
         for suffix in ("png", "svg"):
             path = folder / f"{name}.{suffix}"

@@ -85,8 +85,11 @@ def curves(record: xr.Dataset) -> Figure:
     names = [str(a) for a in np.atleast_1d(record.get("activation", ""))]
     fig = _figure(2.3 * len(names) + 2.6, 5)
     axes = fig.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
+    ends = _positions(record)[[0, -1]]
     for row, direction in zip(axes, DIRECTIONS, strict=True):
         for k, ax in enumerate(row):
+            ax.set_autoscale_on(False)  # half of the time went into scaling after each curve
+            ax.set_xlim(ends + np.array([-0.05, 0.05]) * np.ptp(ends))
             one = record.isel(activation=[k]) if "activation" in record.dims else record
             if f"log10_{direction}_q" in record:
                 _panel(ax, one, direction)
@@ -361,6 +364,7 @@ def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
         ax.plot(centre * unit, visible, color=colour, label=f"{numbers[layer]}{end}")
     unit = ", in units of the layer's rms" if relative else ""
     ax.set(xlabel=name + unit, ylabel="density", yscale="log")
+    ax.minorticks_off()
     ax.locator_params(axis="x", nbins=6)
     ax.legend(
         handles=ax.get_lines(), title=_along(record), fontsize="small", frameon=False, **BESIDE

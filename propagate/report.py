@@ -24,8 +24,8 @@ def table(findings: Findings) -> Table:
         made.add_column(heading, no_wrap=True)
     made.add_column("fine to", justify="right", no_wrap=True)
     for (init, phi), pair in _by_pairing(findings).items():
-        depth = min(f.fine_depth for f in pair.values())
-        made.add_row(init, phi, *(_cell(pair.get(d)) for d in get_args(Direction)), _depth(depth))
+        cells = (_cell(pair.get(direction)) for direction in get_args(Direction))
+        made.add_row(init, phi, *cells, _depth(_fine(pair)))
     return made
 
 
@@ -43,41 +43,44 @@ def _depth(depth: float) -> str:
 
 
 def advice(findings: Findings) -> str:
-    """Return, for each activation, which initialisers suit it and what the best of the rest do."""
+    """Return, for each activation, which initialisers suit it, or what the closest one lacks."""
+    pairs, closest = _by_pairing(findings), best(findings)
     lines = []
     for phi, inits in findings.suited().items():
+        suited = [f"{init} (fine to depth {_depth(_fine(pairs[init, phi]))})" for init in inits]
         keep = "keeps" if len(inits) == 1 else "keep"
-        suits = f"{_listed(inits)} {keep} signals and gradients in range." if inits else ""
-        lines.append(f"{phi}: {suits or 'none of these. ' + _closest(findings, phi)}")
+        says = f"{_listed(suited)} {keep} signals and gradients in range."
+        lines.append(f"{phi}: {says if inits else _lacking(pairs[closest[phi], phi])}")
     return "\n".join(lines)
 
 
-def _closest(findings: Findings, phi: str) -> str:
-    pairs = {p: d for p, d in _by_pairing(findings).items() if p[1] == phi}
-    (init, _), pair = min(pairs.items(), key=lambda item: _badness(item[1]))
+def _lacking(pair: dict[str, Finding]) -> str:
     worst = min(pair.values(), key=lambda f: f.fine_depth)
     return (
-        f"The closest, {init}, is {worst.verdict.value} {worst.direction} "
-        f"({worst.rate:+.3f} decades per layer; fine to depth {_depth(worst.fine_depth)})."
+        f"none of these. The closest, {worst.init}, is {worst.verdict.value} {worst.direction}: "
+        f"{worst.verdict.cause} ({worst.rate:+.3f} decades per layer, fine to depth "
+        f"{_depth(worst.fine_depth)}). It needs {worst.verdict.remedy}."
     )
-
-
-def _badness(pair: dict[str, Finding]) -> tuple[int, float]:
-    order = list(Verdict)
-    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD}
-    rates = [abs(f.rate) if math.isfinite(f.rate) else math.inf for f in pair.values()]
-    hopeless = any(f.verdict in lost for f in pair.values())
-    return hopeless, max(rates, default=math.inf) + 1e-9 * order.index(Verdict.STABLE)
 
 
 def best(findings: Findings) -> dict[str, str]:
     """Return the initialiser with the mildest verdict for each activation."""
-    chosen: dict[str, tuple] = {}
-    for (init, phi), pair in _by_pairing(findings).items():
-        stable = all(f.verdict is Verdict.STABLE for f in pair.values())
-        rank = (not stable, *_badness(pair))
-        chosen[phi] = min(chosen.get(phi, (rank, init)), (rank, init))
-    return {f.activation: chosen[f.activation][1] for f in findings}
+    pairs = _by_pairing(findings)
+    return {
+        phi: min((i for i, own in pairs if own == phi), key=lambda i: _badness(pairs[i, phi]))
+        for phi in dict.fromkeys(f.activation for f in findings)
+    }
+
+
+def _badness(pair: dict[str, Finding]) -> tuple[bool, bool, float]:
+    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD}
+    rates = [abs(f.rate) if math.isfinite(f.rate) else math.inf for f in pair.values()]
+    unstable = any(f.verdict is not Verdict.STABLE for f in pair.values())
+    return unstable, any(f.verdict in lost for f in pair.values()), max(rates)
+
+
+def _fine(pair: dict[str, Finding]) -> float:
+    return min(f.fine_depth for f in pair.values())
 
 
 def _by_pairing(findings: Findings) -> dict[tuple[str, str], dict[str, Finding]]:

@@ -75,7 +75,7 @@ def sweep(
     init: Sequence[Any] | None = None,
     activation: Sequence[Any] | None = None,
     seeds: int = 4,
-    batch: int = 128,
+    batch: int = 64,
     measures: Sequence[str] | None = None,
     inputs: ArrayLike | Batch | None = None,
     labels: ArrayLike | None = None,

@@ -114,13 +114,16 @@ class Findings(tuple[Finding, ...]):
         return Findings(sorted(self, key=key))
 
     def suited(self) -> dict[str, list[str]]:
-        """Return the initialisers that are stable in both directions, for each activation."""
-        bad = {(f.init, f.activation) for f in self if f.verdict is not Verdict.STABLE}
-        suited: dict[str, list[str]] = {f.activation: [] for f in self}
-        for init, phi in dict.fromkeys((f.init, f.activation) for f in self):
-            if (init, phi) not in bad:
-                suited[phi].append(init)
-        return suited
+        """Return the initialisers stable in both directions for each activation, best first."""
+        steepest: dict[str, dict[str, float]] = {f.activation: {} for f in self}
+        for f in self:
+            rate = abs(f.rate) if f.verdict is Verdict.STABLE else math.inf
+            inits = steepest[f.activation]
+            inits[f.init] = max(rate, inits.get(f.init, 0.0))
+        return {
+            phi: [i for i, rate in sorted(inits.items(), key=lambda kv: kv[1]) if rate < math.inf]
+            for phi, inits in steepest.items()
+        }
 
 
 def judge(record: xr.Dataset) -> Findings:

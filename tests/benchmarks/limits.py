@@ -24,7 +24,7 @@ import propagate as pp
 from sweep_speed import ACTIVATIONS, INITS
 net = pp.Network(depth={depth}, width=256)
 pp.sweep(net, init=INITS, activation=ACTIVATIONS, key=jax.random.key(0), seeds=1,
-         measures={measures})
+         batch=128, measures={measures})
 """
 
 ONE = """
