@@ -32,7 +32,7 @@ def draw(small: bool = False) -> Figure:
         lost = own.log10_backward_q.mean("seed").values
         ratio = 10 ** (lost[1] - lost[6])
         assert abs(ratio / GRADIENT[init] - 1) < 0.15, f"{init}: gradient ratio {ratio:.3g}"
-        pp.plot.histograms(own, axes=row)
+        pp.plot.histograms(own.isel(layer=slice(1, None)), axes=row)
         name = "normalised" if init in ("xavier_uniform",) else "standard U(±1/√n)"
         row[0].set_title(f"{name}: activations")
         row[1].set_title(f"{name}: gradients")

@@ -28,6 +28,7 @@ KEY = "0.3"  # in the legend: of any colour
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
 SHOWN_DECADES = 40.0  # `curves` shows these on either side of 1
 STEEPEST_RATE = 1.0  # decades per layer, the ends of the colours of `heatmap`
+SHOWN_LAYERS = 6  # in `histograms`
 SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: `histograms` in one unit
 
 
@@ -68,7 +69,8 @@ def variance(
             for _, one in _pairings(theory):
                 _curve(ax, one[f"log10_{d}_q"], d, **THEORY)
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
-    ax.set(xlabel=_along(record), ylabel=f"second moment{subject} (decades)")
+    ax.set(xlabel=_along(record), ylabel=f"second moment{subject}\n(decades)")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend(**_legend([ax], record), **place)
     return _at_least_a_decade(ax)
 
@@ -136,7 +138,7 @@ def heatmap(
 
 
 def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
-    """Draw the distributions of activations and gradients at about six layers of one network.
+    """Draw the distributions of activations and gradients at up to six layers of one network.
 
     Values beyond the outermost bins, which end at 5.25 times the rms, are counted in them.
 
@@ -343,12 +345,12 @@ def _cells(ax: Axes, findings: list[list[Any]]) -> AxesImage:
 
 
 def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
-    """Draw the densities of about six layers, from the first measured to the last."""
+    """Draw the densities of up to six layers, from the first measured to the last."""
     shares, scale = record[f"{place}_histogram"], record[f"log10_{place}_q"]
     if "seed" in shares.dims:
         shares, scale = shares.mean("seed"), scale.median("seed")
     layers = np.flatnonzero(~np.isnan(scale.values))
-    some = np.linspace(0, len(layers) - 1, min(6, len(layers))).round().astype(int)
+    some = np.linspace(0, len(layers) - 1, min(SHOWN_LAYERS, len(layers))).round().astype(int)
     layers = layers[some]
     decades = scale.values[layers]
     finite = decades[np.isfinite(decades)]

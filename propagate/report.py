@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any, get_args
 
+import numpy as np
 import xarray as xr
 from rich import box
 from rich.console import Group, RenderableType
@@ -47,15 +48,15 @@ def advice(findings: Findings) -> str:
     pairs, closest = _by_pairing(findings), best(findings)
     lines = []
     for phi, inits in findings.suited().items():
-        suited = [f"{init} (fine to depth {_depth(_fine(pairs[init, phi]))})" for init in inits]
+        suited = [f"{init} ({_depth(_fine(pairs[init, phi]))})" for init in inits]
         keep = "keeps" if len(inits) == 1 else "keep"
-        says = f"{_listed(suited)} {keep} signals and gradients in range."
+        says = f"{_listed(suited)} {keep} signals and gradients in range (fine to that depth)."
         lines.append(f"{phi}: {says if inits else _lacking(pairs[closest[phi], phi])}")
     return "\n".join(lines)
 
 
 def _lacking(pair: dict[str, Finding]) -> str:
-    worst = min(pair.values(), key=lambda f: f.fine_depth)
+    worst = min(pair.values(), key=lambda f: np.nan_to_num(f.fine_depth))
     return (
         f"none of these. The closest, {worst.init}, is {worst.verdict.value} {worst.direction}: "
         f"{worst.verdict.cause} ({worst.rate:+.3f} decades per layer, fine to depth "
@@ -80,7 +81,7 @@ def _badness(pair: dict[str, Finding]) -> tuple[bool, bool, float]:
 
 
 def _fine(pair: dict[str, Finding]) -> float:
-    return min(f.fine_depth for f in pair.values())
+    return float(np.min([f.fine_depth for f in pair.values()]))  # NaN if one is
 
 
 def _by_pairing(findings: Findings) -> dict[tuple[str, str], dict[str, Finding]]:

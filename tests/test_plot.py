@@ -81,7 +81,7 @@ def test_one_record_has_both_directions_in_two_colours():
     ]
     assert {q.get_linestyle(), dashed.get_linestyle()} == {"-", "--"}
     assert gradient.get_color() == plot.COLOURS[1]
-    assert ax.get_xlabel() == "layer" and ax.get_ylabel() == "second moment (decades)"
+    assert ax.get_xlabel() == "layer" and ax.get_ylabel() == "second moment\n(decades)"
     assert labels(ax.get_legend()) == [
         "second moment of h",
         "second moment of the gradient at h",
@@ -97,7 +97,7 @@ def test_curve_is_the_median_and_the_band_the_range():
     at_end = band.get_paths()[0].vertices
     at_end = at_end[at_end[:, 0] == DEPTH, 1]
     np.testing.assert_allclose([at_end.min(), at_end.max()], [-0.1, 0.1], atol=1e-12)
-    assert ax.get_ylabel() == "second moment of the gradient at h (decades)"
+    assert ax.get_ylabel() == "second moment of the gradient at h\n(decades)"
 
 
 def test_record_without_seeds_has_no_band():
@@ -169,7 +169,7 @@ def test_sites_of_custom_models():
     record = one().rename(layer="site").assign_coords(site=[f"s{k}" for k in LAYERS])
     ax = plot.variance(record, ax=axis(), direction="forward")
     assert ax.get_xlabel() == "site"
-    assert ax.get_ylabel() == "second moment of the output (decades)"
+    assert ax.get_ylabel() == "second moment of the output\n(decades)"
 
 
 def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():

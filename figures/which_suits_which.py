@@ -1,0 +1,39 @@
+"""The default sweep as a map: which initialiser suits which activation, at depth 50.
+
+Rates and verdicts of `propagate sweep`. Expected totals over the depth are those of infinitely
+wide networks: ReLU halves the second moment at sigma_w^2 = 1, sigmoid's chi_1 is 0.0555 at its
+fixed point q* = 0.2647, GELU halves once q is small.
+"""
+
+import jax
+from matplotlib.figure import Figure
+
+import propagate as pp
+from propagate.cli import INITS, PHIS
+
+TOTAL = {
+    ("xavier_normal", "relu", "forward"): -15.05,
+    ("xavier_normal", "relu", "backward"): -15.05,
+    ("xavier_normal", "sigmoid", "backward"): -62.80,
+    ("he_normal", "gelu", "forward"): -13.25,
+}
+
+
+def draw(small: bool = False) -> Figure:
+    """Draw and check the figure."""
+    inits, phis = (("xavier_normal", "he_normal"), PHIS[:4]) if small else (INITS, PHIS)
+    net = pp.Network(depth=50, width=256)
+    record = pp.sweep(net, init=inits, activation=phis, key=jax.random.key(0), seeds=4)
+    findings = pp.judge(record)
+    by_pairing = {(f.init, f.activation, f.direction): f for f in findings}
+    for pairing, expected in TOTAL.items():
+        found = by_pairing[pairing]
+        assert abs(found.total - expected) < 0.9, f"{found}: {expected} decades expected"
+    settled = 10 ** record.log10_forward_q.sel(init="xavier_normal", activation="sigmoid")[:, 25:]
+    assert abs(settled.mean() / 0.2647 - 1) < 0.03, f"sigmoid's q settles at {settled.mean():.4f}"
+    assert findings.suited()["relu"] == ["he_normal"]
+
+    figure = Figure((15, 0.5 * len(inits) + 1.3), layout="constrained")
+    for ax, direction in zip(figure.subplots(1, 2), ("forward", "backward"), strict=True):
+        pp.plot.heatmap(findings, direction, ax=ax)
+    return figure

@@ -1,0 +1,171 @@
+"""The command as a user meets it: results, files, exit codes, and every mistake in one line."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import propagate as pp
+from propagate import cli
+from propagate.sweep import Interrupted
+
+SMALL = ["--depth", "6", "--width", "16", "--batch", "8", "--seeds", "3"]
+GRID = ["--init", "he_normal", "zeros", "--activation", "relu", "tanh"]
+FILES = {"record.nc", "summary.json"} | {
+    f"{name}.{suffix}" for name in ("curves", "heatmap", "histograms") for suffix in ("png", "svg")
+}
+
+
+def run(*args: str) -> int:
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(args))
+    return left.value.code
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A small sweep with everything on: its folder, its output and its exit code."""
+    out = tmp_path_factory.mktemp("sweep") / "deeper" / "out"
+    command = [sys.executable, "-m", "propagate", "sweep", *SMALL, *GRID, "--out", str(out)]
+    env = os.environ | {"NO_COLOR": "1", "COLUMNS": "100"}
+    return out, subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+def test_a_sweep_leaves_record_summary_and_pictures(swept):
+    out, done = swept
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} == FILES
+    assert {line.split("/")[-1] for line in done.stderr.splitlines()} == FILES
+    assert pp.load(out / "record.nc").sizes["seed"] == 3
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (out / "heatmap.svg").read_bytes()
+
+
+def test_a_sweep_prints_verdicts_and_which_initialiser_suits(swept):
+    _, done = swept
+    assert "symmetric" in done.stdout and "\x1b[" not in done.stdout
+    assert "depth 6, width 16, batch 8, 3 seeds, float32" in done.stdout
+    assert "Which initialiser suits which activation?" in done.stdout
+    for phi in ("relu", "tanh"):
+        assert f"\n{phi}: " in done.stdout
+
+
+def test_the_summary_is_what_the_record_is_judged_to_be(swept):
+    out, _ = swept
+    summary = json.loads((out / "summary.json").read_text())
+    findings = pp.judge(pp.load(out / "record.nc"))
+    assert {(f["init"], f["activation"], f["direction"], f["verdict"]) for f in summary["findings"]} == {
+        (f.init, f.activation, f.direction, f.verdict.value) for f in findings
+    }
+    assert summary["provenance"]["network"]["depth"] == 6
+    assert summary["suited"] == findings.suited()
+
+
+def test_json_alone_goes_to_stdout_and_a_seed_repeats(tmp_path, capfd):
+    printed = []
+    for seed in ("3", "3", "4"):
+        args = [*SMALL, *GRID, "--no-pictures", "--json", "--seed", seed, "--out", str(tmp_path)]
+        assert run("sweep", *args) == 0
+        printed.append(json.loads(capfd.readouterr().out)["findings"])
+    assert printed[0] == printed[1] != printed[2]
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "gaussian"])
+def test_the_digits_run_with_every_loss(tmp_path, capfd, loss):
+    args = [*SMALL, "--init", "he_normal", "--activation", "relu", "--input", "digits"]
+    out = ["--no-pictures", "--measures", "q", "--out", str(tmp_path)]
+    assert run("sweep", *args, "--loss", loss, *out) == 0
+    record = pp.load(tmp_path / "record.nc")
+    assert record.attrs["input"] == "digits" and record.attrs["loss"] == loss
+    assert np.isfinite(record.log10_backward_q).all()
+    assert json.loads(record.attrs["network"])["input_size"] == 64
+
+
+def test_a_file_of_ones_own_and_correlated_pairs(tmp_path, capfd):
+    np.savez(tmp_path / "rows.npz", x=np.ones((5, 3)), y=np.arange(5))
+    few = [*SMALL, "--init", "torch", "--activation", "gelu", "--no-pictures", "--measures", "q"]
+    own = ["--input", str(tmp_path / "rows.npz"), "--loss", "cross_entropy"]
+    assert run("sweep", *few, *own, "--out", str(tmp_path / "a")) == 0
+    assert pp.load(tmp_path / "a" / "record.nc").attrs["batch"] == "5"
+    pairs = ["--input", "pairs", "--cosine", "0.9"]
+    assert run("sweep", *few, *pairs, "--out", str(tmp_path / "b")) == 0
+    assert pp.load(tmp_path / "b" / "record.nc").attrs["cosine"] == "0.9"
+
+
+def test_every_name_is_listed(capfd):
+    assert run("list") == 0
+    printed = capfd.readouterr().out
+    for name in [*pp.INITIALIZERS, *pp.ACTIVATIONS]:
+        assert name in printed
+
+
+def bad_rows(tmp_path) -> str:
+    np.save(tmp_path / "bad.npy", np.full((3, 2), np.nan))
+    return str(tmp_path / "bad.npy")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["--depth", "0"], 2, "depth must be a whole number of at least 1, got 0"),
+        (["--width", "-3"], 2, "width must be a whole number of at least 1, got -3"),
+        (["--seeds", "0"], 2, "seeds must be"),
+        (["--init", "he_norml"], 2, "did you mean 'he_normal'"),
+        (["--activation", "rellu"], 2, "did you mean 'relu'"),
+        (["--measures", "median"], 2, "measures must be some of"),
+        (["--input", "nowhere.npy"], 2, "there is no file 'nowhere.npy'"),
+        (["--input", "BAD"], 2, "6 of 6 values are NaN or infinite, the first at (0, 0)"),
+        (["--loss", "mse"], 2, "needs inputs"),
+        (["--dtype", "int8"], 2, "dtype must be a floating-point type"),
+        (["--cosine", "2", "--input", "pairs"], 2, "cosine must lie in [0, 1], got 2"),
+        (["--device", "tpu"], 3, "--device tpu is not available here (there is: cpu)"),
+        (["--width", "2000000", "--depth", "2"], 3, "GB"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capfd, args, code, message):
+    args = [bad_rows(tmp_path) if a == "BAD" else a for a in args]
+    assert run("sweep", *SMALL, *GRID, *args, "--out", str(tmp_path / "out")) == code
+    out, err = capfd.readouterr()
+    assert not out
+    assert err.startswith("propagate: error: ") and err.count("\n") == 1
+    assert message in err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_labels_must_come_with_the_data(tmp_path, capfd):
+    np.save(tmp_path / "rows.npy", np.ones((3, 2)))
+    args = ["--input", str(tmp_path / "rows.npy"), "--loss", "cross_entropy"]
+    assert run("sweep", *SMALL, *args, "--out", str(tmp_path / "out")) == 2
+    assert "loss 'cross_entropy' needs labels" in capfd.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(cli, "sweep", lambda *a, **k: pytest.fail("work was spent"))
+    (tmp_path / "file").write_text("")
+    assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path / "file")) == 3
+    assert "choose another folder" in capfd.readouterr().err
+
+
+def test_what_the_parser_refuses_is_bad_usage(capfd):
+    assert run("sweep", "--depth", "many") == 2
+    assert run("swoop") == 2
+
+
+def test_an_interrupted_sweep_saves_what_it_has(tmp_path, capfd, monkeypatch):
+    def stopped(*args, **options):
+        partial = pp.measure(pp.Network(2, 4), options["key"], seeds=1, batch=2)
+        raise Interrupted(partial, 1, 9)
+
+    monkeypatch.setattr(cli, "sweep", stopped)
+    assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path)) == 130
+    assert "stopped after 1 of 9 blocks" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["record.partial.nc"]
+    assert pp.load(tmp_path / "record.partial.nc").sizes["layer"] == 3
+
+
+def test_no_progress_bar_without_a_terminal(swept):
+    _, done = swept
+    assert all(line.startswith("propagate: wrote") for line in done.stderr.splitlines())
