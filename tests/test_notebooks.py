@@ -1,0 +1,51 @@
+"""The lesson runs from top to bottom, as it stands and with the right answers filled in."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+LESSON = Path(__file__).parent.parent / "notebooks" / "1_vanishing_and_exploding.ipynb"
+ANSWERS = {
+    "exercise 1": "50 * np.log10(1 / 2)",
+    "exercise 2": "2",
+    "exercise 3": "1 / 16",
+    "exercise 5": '"he_normal"',
+    "exercise 6": "2.606 / 0.301",
+}
+WRONG = {name: '"torch"' if name == "exercise 5" else "1e6" for name in ANSWERS}
+
+
+def executed(answers: dict[str, str]) -> tuple[str, int]:
+    """Run the lesson; return what it printed and how many pictures it showed."""
+    lesson = nbformat.read(LESSON, as_version=4)
+    for cell in lesson.cells:
+        for name, answer in answers.items():
+            if name in cell.source:
+                cell.source = cell.source.replace("answer = ...", f"answer = {answer}")
+    NotebookClient(lesson, timeout=240, kernel_name="python3").execute()
+    return shown(lesson)
+
+
+def shown(lesson) -> tuple[str, int]:
+    outputs = [o for cell in lesson.cells if cell.cell_type == "code" for o in cell.outputs]
+    printed = "".join(o.text for o in outputs if o.output_type == "stream")
+    return printed, sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Jupyter's own, about its sockets
+@pytest.mark.parametrize(
+    ("answers", "says"), [({}, "replace the dots"), (ANSWERS, ": right"), (WRONG, ": not yet")]
+)
+def test_the_lesson_runs_and_checks_its_answers(answers, says):
+    printed, pictures = executed(answers)
+    assert printed.count(says) == len(ANSWERS)
+    assert pictures == 4
+
+
+def test_the_lesson_is_committed_with_its_outputs():
+    printed, pictures = shown(nbformat.read(LESSON, as_version=4))
+    assert pictures == 4
+    assert "collapsing" in printed and "symmetric" in printed
+    assert printed.count("replace the dots") == len(ANSWERS)
