@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from propagate.types import Direction, UnusableInput
 
@@ -70,7 +71,7 @@ def variance(
                 _curve(ax, one[f"log10_{d}_q"], d, **THEORY)
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
     ax.set(xlabel=_along(record), ylabel=f"second moment{subject}\n(decades)")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend(**_legend([ax], record), **place)
     return _at_least_a_decade(ax)
 

@@ -82,7 +82,20 @@ def provenance(**details: Any) -> dict[str, str]:
 
 
 def save(record: xr.Dataset, path: str | os.PathLike) -> Path:
-    """Write a record as netCDF; a file of that name appears whole or not at all."""
+    """Write a record as netCDF; a file of that name appears whole or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        PropagateError: the folder cannot be written to.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     record = xr.Dataset({"log10_forward_q": ("layer", [0.0, -0.3])})
+        ...     float(load(save(record, folder + "/r.nc")).log10_forward_q[1])
+        -0.3
+    """
     path = Path(path)
     whole(path, lambda part: record.to_netcdf(part, engine="scipy"))
     return path
@@ -93,6 +106,11 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 
     Raises:
         UnusableInput: there is no such file, or it is not a record.
+
+    Example:
+        >>> load("nowhere.nc")
+        Traceback (most recent call last):
+        propagate.types.UnusableInput: a record file is required, but nowhere.nc does not exist
     """
     path = Path(path)
     if not path.is_file():

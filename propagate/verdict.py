@@ -138,6 +138,12 @@ def judge(record: xr.Dataset) -> Findings:
 
     Raises:
         UnusableInput: the record has no second moments.
+
+    Example:
+        >>> decay = np.outer(np.ones(3), -0.5 * np.arange(21))
+        >>> record = xr.Dataset({"log10_forward_q": (("seed", "layer"), decay)})
+        >>> judge(record)[0].verdict.value, judge(record)[0].rate
+        ('vanishing', -0.5)
     """
     directions = [d for d in get_args(Direction) if f"log10_{d}_q" in record]
     if "layer" not in record.dims or not directions:

@@ -57,9 +57,9 @@ def test_the_summary_is_what_the_record_is_judged_to_be(swept):
     out, _ = swept
     summary = json.loads((out / "summary.json").read_text())
     findings = pp.judge(pp.load(out / "record.nc"))
-    assert {(f["init"], f["activation"], f["direction"], f["verdict"]) for f in summary["findings"]} == {
-        (f.init, f.activation, f.direction, f.verdict.value) for f in findings
-    }
+    assert {
+        (f["init"], f["activation"], f["direction"], f["verdict"]) for f in summary["findings"]
+    } == {(f.init, f.activation, f.direction, f.verdict.value) for f in findings}
     assert summary["provenance"]["network"]["depth"] == 6
     assert summary["suited"] == findings.suited()
 

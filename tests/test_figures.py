@@ -30,7 +30,11 @@ def test_a_number_that_does_not_hold_is_told_and_nothing_is_written(tmp_path):
 
 
 def test_a_picture_is_written_beside_its_script(tmp_path):
-    lines = ["from matplotlib.figure import Figure", "def draw(small):", "    return Figure((1, 1))"]
+    lines = [
+        "from matplotlib.figure import Figure",
+        "def draw(small):",
+        "    return Figure((1, 1))",
+    ]
     (tmp_path / "tiny_one.py").write_text("\n".join(lines))
     with pytest.raises(SystemExit) as left:
         cli.main(["figures", "tiny-one", "--folder", str(tmp_path)])

@@ -74,7 +74,11 @@ def test_a_module_imports_only_what_stands_before_it(name):
 
 @pytest.mark.parametrize(
     "source",
-    ["from propagate import sweep", "import propagate.cli", "def f():\n  from propagate.plot import x"],
+    [
+        "from propagate import sweep",
+        "import propagate.cli",
+        "def f():\n  from propagate.plot import x",
+    ],
 )
 def test_an_import_from_later_on_would_be_found(source):
     assert misplaced("engine", source)

@@ -42,7 +42,13 @@ def printed(renderable) -> str:
 def test_the_table_has_one_row_for_each_pairing_worst_first():
     rows = [line.split() for line in printed(report.table(FINDINGS)).splitlines()]
     pairs = [tuple(row[:2]) for row in rows if len(row) > 3 and row[0] in ("he", "zero", "alone")]
-    assert pairs == [("zero", "relu"), ("zero", "gelu"), ("he", "gelu"), ("alone", "sin"), ("he", "relu")]
+    assert pairs == [
+        ("zero", "relu"),
+        ("zero", "gelu"),
+        ("he", "gelu"),
+        ("alone", "sin"),
+        ("he", "relu"),
+    ]
     assert "not measured" in printed(report.table(FINDINGS))
 
 

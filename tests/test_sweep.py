@@ -189,6 +189,29 @@ def test_memory_is_asked_for_beforehand():
         pp.measure(pp.Network(depth=2, width=2_000_000), KEY, seeds=1)
 
 
+def test_running_out_of_memory_is_told_in_words(monkeypatch):
+    def full(*args):
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nAt"
+        )
+
+    monkeypatch.setattr(sys.modules["propagate.sweep"], "_run", full)
+    with pytest.raises(pp.PropagateError, match=r"smaller width, batch or block.*9 bytes\.$"):
+        pp.measure(pp.Network(**SMALL), KEY, seeds=1, batch=8)
+
+
+def test_equal_laws_are_run_once_and_written_to_all():
+    net, inits = pp.Network(**SMALL), ["lecun_normal", "he_normal", "xavier_normal"]
+    (block,) = plan.grid(net, [pp.Network(init=name).law for name in inits], 1, 2)
+    assert block.inits == ((0, 2), (1,))
+    record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8).squeeze()
+    assert record.sel(init="lecun_normal", drop=True).equals(
+        record.sel(init="xavier_normal", drop=True)
+    )
+    narrowing = pp.Network(**SMALL, output_size=3)
+    assert len(plan.grid(narrowing, [pp.Network(init=n).law for n in inits], 1, 2)) == 2
+
+
 def test_the_grid_is_dealt_once():
     """Every pairing of every seed is run, whatever the number of devices."""
     from propagate.sweep import _steps
