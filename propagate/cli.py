@@ -72,7 +72,7 @@ class Sweep:
     loss: LossKind = "gaussian"
     """Where the gradient starts: a random one, or that of a loss on the labels of the input."""
     measures: tuple[str, ...] | None = None
-    """Endings of the variables to record, such as q mean; all by default."""
+    """Endings of the variables to record beside q, such as mean variance; all by default."""
     out: Path = Path("propagate-out")
     """Folder for the record, the summary and the pictures."""
     json: bool = False
@@ -124,7 +124,7 @@ class Sweep:
             "input": self.input if random else "gaussian",
             "cosine": self.cosine,
             "loss": self.loss,
-            "measures": self.measures,
+            "measures": None if self.measures is None else ("q", *self.measures),
             "block": self.block,
             "devices": _devices(self.device),
         }

@@ -9,9 +9,9 @@ On the way forward each layer keeps phi'(h) for the way back:
 
     g_{l-1} = (s_l · g_l W_l^T) * phi'(h_{l-1})         g_l = dLoss/dh_l
 
-The backward pass is linear, so g is divided by a power of two at every layer and the exponent
-is carried beside it; so is h where phi is positively homogeneous and there is no bias. Nothing
-but the statistics leaves the program: O(depth) numbers.
+Signals and gradients travel as y · 2^k with max|y| next to 1. The backward pass is linear, so g
+never needs its 2^k back; nor does h where phi is positively homogeneous and there is no bias.
+Nothing but the statistics leaves the program: O(depth) numbers.
 
 Deep stacks trade time for memory in two ways, chosen by the caller in `Program`: a run of
 layers may be cut into `chunks` whose insides are computed again on the way back, and weights

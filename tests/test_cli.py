@@ -95,6 +95,26 @@ def test_a_file_of_ones_own_and_correlated_pairs(tmp_path, capfd):
     assert pp.load(tmp_path / "b" / "record.nc").attrs["cosine"] == "0.9"
 
 
+@pytest.mark.parametrize(
+    "odd", [["--depth", "1"], ["--seeds", "1"], ["--batch", "1"], ["--width", "1"]]
+)
+def test_the_smallest_sizes_run_with_pictures(tmp_path, capfd, odd):
+    args = [
+        *SMALL,
+        "--init",
+        "zeros",
+        "he_normal",
+        "torch",
+        "--activation",
+        "relu",
+        "--measures",
+        "max",
+    ]
+    assert run("sweep", *args, *odd, "--out", str(tmp_path)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+    assert "log10_backward_q" in pp.load(tmp_path / "record.nc")
+
+
 def test_every_name_is_listed(capfd):
     assert run("list") == 0
     printed = capfd.readouterr().out
