@@ -1,7 +1,7 @@
 """Named activation functions: what each computes, where it has kinks, where it comes from.
 
-`ACTIVATIONS` is the table: add a line to it to add an activation. Derivatives are taken
-automatically, so an entry is one function.
+`ACTIVATIONS` is the table: add a line to `_FIXED`, which feeds it, to add an activation.
+Derivatives are taken automatically, so an entry is one function.
 """
 
 import functools
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from propagate import registry
-from propagate.types import Array, Elementwise, UnusableInput
+from propagate.types import OWN, Array, Elementwise, UnusableInput
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Activation:
         source: where it was introduced.
         kinks: the points where it, or one of its derivatives, jumps.
         homogeneous: whether phi(a h) = a phi(h) for every a > 0.
-        slope: the largest |phi'|, against which saturation is judged; 1 if it is unbounded.
+        slope: the largest |phi'|, against which saturation is judged; 1 if it is unbounded, and
+            the largest on [-8, 8] for a function of your own.
     """
 
     name: str
@@ -146,4 +147,13 @@ def activation(spec: str | Activation | Elementwise) -> Activation:
         raise UnusableInput(
             f"activation must be a name, an Activation or a function array -> array, got {spec!r}"
         )
-    return Activation(getattr(spec, "__name__", type(spec).__name__), spec, "your own function")
+    name = getattr(spec, "__name__", type(spec).__name__)
+    return Activation(name, spec, source=OWN, slope=_steepest(spec))
+
+
+@functools.lru_cache(maxsize=64)
+def _steepest(fn: Elementwise) -> float:
+    """Return the largest |phi'| on [-8, 8], or 1 if there is none."""
+    h = jnp.linspace(-8.0, 8.0, 1601)
+    steepest = float(jnp.nanmax(jnp.abs(jax.jvp(fn, (h,), (jnp.ones_like(h),))[1])))
+    return steepest if 0 < steepest < float("inf") else 1.0

@@ -22,11 +22,13 @@ class Batch:
         inputs: any array of numbers (B, …), kept as a numpy array (B, features).
         labels: (B,) classes, or (B, outputs) targets of a regression; likewise.
         origin: where it came from, for the record.
+        classes: how many classes there are, if more than these labels show.
     """
 
     inputs: Any
     labels: Any = None
     origin: str = "array"
+    classes: int | None = None
 
     def __post_init__(self) -> None:
         inputs = _numbers("inputs", self.inputs)
@@ -41,12 +43,12 @@ class Batch:
         object.__setattr__(self, "labels", labels)
 
     def first(self, batch: int) -> "Batch":
-        """Return the first `batch` rows."""
-        return replace(
-            self,
-            inputs=self.inputs[:batch],
-            labels=None if self.labels is None else self.labels[:batch],
-        )
+        """Return the first `batch` rows; classes are counted over all of them."""
+        if self.labels is None:
+            return replace(self, inputs=self.inputs[:batch])
+        classes = int(self.labels.max()) + 1 if self.labels.dtype.kind in "iu" else None
+        labels = self.labels[:batch]
+        return replace(self, inputs=self.inputs[:batch], labels=labels, classes=classes)
 
 
 def random(

@@ -102,6 +102,7 @@ class Sweep:
         findings = judge(found)
         for path in files.write(found, findings, self.out):
             _say(f"wrote {path}")
+        _show(report.summary(findings, found) if self.json else report.text(findings, found))
         if self.pictures:
             shown = report.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
@@ -110,7 +111,6 @@ class Sweep:
                 details = pool.submit(sweep, net, **options)
                 for path in files.draw(found, findings, details, shown, self.out):
                     _say(f"wrote {path}")
-        _show(report.summary(findings, found) if self.json else report.text(findings, found))
         return 0
 
     def _options(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class Sweep:
         return {
             "init": list(dict.fromkeys(self.init)),
             "activation": list(dict.fromkeys(self.activation)),
-            "key": jax.random.key(self.seed),
+            "key": _key(self.seed),
             "batch": self.batch,
             "inputs": None if random else batches.load(self.input, self.batch),
             "input": self.input if random else "gaussian",
@@ -193,8 +193,16 @@ def main(args: list[str] | None = None) -> None:
         _say(f"error: {error}")
         code = 3
     except KeyboardInterrupt:
+        _say("interrupted")
         code = 130
     sys.exit(code)
+
+
+def _key(seed: int) -> jax.Array:
+    try:
+        return jax.random.key(seed)
+    except OverflowError:
+        raise UnusableInput(f"seed must fit in 64 bits, got {seed}") from None
 
 
 def _show(result: Any) -> None:

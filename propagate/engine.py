@@ -172,6 +172,7 @@ def _forward(program: Program, block: Block, part: Run, carry: _Signal, layer: L
     u = BLOCKS[program.family](params.weight, x, program.precision)
     scale = _scale(layer.scale, block.data_scaled, u).astype(u.dtype)
     h = u * _per_config(scale) + params.bias * _per_config(layer.shift.astype(u.dtype))
+    h = h.astype(program.dtype)
     y, exponent = rescale(h)
     held = jnp.where(block.homogeneous, 0, exponent)
     passed = carry.passed + exponent - held
@@ -184,7 +185,8 @@ def _forward(program: Program, block: Block, part: Run, carry: _Signal, layer: L
 
 
 def _activated(phi: Activation, dtype: str, y: Array, factor: Array) -> tuple[Array, Array]:
-    return phi.with_slope((y * _per_config(factor)).astype(dtype))
+    x, slope = phi.with_slope((y * _per_config(factor)).astype(dtype))
+    return x.astype(dtype), slope.astype(dtype)
 
 
 def _observe_activation(program: Program, phi: Array, x: Array, slope: Array, exponent: Array):
@@ -205,7 +207,7 @@ def _backward(program: Program, part: Run, g: Scaled, xs: tuple[Layer, _Kept]):
     layer, kept = xs
     weight = _params(program, part, layer).weight
     apply = partial(BLOCKS[program.family], precision=program.precision)
-    down = g.y.astype(kept.slope.dtype)
+    down = g.y.astype(kept.scale.dtype)
     (into,) = jax.linear_transpose(partial(apply, weight), kept.slope)(down)
     y, k = rescale(into * (kept.slope * _per_config(kept.scale)))
     out = Scaled(y, k + g.exponent)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from propagate import registry
-from propagate.types import Array, Sampler, UnusableInput
+from propagate.types import OWN, Array, Sampler, UnusableInput
 
 Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
 TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
@@ -44,7 +44,7 @@ class Base:
     @property
     def biases(self) -> "Base":
         """The distribution of the biases that go with such weights."""
-        return self if self.name == "uniform" else NORMAL
+        return self if self is UNIFORM else NORMAL
 
 
 @dataclass(frozen=True)
@@ -271,10 +271,6 @@ def _third(name: str, source: str) -> Initializer:
     return Initializer(name, UNIFORM, scale, law, source, bias=scale)
 
 
-def _named(function: Callable[..., Initializer], *args: Any) -> Callable[[], Initializer]:
-    return functools.partial(function, *args)
-
-
 _HAIKU_LAW = "N(0, 1/fan_in) cut at ±2σ, uncorrected: variance 0.774/fan_in"
 
 INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
@@ -284,12 +280,12 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "normal": normal,
         "truncated_normal": truncated_normal,
         "uniform": uniform,
-        "lecun_normal": _named(_lecun, NORMAL, "lecun_normal"),
-        "lecun_uniform": _named(_lecun, UNIFORM, "lecun_uniform"),
-        "glorot_normal": _named(_glorot, NORMAL, "glorot_normal"),
-        "glorot_uniform": _named(_glorot, UNIFORM, "glorot_uniform"),
-        "xavier_normal": _named(_glorot, NORMAL, "xavier_normal"),
-        "xavier_uniform": _named(_glorot, UNIFORM, "xavier_uniform"),
+        "lecun_normal": functools.partial(_lecun, NORMAL, "lecun_normal"),
+        "lecun_uniform": functools.partial(_lecun, UNIFORM, "lecun_uniform"),
+        "glorot_normal": functools.partial(_glorot, NORMAL, "glorot_normal"),
+        "glorot_uniform": functools.partial(_glorot, UNIFORM, "glorot_uniform"),
+        "xavier_normal": functools.partial(_glorot, NORMAL, "xavier_normal"),
+        "xavier_uniform": functools.partial(_glorot, UNIFORM, "xavier_uniform"),
         "he_normal": he_normal,
         "he_uniform": he_uniform,
         "kaiming_normal": he_normal,
@@ -299,15 +295,15 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "sparse": sparse,
         "sigma": sigma,
         "lsuv": lsuv,
-        "torch": _named(_third, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"),
-        "equinox": _named(_third, "equinox", "equinox.nn.Linear"),
-        "keras": _named(
+        "torch": functools.partial(_third, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"),
+        "equinox": functools.partial(_third, "equinox", "equinox.nn.Linear"),
+        "keras": functools.partial(
             _fan_law, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"
         ),
-        "flax": _named(
+        "flax": functools.partial(
             _fan_law, "flax", TRUNCATED, 1.0, "fan_in", "lecun_normal, truncated", "flax Dense"
         ),
-        "haiku": _named(
+        "haiku": functools.partial(
             _fan_law, "haiku", TRUNCATED, TRUNCATED_STD, "fan_in", _HAIKU_LAW, "haiku.Linear"
         ),
     }
@@ -343,7 +339,7 @@ def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> In
             f"function (key, shape, dtype) -> array, got {spec!r}"
         )
     name = getattr(spec, "__name__", type(spec).__name__)
-    return Initializer(name, Base(name, spec, _unknown_moments), law="your own function")
+    return Initializer(name, Base(name, spec, _unknown_moments), law=OWN, source=OWN)
 
 
 def _factor(text: str, spec: str) -> float:

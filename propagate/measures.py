@@ -72,7 +72,9 @@ def dead_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
 
 def symmetric_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
-    """Share of units that equal the mean over units, on every input."""
+    """Share of units that equal the mean over units, on every input; NaN of one unit."""
+    if y.shape[1] == 1:
+        return jnp.full((), jnp.nan, y.dtype)
     apart = jnp.max(jnp.abs(y - jnp.mean(y, axis=1, keepdims=True)), axis=0)
     return jnp.mean(apart <= SYMMETRIC_RTOL * largest(y), dtype=y.dtype)
 

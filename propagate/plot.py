@@ -46,7 +46,7 @@ def variance(
     Several pairings have a curve each, in the colour of their initialiser.
 
     Args:
-        record: what `measure`, `sweep` or `predict` returned.
+        record: what `measure` or `sweep` returned.
         ax: where to draw; a new figure by default.
         direction: `"forward"` (signal) or `"backward"` (gradient); both by default.
         theory: a second record, drawn over the first in black.

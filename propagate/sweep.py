@@ -7,6 +7,7 @@ product the other applies its activation. With several devices each takes its ow
 import collections
 import functools
 import itertools
+import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ from propagate.measures import Selection, select
 from propagate.network import Network
 from propagate.plan import Pairings
 from propagate.types import (
+    OWN,
     Array,
     ArrayLike,
     InputKind,
@@ -65,6 +67,8 @@ def measure(net: Network, key: Array, *, seeds: int = 8, **options: Any) -> xr.D
         >>> dict(found.sizes)
         {'seed': 2, 'layer': 5}
     """
+    if not {"init", "activation"}.isdisjoint(options):
+        raise UnusableInput("measure takes one network; for several init or activation use sweep")
     return sweep(net, key=key, seeds=seeds, **options).squeeze(("init", "activation"), drop=True)
 
 
@@ -72,8 +76,8 @@ def sweep(
     net: Network,
     *,
     key: Array,
-    init: Sequence[Any] | None = None,
-    activation: Sequence[Any] | None = None,
+    init: Any = None,
+    activation: Any = None,
     seeds: int = 4,
     batch: int = 64,
     measures: Sequence[str] | None = None,
@@ -95,8 +99,8 @@ def sweep(
     Args:
         net: the network; its own `init` and `activation` where the grid has none.
         key: a JAX random key; everything random follows from it.
-        init: initialisers, as `Network` takes them.
-        activation: activations, as `Network` takes them.
+        init: initialisers, as `Network` takes them; a list, or one alone.
+        activation: activations, likewise.
         seeds: number of independent draws of weights, random inputs and cotangents.
         batch: random inputs per seed.
         measures: endings of the variables to measure; all by default.
@@ -130,8 +134,11 @@ def sweep(
     net = _fitted(net, data, loss)
     grid = Grid(
         net,
-        _unique("init", [initializer(spec) for spec in init or [net.law]]),
-        _unique("activation", [activations.activation(spec) for spec in activation or [net.phi]]),
+        _unique("init", [initializer(spec) for spec in _listed(init) or [net.law]]),
+        _unique(
+            "activation",
+            [activations.activation(spec) for spec in _listed(activation) or [net.phi]],
+        ),
         select(measures),
         loss,
     )
@@ -225,7 +232,8 @@ class Feed:
         """Return the cotangent of the outputs, or what the loss compares them with."""
         if self.loss != "gaussian":
             assert self.data is not None and self.data.labels is not None
-            return jnp.asarray(self.data.labels)
+            labels = jnp.asarray(self.data.labels)
+            return labels if self.loss == "cross_entropy" else labels.reshape(len(labels), -1)
         key = jax.random.fold_in(self._seed(seed), 2)
         return jax.random.normal(key, (self.size, self.net.shapes[-1][1]))
 
@@ -397,6 +405,8 @@ def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str)
         )
     if inputs is None:
         return None
+    if isinstance(inputs, Batch) and labels is not None:
+        raise UnusableInput("this Batch takes its own labels: Batch(inputs, labels), not labels=…")
     data = inputs if isinstance(inputs, Batch) else Batch(inputs, labels)
     if loss != "gaussian" and data.labels is None:
         raise UnusableInput(f"loss {loss!r} needs labels, one for each input; got none")
@@ -413,7 +423,7 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     net = replace(net, input_size=features)
     if loss == "gaussian":
         return net
-    outputs = _outputs(np.asarray(data.labels), loss)
+    outputs = _outputs(data, loss)
     enough = net.output_size is None or net.output_size == outputs
     if loss == "cross_entropy" and net.output_size is not None:
         enough = net.output_size >= outputs
@@ -424,7 +434,10 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     return replace(net, output_size=net.output_size or outputs)
 
 
-def _outputs(labels: np.ndarray, loss: LossKind) -> int:
+def _outputs(data: Batch, loss: LossKind) -> int:
+    labels = data.labels
+    if loss == "mse" and labels.ndim > 2:
+        raise UnusableInput(f"mse needs targets (batch,) or (batch, outputs), got {labels.shape}")
     if loss == "mse":
         return 1 if labels.ndim == 1 else labels.shape[1]
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -432,24 +445,46 @@ def _outputs(labels: np.ndarray, loss: LossKind) -> int:
             "cross_entropy needs labels of shape (batch,), whole numbers from 0, "
             f"got {labels.dtype} of shape {labels.shape}"
         )
-    return int(labels.max()) + 1
+    classes = data.classes or int(labels.max()) + 1
+    if classes < 2:
+        raise UnusableInput("cross_entropy needs labels of at least two classes, got only class 0")
+    return classes
 
 
 def _unique(name: str, members: list) -> list:
-    twice = [n for n, k in collections.Counter(m.name for m in members).items() if k > 1]
+    """Return the members, each with a name of its own: functions of one name are numbered."""
+    seen: dict[str, int] = {}
+    named = []
+    for member in members:
+        seen[member.name] = seen.get(member.name, 0) + 1
+        if seen[member.name] > 1 and member.source == OWN:
+            member = replace(member, name=f"{member.name}_{seen[member.name]}")
+        named.append(member)
+    twice = [n for n, k in collections.Counter(m.name for m in named).items() if k > 1]
     if twice:
         raise UnusableInput(f"{name} names must differ, got {', '.join(twice)} more than once")
-    return members
+    return named
+
+
+def _listed(specs: Any) -> list:
+    """Return a list of specifications, also of one alone: a name, a pair of numbers, a function."""
+    if isinstance(specs, str) or callable(specs):
+        return [specs]
+    if isinstance(specs, tuple) and specs and all(isinstance(s, numbers.Real) for s in specs):
+        return [specs]
+    return list(specs or [])
 
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
             raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _typed(key: Array) -> Array:
     """Return a typed key, also from the older uint32 pair."""
+    if not isinstance(key, jax.Array):
+        raise UnusableInput(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
     return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
 
 

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
 
 __all__ = [
+    "OWN",
     "Array",
     "ArrayLike",
     "DTypeLike",
@@ -38,6 +39,7 @@ __all__ = [
     "UnusableInput",
 ]
 
+OWN = "your own function"  # the source of what a user passed in
 Tree = Any
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]

@@ -115,14 +115,17 @@ class Findings(tuple[Finding, ...]):
 
     def suited(self) -> dict[str, list[str]]:
         """Return the initialisers stable in both directions for each activation, best first."""
-        steepest: dict[str, dict[str, float]] = {f.activation: {} for f in self}
+        pairs: dict[tuple[str, str], list[Finding]] = {}
         for f in self:
-            rate = abs(f.rate) if f.verdict is Verdict.STABLE else math.inf
-            inits = steepest[f.activation]
-            inits[f.init] = max(rate, inits.get(f.init, 0.0))
+            pairs.setdefault((f.activation, f.init), []).append(f)
+        suited: dict[str, list[tuple[float, str]]] = {f.activation: [] for f in self}
+        for (phi, init), own in pairs.items():
+            if len(own) == len(get_args(Direction)) and {f.verdict for f in own} == {
+                Verdict.STABLE
+            }:
+                suited[phi].append((max(abs(f.rate) for f in own), init))
         return {
-            phi: [i for i, rate in sorted(inits.items(), key=lambda kv: kv[1]) if rate < math.inf]
-            for phi, inits in steepest.items()
+            phi: [i for _, i in sorted(inits, key=lambda x: x[0])] for phi, inits in suited.items()
         }
 
 
@@ -175,11 +178,19 @@ def _pairings(record: xr.Dataset) -> Iterator[tuple[str, str, _Signals]]:
     spec = json.loads(record.attrs.get("network", "{}"))
     dtype = record.attrs.get("dtype", "float32")
     for dim in ("init", "activation"):
+        if dim not in record.coords:
+            record = record.assign_coords({dim: spec.get(dim, "")})
         if dim not in record.dims:
-            record = record.assign_coords({dim: spec.get(dim, "")}).expand_dims(dim)
+            record = record.expand_dims(dim)
+    q = record[next(f"log10_{d}_q" for d in get_args(Direction) if f"log10_{d}_q" in record)]
     for init in record["init"].values:
         for phi in record["activation"].values:
-            yield str(init), str(phi), _Signals(record.sel(init=init, activation=phi), dtype)
+            cell = {"init": init, "activation": phi}
+            measured = q.sel(cell).notnull().any("layer")  # an interrupted sweep has gaps
+            if measured.any():
+                own = record.sel(cell)
+                own = own.isel(seed=measured.values) if "seed" in own.dims else own
+                yield str(init), str(phi), _Signals(own, dtype)
 
 
 def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Finding:
@@ -260,12 +271,19 @@ def _lost(
         return None
     layer = int(bad[0] if direction == "forward" else bad[-1])
     values = log_q[:, layer]
-    if not np.isneginf(values[~np.isfinite(values)]).all():
-        return _Found(Verdict.OVERFLOWED, layer, f"not finite from layer {layer} on{_until(rise)}")
+    lost = values[~np.isfinite(values)]
+    since = f"from layer {layer} on" + _in_seeds(log_q)
+    if not np.isneginf(lost).all():
+        return _Found(Verdict.OVERFLOWED, layer, f"not finite {since}{_until(rise)}")
     if direction == "forward" and _underflowed(signals, log_q[:, :layer], rise):
-        reason = f"below the dtype's range from layer {layer} on{_until(rise)}"
+        reason = f"below the dtype's range {since}{_until(rise)}"
         return _Found(Verdict.VANISHING, layer, reason)
-    return _Found(Verdict.DEAD, layer, f"exactly zero from layer {layer} on")
+    return _Found(Verdict.DEAD, layer, f"exactly zero {since}")
+
+
+def _in_seeds(log_q: np.ndarray) -> str:
+    lost = int((~np.isfinite(log_q)).any(axis=1).sum())
+    return "" if lost == len(log_q) else f" in {lost} of {len(log_q)} seeds"
 
 
 def _symmetric(signals: _Signals) -> bool:
@@ -273,7 +291,8 @@ def _symmetric(signals: _Signals) -> bool:
     twins, active = signals("forward_symmetric_fraction"), signals("log10_activation_q")
     if twins is None or (active is not None and np.isneginf(active[:, 0]).all()):
         return False
-    return twins.shape[1] > 1 and bool((twins[:, 1:] >= thresholds.SYMMETRIC).all())
+    known = twins[:, 1:][~np.isnan(twins[:, 1:])]  # a layer of one unit has none to compare
+    return known.size > 0 and bool((known >= thresholds.SYMMETRIC).all())
 
 
 def _underflowed(signals: _Signals, before: np.ndarray, rise: Growth) -> bool:
@@ -322,7 +341,10 @@ def _collapsed(
     if direction != "forward" or variance is None:
         return None
     share = variance - log_q
-    lost = np.flatnonzero(~(share > thresholds.COLLAPSE_FLOOR).all(axis=0))
+    if np.isneginf(share[:, 0]).all():
+        return None  # one input, or the same one many times
+    floor = 2 * math.log10(float(signals.range.eps)) + thresholds.COLLAPSE_MARGIN
+    lost = np.flatnonzero(~(share > floor).all(axis=0))
     followed = share[:, : lost[0]] if len(lost) else share
     fall = growth(followed, "forward")
     limit = thresholds.FINE_DECADES / max(depth, 1)

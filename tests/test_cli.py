@@ -141,6 +141,7 @@ def bad_rows(tmp_path) -> str:
         (["--loss", "mse"], 2, "needs inputs"),
         (["--dtype", "int8"], 2, "dtype must be a floating-point type"),
         (["--cosine", "2", "--input", "pairs"], 2, "cosine must lie in [0, 1], got 2"),
+        (["--seed", "9" * 20], 2, "seed must fit in 64 bits"),
         (["--device", "tpu"], 3, "--device tpu is not available here (there is: cpu)"),
         (["--width", "2000000", "--depth", "2"], 3, "GB"),
     ],

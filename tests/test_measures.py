@@ -31,8 +31,10 @@ ORACLES = {
     "correlation": cosine,
     "zero_fraction": lambda y: np.mean(y == 0),
     "dead_fraction": lambda y: np.mean((y == 0).all(axis=0)),
-    "symmetric_fraction": lambda y: np.mean(
-        np.abs(y - y.mean(1, keepdims=True)).max(0) <= 1e-5 * np.abs(y).max()
+    "symmetric_fraction": lambda y: (
+        np.mean(np.abs(y - y.mean(1, keepdims=True)).max(0) <= 1e-5 * np.abs(y).max())
+        if y.shape[1] > 1  # one unit has none to be compared with
+        else np.nan
     ),
     "saturated_fraction": lambda y: np.mean(np.abs(y) < 0.05 * np.abs(y).max()),
 }

@@ -13,6 +13,7 @@ import pytest
 
 import propagate as pp
 from propagate import engine, measures, plan
+from propagate.batches import Batch, load
 from propagate.sweep import Interrupted, _compiled, jitted
 
 KEY = jax.random.key(3)
@@ -228,3 +229,77 @@ def test_the_grid_is_dealt_once():
             for i in same
         }
         assert len(cells) == len(INITS) * 3 * 2
+
+
+def test_targets_of_one_output_may_be_a_row_or_a_column():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 5)), rng.normal(size=16)
+    row, column = (
+        pp.sweep(pp.Network(**SMALL), key=KEY, inputs=x, labels=labels, loss="mse", seeds=1)
+        for labels in (y, y[:, None])
+    )
+    assert row.equals(column)
+    with pytest.raises(pp.UnusableInput, match="targets"):
+        pp.sweep(pp.Network(**SMALL), key=KEY, inputs=x, labels=np.ones((16, 2, 3)), loss="mse")
+
+
+def test_classes_are_counted_over_the_whole_file(tmp_path):
+    np.savez(tmp_path / "sorted.npz", x=np.eye(30), y=np.repeat([0, 1, 2], 10))
+    data = load(str(tmp_path / "sorted.npz"), 8)
+    assert set(data.labels) == {0}
+    record = pp.measure(pp.Network(**SMALL), KEY, seeds=1, inputs=data, loss="cross_entropy")
+    assert json.loads(record.attrs["network"])["output_size"] == 3
+    one = {"inputs": np.eye(4), "labels": np.zeros(4, int), "loss": "cross_entropy"}
+    with pytest.raises(pp.UnusableInput, match="at least two classes"):
+        pp.measure(pp.Network(**SMALL), KEY, **one)
+
+
+def test_one_specification_alone_is_a_list_of_one():
+    net = pp.Network(**SMALL)
+    for spec in ("torch", (1.5, 0.1), jax.nn.initializers.he_normal()):
+        record = pp.sweep(net, init=spec, activation="tanh", key=KEY, seeds=1, batch=4)
+        assert dict(record.sizes) == {"init": 1, "activation": 1, "seed": 1, "layer": 5}
+
+
+def test_functions_of_one_name_are_numbered():
+    phis = [lambda h: h, lambda h: 2 * h]
+    laws = [jax.nn.initializers.he_normal(), jax.nn.initializers.lecun_normal()]
+    record = pp.sweep(pp.Network(**SMALL), init=laws, activation=phis, key=KEY, seeds=1, batch=4)
+    assert list(record.activation.values) == ["<lambda>", "<lambda>_2"]
+    assert len(set(record.init.values)) == 2
+
+
+def test_functions_of_ones_own_may_change_the_dtype_and_be_gentle():
+    net = pp.Network(6, 32, init="25*lecun_normal", activation=lambda h: h * np.float32(0.04))
+    assert pp.judge(pp.measure(net, KEY, seeds=3))[0].verdict is pp.Verdict.STABLE
+    short = pp.Network(6, 32, activation=net.activation, dtype="bfloat16")
+    assert np.isfinite(pp.measure(short, KEY, seeds=1).log10_backward_q).all()
+
+
+def test_a_sampler_named_uniform_is_not_asked_for_biases():
+    def uniform(key, shape, dtype):
+        fan_in, _ = shape
+        return jax.random.uniform(key, shape, dtype) / fan_in
+
+    assert pp.measure(pp.Network(**SMALL, init=uniform), KEY, seeds=1, batch=4).sizes["layer"] == 5
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda net: pp.measure(net, KEY, init=["zeros"]), "use sweep"),
+        (lambda net: pp.sweep(net, key=0), "key must be a JAX random key"),
+        (lambda net: pp.sweep(net, key=KEY, inputs=Batch(np.eye(2)), labels=[0, 1]), "own labels"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(run, message):
+    with pytest.raises(pp.UnusableInput, match=message):
+        run(pp.Network(**SMALL))
+
+
+def test_short_floats_overflow_only_where_the_network_would():
+    """h_1 = 0.001 · 784 · 180 = 141 lies within float16; the unscaled sum does not."""
+    x = np.full((4, 784), 180, np.uint8)
+    net = pp.Network(2, 8, init="constant_0.001", dtype="float16", activation="tanh")
+    record = pp.measure(net, KEY, seeds=1, inputs=x)
+    assert 10 ** record.log10_forward_max[0, 1] == pytest.approx(141.1, rel=2e-3)

@@ -163,3 +163,60 @@ def test_findings_print_worst_first_and_say_what_suits(findings):
     assert str(every).splitlines()[-1].split(": ")[1].startswith("stable")
     assert every.suited()["relu"] == ["he_normal"]
     assert every.suited()["sigmoid"] == []
+
+
+def collapsing_in(dtype: str):
+    net = pp.Network(60, 64, dtype=dtype, init=(0.9, 0.5), activation="tanh")
+    return pp.judge(pp.measure(net, KEY, measures=("q", "variance"), seeds=4))[0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_collapse_is_followed_to_the_rounding_of_its_dtype(dtype):
+    found = collapsing_in(dtype)
+    assert found.verdict is V.COLLAPSING
+    assert found.rate == pytest.approx(-0.316, abs=0.05)
+
+
+def test_a_selected_pairing_keeps_its_name():
+    grid = {"init": ["zeros", "he_normal"], "activation": ["tanh", "relu"]}
+    record = pp.sweep(pp.Network(4, 8), **grid, key=KEY, seeds=2, batch=4)
+    found = pp.judge(record.sel(init="zeros", activation="tanh"))[0]
+    assert (found.init, found.activation, found.verdict) == ("zeros", "tanh", V.SYMMETRIC)
+    whole = pp.judge(record.sel(activation="tanh"))
+    assert {(f.init, f.activation) for f in whole} == {("zeros", "tanh"), ("he_normal", "tanh")}
+
+
+def test_what_an_interrupted_sweep_did_not_measure_is_not_judged():
+    record = pp.sweep(pp.Network(4, 8), init=["he_normal", "torch"], key=KEY, seeds=3, batch=4)
+    alone = pp.judge(record.isel(init=[0], seed=[0, 1]))
+    gaps = record.copy(deep=True)
+    for name in gaps:
+        gaps[name][1] = np.nan
+        gaps[name][0, :, 2] = np.nan
+    assert str(pp.judge(gaps)) == str(alone)
+
+
+def test_a_fault_of_some_seeds_says_of_how_many():
+    log_q = np.zeros((4, 9))
+    log_q[1, :3] = -np.inf
+    found = pp.judge(record_of(log_q))[0]
+    assert found.verdict is V.DEAD and "in 1 of 4 seeds" in found.reason
+
+
+@pytest.mark.parametrize("options", [{"batch": 1}, {"input": "pairs", "cosine": 1.0, "batch": 4}])
+def test_inputs_that_never_differed_do_not_collapse(options):
+    record = pp.measure(pp.Network(6, 32, activation="tanh"), KEY, seeds=3, **options)
+    assert pp.judge(record)[0].verdict is not V.COLLAPSING
+
+
+def test_a_layer_of_one_unit_is_not_symmetric():
+    rng = np.random.default_rng(0)
+    data = {"inputs": rng.normal(size=(16, 5)), "labels": rng.normal(size=16), "loss": "mse"}
+    record = pp.measure(pp.Network(1, 8), KEY, seeds=3, **data)
+    assert all(f.verdict is not V.SYMMETRIC for f in pp.judge(record))
+
+
+def test_what_suits_must_be_measured_in_both_directions():
+    record = pp.measure(pp.Network(20, 64), KEY, seeds=3, measures=("forward_q",))
+    assert pp.judge(record)[0].verdict is V.STABLE
+    assert pp.judge(record).suited() == {"relu": []}

@@ -10,6 +10,11 @@ def apply(
     x: Float[Array, "*batch fan_in"],
     precision: Precision = "highest",
 ) -> Float[Array, "*batch fan_out"]:
-    """Return x W for every row of `x`, as one tall matrix product."""
-    rows = jnp.matmul(x.reshape(-1, x.shape[-1]), weight, precision=precision)
+    """Return x W for every row of `x`, as one tall matrix product.
+
+    It is not scaled yet, so short floats, whose range it may leave, give a float32.
+    """
+    wide = jnp.float32 if weight.dtype.itemsize < 4 else None
+    rows = x.reshape(-1, x.shape[-1])
+    rows = jnp.matmul(rows, weight, precision=precision, preferred_element_type=wide)
     return rows.reshape(*x.shape[:-1], weight.shape[-1])
