@@ -30,7 +30,7 @@ from propagate.activations import Activation
 from propagate.blocks import BLOCKS
 from propagate.initializers import Base
 from propagate.measures import Measure, Scaled, Selection, observe, power_of_two, rescale
-from propagate.types import Array, LossKind, Place, Precision, Tree
+from propagate.types import Array, LossKind, Place, Precision, Tree, at_least_float32
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def draw(bases: tuple[Base, Base], shape: tuple[int, int], dtype: str, key: Arra
     They are drawn in float32 or wider and then rounded, so that dtypes share their draws.
     """
     weights, biases = bases
-    wide = jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
+    wide = at_least_float32(dtype)
     return Draw(
         jnp.asarray(weights.sample(key, shape, wide), dtype),
         jnp.asarray(biases.sample(jax.random.fold_in(key, 1), shape[1:], wide), dtype),

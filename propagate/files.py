@@ -54,8 +54,8 @@ def draw(
         "heatmap": lambda: _heatmaps(findings),
         "histograms": lambda: _histograms(details.result(), shown),
     }
-    for name, draw in pictures.items():
-        figure = draw()
+    for name, picture in pictures.items():
+        figure = picture()
         _lay_out(figure)
         for suffix in ("png", "svg"):
             path = folder / f"{name}.{suffix}"

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from propagate import registry
-from propagate.types import OWN, Array, Sampler, UnusableInput
+from propagate.types import OWN, Array, Sampler, UnusableInput, at_least_float32
 
 Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
 TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
@@ -118,7 +118,7 @@ class Initializer:
         """
         if self.data_scaled:
             raise UnusableInput(f"{self.name} needs a batch; it is only defined within a network")
-        wide = jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.float32
+        wide = at_least_float32(dtype)
         return jnp.asarray(self.base.sample(key, shape, wide) * self.scale(*shape), dtype)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
-from propagate.types import Array, Float, Int, Place, UnusableInput
+from propagate.types import Array, Float, Int, Place, UnusableInput, at_least_float32
 
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
 HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
@@ -182,7 +182,7 @@ class Scaled(NamedTuple):
 
 def rescale(x: Float[Array, "configs batch units"]) -> Scaled:
     """Split `x` into y·2^k with max|y| next to 1, exactly; k = 0 where x is zero or not finite."""
-    x = x.astype(jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
+    x = x.astype(at_least_float32(x.dtype))
     top = jnp.max(jnp.abs(x), axis=(1, 2))
     exponent = jnp.where(jnp.isfinite(top) & (top > 0), jnp.frexp(top)[1] - 1, 0)
     exponent = jnp.clip(exponent, -126, 126)  # so that 2^-k is a normal float32

@@ -1,13 +1,13 @@
 """`Network`: the full description of a deep stack, frozen, hashable, validated when made."""
 
 import dataclasses
-import numbers
 from dataclasses import dataclass
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+from propagate import registry
 from propagate.activations import Activation, activation
 from propagate.initializers import Initializer, initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
@@ -59,7 +59,8 @@ class Network:
         object.__setattr__(self, "activation", activation(self.activation))
         object.__setattr__(self, "init", initializer(self.init))
         for name in ("depth", "width", "input_size", "output_size"):
-            _check_count(name, getattr(self, name), optional=name.endswith("_size"))
+            if getattr(self, name) is not None or not name.endswith("_size"):
+                registry.check_count(name, getattr(self, name))
         if self.activate_input not in (None, True, False):
             raise UnusableInput(
                 f"activate_input must be True, False or None, got {self.activate_input!r}"
@@ -92,13 +93,6 @@ class Network:
     def law(self) -> Initializer:
         """The initialiser, as an object."""
         return initializer(self.init)
-
-
-def _check_count(name: str, value: int | None, *, optional: bool) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _float_dtype(dtype: DTypeLike) -> str:

@@ -7,6 +7,7 @@ A spelling is a name of a table, alone or with numbers for the parameters of its
 import difflib
 import inspect
 import math
+import numbers
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -49,6 +50,12 @@ def check_number(name: str, value: Any) -> None:
     """Raise `UnusableInput` unless `value` is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise UnusableInput(f"{name} must be a finite number, got {value!r}")
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise `UnusableInput` unless `value` is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def number(value: float) -> str:

@@ -21,7 +21,7 @@ import xarray as xr
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import threadpool_limits
 
-from propagate import activations, batches, engine, plan, record
+from propagate import activations, batches, engine, plan, record, registry
 from propagate.activations import Activation
 from propagate.batches import Batch
 from propagate.engine import Block, Draw, Layer, Program
@@ -128,7 +128,9 @@ def sweep(
         >>> float(found.log10_forward_q.sel(init="zeros").max("seed").squeeze()[1])
         -inf
     """
-    _check_counts(seeds=seeds, batch=batch, block=1 if block is None else block)
+    counts = {"seeds": seeds, "batch": batch, "block": 1 if block is None else block}
+    for name, count in counts.items():
+        registry.check_count(name, count)
     batches.check_random(input, cosine)
     data = _data(inputs, labels, loss)
     net = _fitted(net, data, loss)
@@ -473,12 +475,6 @@ def _listed(specs: Any) -> list:
     if isinstance(specs, tuple) and specs and all(isinstance(s, numbers.Real) for s in specs):
         return [specs]
     return list(specs or [])
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-            raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _typed(key: Array) -> Array:

@@ -13,6 +13,7 @@ A stack is `h_l = W_l x_{l-1} + b_l` for `l = 1 … L`, and its output is `h_L`.
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
@@ -37,6 +38,7 @@ __all__ = [
     "Sampler",
     "Tree",
     "UnusableInput",
+    "at_least_float32",
 ]
 
 OWN = "your own function"  # the source of what a user passed in
@@ -49,6 +51,11 @@ Precision = Literal["default", "high", "highest"]
 Device = Literal["cpu", "gpu", "tpu"]
 InputKind = Literal["gaussian", "pairs"]
 LossKind = Literal["gaussian", "cross_entropy", "mse"]
+
+
+def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
+    """Return the dtype, or float32 for the shorter ones: what is drawn, summed or squared in."""
+    return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.dtype(jnp.float32)
 
 
 class Sampler(Protocol):

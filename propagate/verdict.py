@@ -120,9 +120,8 @@ class Findings(tuple[Finding, ...]):
             pairs.setdefault((f.activation, f.init), []).append(f)
         suited: dict[str, list[tuple[float, str]]] = {f.activation: [] for f in self}
         for (phi, init), own in pairs.items():
-            if len(own) == len(get_args(Direction)) and {f.verdict for f in own} == {
-                Verdict.STABLE
-            }:
+            stable = {f.verdict for f in own} == {Verdict.STABLE}
+            if stable and len(own) == len(get_args(Direction)):
                 suited[phi].append((max(abs(f.rate) for f in own), init))
         return {
             phi: [i for _, i in sorted(inits, key=lambda x: x[0])] for phi, inits in suited.items()

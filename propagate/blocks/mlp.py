@@ -2,7 +2,7 @@ r"""Fully connected layers, $u = x W$ for rows $x$."""
 
 import jax.numpy as jnp
 
-from propagate.types import Array, Float, Precision
+from propagate.types import Array, Float, Precision, at_least_float32
 
 
 def apply(
@@ -14,7 +14,7 @@ def apply(
 
     It is not scaled yet, so short floats, whose range it may leave, give a float32.
     """
-    wide = jnp.float32 if weight.dtype.itemsize < 4 else None
+    wide = at_least_float32(weight.dtype)
     rows = x.reshape(-1, x.shape[-1])
     rows = jnp.matmul(rows, weight, precision=precision, preferred_element_type=wide)
     return rows.reshape(*x.shape[:-1], weight.shape[-1])

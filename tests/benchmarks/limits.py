@@ -8,7 +8,6 @@ Memory is the peak resident set of the whole process, as the operating system co
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ COMPILE = """
 import time
 import jax
 import propagate as pp
+import sys
 from propagate.sweep import _compiled
 net = pp.Network(depth={depth}, width=64)
 spent = 0
@@ -48,7 +48,6 @@ def timed(*args):
     made = original(*args)
     spent += time.perf_counter() - start
     return made
-import sys
 sys.modules["propagate.sweep"]._compiled = timed
 pp.sweep(net, init=["he_normal", "lecun_normal"], activation=["tanh", "relu", "gelu"],
          key=jax.random.key(0), seeds=1, batch=4, measures=("mean", "q"))
@@ -116,5 +115,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     main()
