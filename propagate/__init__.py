@@ -3,14 +3,21 @@
     spec ──run──▶ record ──judge──▶ findings
                     └──plot / report / notebooks / CLI
 
-Start with `Network`, `measure` and `sweep`; read a record with `judge` and `plot`.
+Start with `Network`, `measure` and `sweep`, or with `diagnose` for a model of your own; read a
+record with `judge` and `plot`.
 """
 
 import importlib
 from types import ModuleType
 
+from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
+from propagate.diagnosis import Diagnosis as Diagnosis
+from propagate.diagnosis import diagnose as diagnose
+from propagate.findings import Finding as Finding
+from propagate.findings import Findings as Findings
+from propagate.findings import Verdict as Verdict
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.network import Network as Network
@@ -19,11 +26,10 @@ from propagate.record import save as save
 from propagate.sweep import Interrupted as Interrupted
 from propagate.sweep import measure as measure
 from propagate.sweep import sweep as sweep
+from propagate.trace import Trace as Trace
+from propagate.trace import value_and_grad as value_and_grad
 from propagate.types import PropagateError as PropagateError
 from propagate.types import UnusableInput as UnusableInput
-from propagate.verdict import Finding as Finding
-from propagate.verdict import Findings as Findings
-from propagate.verdict import Verdict as Verdict
 from propagate.verdict import judge as judge
 
 

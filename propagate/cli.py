@@ -1,7 +1,7 @@
 """The command `propagate VERB`.
 
-Exit codes: 0 done, 2 bad usage, 3 could not run, 130 interrupted. Only results go to stdout
-(with `--json` nothing but JSON); progress and file names go to stderr.
+Exit codes: 0 done, 1 a verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could
+not run, 130 interrupted. Results go to stdout (with --json only JSON), the rest to stderr.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from propagate import batches, figures, files, record, report
 from propagate.activations import ACTIVATIONS, activation
+from propagate.cli_diagnose import Diagnose
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.network import Network
 from propagate.sweep import Interrupted, sweep
@@ -175,6 +176,7 @@ class Figures:
 
 Verb = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
+    | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )

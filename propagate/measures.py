@@ -8,12 +8,14 @@ in float64.
 `MEASURES` is the table: add a line to it to add a statistic.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from propagate.types import Array, Float, Int, Place, UnusableInput, at_least_float32
 
@@ -55,6 +57,11 @@ def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     count = jnp.sum(weight > 0).astype(y.dtype)
     total = jnp.sum(jnp.square(jnp.einsum("b,bn->n", weight, y)))
     return jnp.where(count > 1, (total - count) / jnp.maximum(count * (count - 1), 1), jnp.nan)
+
+
+def token_correlation(y: Float[Array, "batch tokens units"]) -> Float[Array, ""]:
+    """Mean cosine between different positions of the same input, averaged over inputs."""
+    return jnp.mean(jax.vmap(correlation)(y))
 
 
 def _row_max(y: Float[Array, "batch units"]) -> Float[Array, " batch"]:
@@ -133,16 +140,25 @@ MEASURES = (
     Measure("histogram", histogram, _SIGNALS, bins=len(HISTOGRAM_EDGES) - 1, on_request=True),
 )
 
+SITE_MEASURES = (
+    *(m for m in MEASURES if m.name not in ("symmetric_fraction", "histogram")),
+    Measure("token_correlation", token_correlation, ("forward",)),
+)
+"""Of the sites of a custom model, whose values may have positions beside inputs and units."""
+
 Selection = tuple[tuple[Place, tuple[Measure, ...]], ...]
 
 
-def select(endings: Iterable[str] | None = None) -> Selection:
+def select(
+    endings: Iterable[str] | None = None, table: tuple[Measure, ...] = MEASURES
+) -> Selection:
     """Return the measures of each place whose variables have one of the `endings`.
 
     Args:
         endings: of variable names: `"q"`, `"mean"`, `"weight_gradient_q"`, `"forward_q"`, …;
             None means all but `"histogram"`, which is taken when named. The plain `"q"` leaves
             the weight gradient out: it costs a matrix product.
+        table: the measures to choose from.
 
     Raises:
         UnusableInput: an ending that no variable has.
@@ -150,14 +166,14 @@ def select(endings: Iterable[str] | None = None) -> Selection:
     if isinstance(endings, str):
         endings = (endings,)
     wanted = None if endings is None else set(endings)
-    known = {name for m in MEASURES for place in m.places for name in _endings(m, place)}
+    known = {name for m in table for place in m.places for name in _endings(m, place)}
     if wanted is not None and (not wanted or wanted - known):
         raise UnusableInput(
             f"measures must be some of {', '.join(sorted(known))}; "
             f"got {', '.join(sorted(wanted - known)) or 'none'}"
         )
     return tuple(
-        (place, tuple(m for m in MEASURES if place in m.places and _taken(m, place, wanted)))
+        (place, tuple(m for m in table if place in m.places and _taken(m, place, wanted)))
         for place in get_args(Place)
     )
 
@@ -200,3 +216,12 @@ def observe(scaled: Scaled, measures: tuple[Measure, ...]) -> dict[str, Array]:
         return {}
     taken = {m.name: jax.vmap(m.fn)(scaled.y) for m in measures}
     return {"exponent": scaled.exponent, **taken}
+
+
+def decades(measure: Measure, value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """Finish a statistic in float64: log10(value · 2^(power · exponent)), or the value itself."""
+    value = np.asarray(value, np.float64)
+    if not measure.power:
+        return value
+    with np.errstate(divide="ignore"):
+        return np.log10(value) + measure.power * math.log10(2.0) * np.asarray(exponent, np.float64)

@@ -7,7 +7,6 @@ the input, 1 … L the layers.
 
 import datetime
 import json
-import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -28,15 +27,6 @@ SIGNAL = {
     "backward": "gradient at the pre-activation h",
     "weight_gradient": "gradient of the weights W",
 }
-
-
-def decades(measure: Measure, value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
-    """Finish a statistic in float64: log10(value · 2^(power · exponent)), or the value itself."""
-    value = np.asarray(value, np.float64)
-    if not measure.power:
-        return value
-    with np.errstate(divide="ignore"):
-        return np.log10(value) + measure.power * math.log10(2.0) * np.asarray(exponent, np.float64)
 
 
 def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:

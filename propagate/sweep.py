@@ -26,7 +26,7 @@ from propagate.activations import Activation
 from propagate.batches import Batch
 from propagate.engine import Block, Draw, Layer, Program
 from propagate.initializers import Initializer, initializer
-from propagate.measures import Selection, select
+from propagate.measures import Selection, decades, select
 from propagate.network import Network
 from propagate.plan import Pairings
 from propagate.types import (
@@ -187,7 +187,7 @@ class Grid:
         for place, measures in self.selection:
             for measure in measures:
                 value, exponent = raw[place][measure.name], raw[place]["exponent"]
-                layers = record.decades(measure, value, exponent)  # (slot, layers, C)
+                layers = decades(measure, value, exponent)  # (slot, layers, C)
                 into = found[measure.variable(place)].values
                 for slot, (seed, pairings) in enumerate(step.slots):
                     for config, same in enumerate(pairings.inits):

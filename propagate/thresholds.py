@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 FINE_DECADES = 6 * math.log10(math.e)  # 2.606
 """Largest change of a second moment over the whole depth that still counts as fine.
 
@@ -48,3 +50,42 @@ ReLU has 0.5 by its nature; tanh reaches 0.75 at sqrt(q) = 7, three times past i
 
 UNDERFLOW_MARGIN = 3.0
 """Decades above the dtype's smallest normal number within which a zero counts as underflow."""
+
+STEP = 0.8
+"""Decades of a second moment by which one layer must differ from its peers to be departing, if
+that is also more than `STEP_SPREADS` spreads of them.
+
+At width 64 and batch 64 the step of a layer of a He + ReLU network scatters by 0.11 decades
+(standard deviation, over 200 networks), its largest of 12 by 0.3. A weight ten times too small is
+2.0, a forgotten residual scale of 1/sqrt(12) is 1.1, a sigmoid among ReLUs is 1.1 backward.
+"""
+
+STEP_SPREADS = 6.0
+"""Robust standard deviations (1.4826 × median absolute deviation) of the peers' steps."""
+
+PEERS = 4
+"""Fewest layers of a kind among which one may be called out of line: a majority of three."""
+
+DEAD = 0.9
+"""Share of channels that are zero for every input and position, of one activation.
+
+A ReLU layer of a deep network whose inputs have become alike has half of its channels dead.
+"""
+
+DEAD_ROWS = 16
+"""Inputs × positions that it takes to call a channel dead: by chance 2^-16 of a He layer's are."""
+
+ALIKE = 0.99
+"""Mean cosine between the positions of one input at which tokens count as collapsed.
+
+Attention alone takes them above it by its second layer (Dong et al. 2021, arXiv:2103.03404); a
+transformer with skip connections at initialisation stays below 0.7.
+"""
+
+
+def unit_error(units: np.ndarray) -> np.ndarray:
+    """Return the standard error of log10 q over random weights, of `units` Gaussian units.
+
+    The relative variance of a mean of n squares of Gaussians is 2/n.
+    """
+    return np.sqrt(2.0 / np.maximum(units, 1)) / math.log(10.0)

@@ -8,8 +8,19 @@ import pytest
 
 import propagate as pp
 
-MODULES = ("activations", "initializers", "network", "sweep", "verdict", "record")
-FUNCTIONS = ("Network", "measure", "sweep", "judge", "save", "load")
+MODULES = (
+    "activations",
+    "diagnosis",
+    "initializers",
+    "laws",
+    "models",
+    "network",
+    "record",
+    "sweep",
+    "trace",
+    "verdict",
+)
+FUNCTIONS = ("Network", "measure", "sweep", "judge", "save", "load", "diagnose", "value_and_grad")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from propagate import measures, record
+from propagate import measures
 from propagate.measures import HISTOGRAM_EDGES, MEASURES, SATURATED_SLOPE, select
 from propagate.types import UnusableInput
 
@@ -48,7 +48,7 @@ def observe(name: str):
 def measured(name: str, *layers: np.ndarray) -> np.ndarray:
     """The number that a record would carry, for each of the arrays (configurations)."""
     seen = observe(name)(np.stack(layers))
-    return record.decades(MEASURE[name], np.asarray(seen[name]), np.asarray(seen["exponent"]))
+    return measures.decades(MEASURE[name], np.asarray(seen[name]), np.asarray(seen["exponent"]))
 
 
 def normal(seed: int, shape: tuple[int, int] = (6, 10), loc: float = 0.0) -> np.ndarray:

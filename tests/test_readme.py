@@ -16,7 +16,8 @@ COMMANDS = ("pip install . && propagate sweep", "pip install '.[test]' && pytest
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for named, text in fenced if named == language]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -29,11 +30,11 @@ def numbers_hidden(text: str) -> str:
     return re.sub(r"[-+]?\d+\.\d+", "N", text)
 
 
-def test_the_python_example_prints_what_the_readme_shows(tmp_path, monkeypatch, capsys):
+def test_the_python_examples_print_what_the_readme_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks("python")
-    exec(compile(example, "README.md", "exec"), {})
-    assert numbers_hidden(capsys.readouterr().out) in map(numbers_hidden, blocks(""))
+    for example in blocks("python"):
+        exec(compile(example, "README.md", "exec"), {})
+        assert numbers_hidden(capsys.readouterr().out) in map(numbers_hidden, blocks(""))
     assert {path.name for path in tmp_path.iterdir()} == {
         "heatmap.png",
         "variance.png",
@@ -50,7 +51,7 @@ def lines() -> list[str]:
 def test_every_command_is_understood(line, monkeypatch):
     """The parser takes it and names resolve; the work is left out."""
     ran = []
-    for verb in (cli.Sweep, cli.List, cli.Figures):
+    for verb in (cli.Sweep, cli.Diagnose, cli.List, cli.Figures):
         monkeypatch.setattr(verb, "__call__", lambda self: ran.append(self) or 0)
     with pytest.raises(SystemExit) as left:
         cli.main(shlex.split(line)[1:])

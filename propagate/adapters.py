@@ -1,0 +1,229 @@
+"""One adapter per framework: Flax (Linen, NNX), Equinox, Haiku, Keras on JAX, plain functions.
+
+An adapter turns a model into `call(weights, key, *inputs) -> outputs` and the weights of now.
+No framework is imported here: whoever made the model has imported its framework.
+
+Sharp edges:
+
+* An NNX or Keras model draws its dropout from streams of its own, not from `key`.
+* A Keras model that is not built yet gets built, by Keras and from Keras's seed.
+* State (running averages, caches) is read but never carried from one call to the next.
+* Equinox modules that take and return their state: write a function, `pure(fn, module, x)`.
+"""
+
+import inspect
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from propagate.types import Array, Tree, UnusableInput
+
+_Call = Callable[..., Any]  # (weights, key, *inputs) -> outputs
+
+
+@dataclass(frozen=True)
+class Given:
+    """What `pure` was given, ready to use.
+
+    Attributes:
+        model: a function or a framework's model.
+        inputs: what the model is called on, all arrays concrete.
+        key: for the initial weights.
+        variables: weights kept outside the model: a function's, Linen's, Haiku's, or none.
+        kwargs: keyword arguments of every call.
+    """
+
+    model: Any
+    inputs: tuple[Any, ...]
+    key: Array
+    variables: Any
+    kwargs: dict[str, Any]
+
+
+def adapted(given: Given) -> tuple[_Call, Tree]:
+    """Return `call(weights, key, *inputs) -> outputs` and the weights.
+
+    Raises:
+        UnusableInput: not a model, or weights that do not belong to one.
+    """
+    adapt = _adapter(given.model)
+    if given.variables is not None and adapt in (_keras, _nnx, _equinox):
+        raise UnusableInput(
+            f"variables are for Linen and Haiku models, {kind(given.model)} holds its own weights: "
+            "set them there and leave variables out"
+        )
+    return adapt(given)
+
+
+def is_function(model: Any) -> bool:
+    """Whether the model is a plain function, which takes its parameters as an argument.
+
+    Raises:
+        UnusableInput: it is not a model at all.
+    """
+    return _adapter(model) is _function
+
+
+def kind(value: Any) -> str:
+    """Return the name of the value's type, for messages."""
+    return type(value).__name__
+
+
+def _function(given: Given) -> tuple[_Call, Tree]:
+    model, kwargs = given.model, given.kwargs
+    if given.variables is None:
+        return lambda _params, _key, *inputs: model(*inputs, **kwargs), {}
+    return lambda params, _key, *inputs: model(params, *inputs, **kwargs), given.variables
+
+
+def _linen(given: Given) -> tuple[_Call, Tree]:
+    core, model, variables = sys.modules["flax.core"], given.model, given.variables
+
+    def init() -> dict[str, Any]:
+        return core.unfreeze(model.init(_streams(given.key), *given.inputs, **given.kwargs))
+
+    if variables is None:
+        variables = _drawn(init)
+    elif not isinstance(variables, Mapping) or "params" not in variables:
+        got = list(variables) if isinstance(variables, Mapping) else kind(variables)
+        raise UnusableInput(f"variables must hold 'params', got {got}: pass {{'params': …}}")
+    elif len(variables) == 1:
+        others = _drawn(lambda: {k: v for k, v in init().items() if k != "params"})
+        variables = {**others, **variables}
+    state = core.unfreeze(core.meta.unbox(variables))
+    params = state.pop("params", {})
+
+    def call(params: Tree, key: Array, *inputs: Any) -> Any:
+        full = {"params": params, **state}
+        streams = _streams(key)
+        return model.apply(full, *inputs, rngs=streams, mutable=list(state), **given.kwargs)[0]
+
+    return call, params
+
+
+def _drawn(init: Callable[[], Tree]) -> Tree:
+    """Return what `init` returns, without running the forward pass that it traces."""
+    # it runs once, so on a CPU, where that is slow, it is compiled as fast as can be
+    hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, compiler_options=hasty)()
+
+
+def _streams(key: Array) -> dict[str, Array]:
+    return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+
+
+def _nnx(given: Given) -> tuple[_Call, Tree]:
+    nnx = sys.modules["flax.nnx"]
+    graph, params, rest = nnx.split(given.model, nnx.Param, ...)
+    rest = nnx.to_pure_dict(rest)  # plain arrays: merge makes new variables, not the user's
+
+    def call(params: Tree, _key: Array, *inputs: Any) -> Any:
+        return nnx.merge(graph, params, rest)(*inputs, **given.kwargs)
+
+    return call, nnx.to_pure_dict(params)
+
+
+def _equinox(given: Given) -> tuple[_Call, Tree]:
+    takes_key = "key" in inspect.signature(given.model).parameters
+
+    def call(module: Any, key: Array, *inputs: Any) -> Any:
+        try:
+            return module(*inputs, **({"key": key} if takes_key else {}) | given.kwargs)
+        except (TypeError, ValueError) as error:
+            error.add_note("Equinox modules take one example: for a batch pass vmap=True")
+            raise
+
+    return call, given.model
+
+
+def _haiku(given: Given) -> tuple[_Call, Tree]:
+    def init() -> Tree:
+        return given.model.init(given.key, *given.inputs, **given.kwargs)
+
+    def call(params: Tree, key: Array, *inputs: Any) -> Any:
+        return given.model.apply(params, key, *inputs, **given.kwargs)
+
+    return call, _drawn(init) if given.variables is None else given.variables
+
+
+def _haiku_with_state(given: Given) -> tuple[_Call, Tree]:
+    def init() -> tuple[Tree, Tree]:
+        return given.model.init(given.key, *given.inputs, **given.kwargs)
+
+    if given.variables is None:
+        params, state = _drawn(init)
+    elif isinstance(given.variables, tuple):
+        params, state = given.variables
+    else:
+        params, state = given.variables, _drawn(lambda: init()[1])
+
+    def call(params: Tree, key: Array, *inputs: Any) -> Any:
+        return given.model.apply(params, state, key, *inputs, **given.kwargs)[0]
+
+    return call, params
+
+
+def _keras(given: Given) -> tuple[_Call, Tree]:
+    keras, model = sys.modules["keras"], given.model
+    if (backend := keras.backend.backend()) != "jax":
+        raise UnusableInput(
+            f"Keras must run on JAX, it runs on {backend}: set the environment variable "
+            "KERAS_BACKEND=jax before importing keras"
+        )
+    if not model.built:
+        model(*given.inputs, **given.kwargs | {"training": False})
+    trained, others = model.trainable_variables, model.non_trainable_variables
+    names, state = _distinct([v.path for v in trained]), [v.value for v in others]
+
+    def call(params: Tree, _key: Array, *inputs: Any) -> Any:
+        values = [*(params[name] for name in names), *state]
+        mapping = list(zip([*trained, *others], values, strict=True))
+        # not stateless_call: it goes round __call__, and so round casts, masks and `training`
+        with keras.StatelessScope(state_mapping=mapping):
+            return model(*inputs, **given.kwargs)
+
+    # jax sorts the keys of a dict; an OrderedDict stays in the order of the layers
+    return call, OrderedDict(zip(names, (v.value for v in trained), strict=True))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[i] = f"{name}_{seen[name]}"
+    return names
+
+
+_ADAPTERS = (  # module, class, adapter; Keras first: its layers can be NNX modules as well
+    ("keras", "Layer", _keras),
+    ("haiku", "TransformedWithState", _haiku_with_state),
+    ("haiku", "Transformed", _haiku),
+    ("flax.linen", "Module", _linen),
+    ("flax.nnx", "Module", _nnx),
+    ("equinox", "Module", _equinox),
+)
+
+
+def _adapter(model: Any) -> Callable[[Given], tuple[_Call, Tree]]:
+    adapt = next(
+        (adapt for module, name, adapt in _ADAPTERS if _is_a(model, module, name)), _function
+    )
+    called = adapt in (_function, _keras, _nnx, _equinox)  # the others go through apply
+    if isinstance(model, type) or (called and not callable(model)):
+        what = f"the class {model.__name__}" if isinstance(model, type) else kind(model)
+        raise UnusableInput(
+            f"a model must be a function or an object to call, got {what}: pass an instance, or "
+            "a function of it, pure(lambda model, x: …, model, x)"
+        )
+    return adapt
+
+
+def _is_a(model: Any, module: str, name: str) -> bool:
+    cls = getattr(sys.modules.get(module), name, ())
+    # unwrapped, because eqx.filter_jit(function) is an Equinox module too
+    return isinstance(model, cls) and isinstance(inspect.unwrap(model), cls)

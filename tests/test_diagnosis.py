@@ -1,0 +1,154 @@
+"""Planted faults are named with their parameter in every framework; healthy twins are silent."""
+
+import io
+
+import faults
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+
+import propagate as pp
+
+KEY = jax.random.key(7)
+WORDS = {"scaled": "departing", "residual": "departing", "sigmoid": "departing", "dead": "dead"}
+
+
+def diagnosed(framework, fault):
+    model, inputs, options, path = faults.build(framework, fault)
+    return pp.diagnose(model, *inputs, key=KEY, **options), path
+
+
+@pytest.mark.parametrize("framework", faults.FRAMEWORKS)
+@pytest.mark.parametrize("fault", faults.FAULTS)
+def test_a_planted_fault_is_named(framework, fault):
+    found, path = diagnosed(framework, fault)
+    assert [(f.verdict.value, f.parameter) for f in found.findings] == [(WORDS[fault], path)]
+
+
+@pytest.mark.parametrize("framework", faults.FRAMEWORKS)
+@pytest.mark.parametrize("twin", dict.fromkeys(faults.HEALTHY.values()))
+def test_a_healthy_twin_gets_no_finding(framework, twin):
+    found, _ = diagnosed(framework, twin)
+    assert found.findings == ()
+    assert "no findings" in str(found)
+
+
+def test_the_sizes_of_a_stack_are_those_of_its_products():
+    found, _ = diagnosed("function", None)
+    record = found.record
+    products = record.isel(site=record.kind.values == "matmul")
+    assert list(products.parameter.values) == [f"layers.{k}.kernel" for k in range(faults.DEPTH)]
+    assert list(products.depth.values) == list(range(1, faults.DEPTH + 1))
+    weights = record.sel(weight=products.parameter.values)
+    assert set(weights.weight_law.values) == {"he_normal"}
+    np.testing.assert_allclose(weights.log10_weight_sigma2, np.log10(2), atol=0.05)
+    assert (weights.weight_fan_in == faults.WIDTH).all()
+
+
+def stack(scale, depth=12, width=64):
+    keys = jax.random.split(KEY, depth)
+    return [scale * jax.random.normal(k, (width, width)) / width**0.5 for k in keys]
+
+
+def plain(params, x):
+    for w in params:
+        x = jnp.tanh(x @ w)
+    return x
+
+
+X = jax.random.normal(jax.random.key(1), (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "expected"),
+    [
+        (lambda p, x: plain_relu(p, x), stack(0.5), {"vanishing"}),
+        (lambda p, x: plain_relu(p, x), stack(2.8), {"exploding"}),
+        (plain, stack(30.0), {"saturated", "exploding"}),
+        (lambda p, x: residual(p, x), stack(1.7), {"exploding"}),
+        (plain, [jnp.full((64, 64), 0.02)] * 12, {"symmetric"}),
+        (lambda p, x: plain([*p[:5], p[5] * jnp.inf, *p[6:]], x), stack(1.0), {"overflowed"}),
+        (lambda p, x: plain(p[1:], x), stack(1.0), {"untrained"}),
+        (plain, stack(1.0), set()),
+    ],
+)
+def test_every_verdict(model, params, expected):
+    found = {f.verdict.value for f in pp.diagnose(model, params, X, key=KEY).findings}
+    assert expected <= found if expected else not found
+
+
+def plain_relu(params, x):
+    for w in params:
+        x = jax.nn.relu(x @ w)
+    return x
+
+
+def residual(params, x):
+    for w in params:
+        x = x + x @ w
+    return x
+
+
+def test_attention_alone_makes_tokens_alike():
+    def attention(params, x, skip):
+        for w in params:
+            scores = jax.nn.softmax((x @ w) @ x.swapaxes(1, 2) / 64)
+            x = (x if skip else 0 * x) + scores @ (x @ w)
+        return x
+
+    tokens = jax.random.normal(KEY, (4, 16, 64))
+    found = {
+        skip: pp.diagnose(lambda p, x, s=skip: attention(p, x, s), stack(1.0, 6), tokens, key=KEY)
+        for skip in (False, True)
+    }
+    alike = "between positions of an input"
+    assert any(alike in f.reason for f in found[False].findings)
+    assert not any(alike in f.reason for f in found[True].findings)
+
+
+def test_a_branch_that_starts_at_zero_is_by_design():
+    def rezero(params, x):
+        for w, a in zip(params["w"], params["a"], strict=True):
+            x = x + a * jnp.tanh(x @ w)
+        return x
+
+    params = {"w": stack(1.0), "a": list(jnp.zeros(12))}
+    assert pp.diagnose(rezero, params, X, key=KEY).findings == ()
+
+
+def test_what_can_be_done_with_a_diagnosis(tmp_path):
+    found, path = diagnosed("function", "scaled")
+    console = Console(record=True, width=140, file=io.StringIO())
+    console.print(found.table(), found.source())
+    text = console.export_text()
+    assert "layers" in text and "departing" in text and "he_normal" in text
+    assert "(→ " in text and "← " in text and "jax.nn.relu" not in text.splitlines()[0]
+    assert "<pre>" in found._repr_html_()
+    scalars = found.scalars("train")
+    assert np.isfinite(scalars[f"train/{path}/forward_rms"])
+    xr.testing.assert_allclose(pp.load(found.save(tmp_path / "found.nc")), found.record)
+    assert len(found.plot().lines) >= 2
+
+
+def test_a_loss_with_labels_and_random_stand_ins():
+    labels = jnp.zeros(8, jnp.int32)
+    cross = lambda out, y: -jnp.mean(jax.nn.log_softmax(out)[jnp.arange(8), y])  # noqa: E731
+    shape = jax.ShapeDtypeStruct((8, 64), jnp.float32)
+    found = pp.diagnose(plain, stack(1.0, 3), shape, key=KEY, loss=cross, labels=labels)
+    assert np.isfinite(found.record.log10_weight_gradient_q.values[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sites": "some"}, "'default' or 'all'"),
+        ({"measures": ("median",)}, "measures must be"),
+        ({"key": 0}, "key must be one random key"),
+    ],
+)
+def test_bad_input_is_told(options, words):
+    with pytest.raises(pp.UnusableInput, match=words):
+        pp.diagnose(plain, stack(1.0, 2), X, **({"key": KEY} | options))

@@ -1,0 +1,63 @@
+"""Sums finished on the host against the measures of a stack, which are pure functions of arrays."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from propagate import measures
+from propagate.reductions import REDUCTIONS, Layout, finish, flat, needed, reduce
+
+B, T, N = 5, 7, 6
+Y = np.random.default_rng(0).normal(0.3, 1, (B, T, N)).astype(np.float32)
+Y[:, :, 2] = 0  # a dead channel
+SCALES = (1.0, 1e-30, 1e30)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("measure", measures.SITE_MEASURES, ids=lambda m: m.name)
+def test_a_reduction_is_its_measure(measure, scale):
+    """Of values laid out (positions, units, inputs), as a vmapped matrix product leaves them."""
+    if measure.name == "saturated_fraction":
+        seen, expected = flat(jnp.asarray(Y)), measure.fn(Y)
+    else:
+        x = jnp.asarray(Y.transpose(1, 2, 0)) * np.float32(scale)
+        layout = Layout(batch=2, unit=1)
+        seen = jax.jit(lambda x: reduce(x, needed([measure]), layout))(x)
+        laid = {"token_correlation": Y, "dead_fraction": Y.reshape(-1, N)}
+        expected = measure.fn(jnp.asarray(laid.get(measure.name, Y.reshape(B, -1))))
+    expected = np.float64(expected)
+    if measure.power:
+        expected = np.log10(expected) + measure.power * np.log10(scale)
+    found = finish(measure, jax.device_get(seen), (B, T, N))
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_every_measure_has_its_reduction():
+    assert set(REDUCTIONS) == {m.name for m in measures.SITE_MEASURES}
+
+
+def test_variance_far_below_the_second_moment_keeps_its_digits():
+    variance = next(m for m in measures.SITE_MEASURES if m.name == "variance")
+    x = 1 + np.random.default_rng(1).normal(0, 1e-4, (64, 1, 8)).astype(np.float32)
+    seen = reduce(jnp.asarray(x), needed([variance]), Layout(0, 2))
+    expected = np.log10(x.astype(np.float64).var(0).mean())
+    np.testing.assert_allclose(
+        finish(variance, jax.device_get(seen), (64, 1, 8)), expected, atol=1e-3
+    )
+
+
+def test_a_value_without_inputs_has_no_variance_over_them():
+    for m in measures.SITE_MEASURES:
+        if m.name in ("variance", "correlation"):
+            seen = reduce(jnp.ones(4), needed([m]), Layout(None, 0))
+            assert np.isnan(finish(m, jax.device_get(seen), (1, 1, 4)))
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_what_is_not_finite_shows(value):
+    x = Y.copy()
+    x[1, 2, 3] = value
+    q = next(m for m in measures.SITE_MEASURES if m.name == "q")
+    seen = jax.device_get(reduce(jnp.asarray(x), ("squares",), Layout(0, 2)))
+    assert not np.isfinite(finish(q, seen, (B, T, N)))

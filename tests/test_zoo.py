@@ -1,0 +1,63 @@
+"""Published models, unedited: every product is a named site, and outputs are the model's own."""
+
+import jax
+import numpy as np
+import pytest
+import zoo
+
+import propagate as pp
+from propagate.models import pure
+from propagate.trace import Options, probe
+
+KEY = jax.random.key(7)
+ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter
+LARGE = ("haiku ResNet50", "keras ResNet50V2", "keras EfficientNetV2B0", "keras ConvNeXtTiny")
+
+
+def products(jaxpr) -> int:
+    """How many matrix products and convolutions a program makes; its scans have fixed lengths."""
+    count = 0
+    for eqn in jaxpr.eqns:
+        inside = sum(
+            products(getattr(j, "jaxpr", j))
+            for value in eqn.params.values()
+            for j in (value if isinstance(value, tuple) else (value,))
+            if hasattr(getattr(j, "jaxpr", j), "eqns")
+        )
+        own = eqn.primitive.name in ("dot_general", "conv_general_dilated")
+        count += own + inside * eqn.params.get("length", 1)
+    return count
+
+
+@pytest.mark.parametrize("name", zoo.ZOO)
+def test_a_published_model_is_covered(name):
+    model, inputs, options = zoo.ZOO[name]()
+    ready = pure(model, *inputs, key=KEY, **options)
+    run = lambda params, data: ready.fn(params, *data)  # noqa: E731
+    _, meta, _ = probe(run, ready.params, ready.inputs, Options(("q",)))
+    rows = meta.rows()
+    made = [site for site, _ in rows if site.kind in ("matmul", "conv")]
+    expected = products(jax.make_jaxpr(run)(ready.params, ready.inputs).jaxpr)
+    assert len(made) + sum(one.products for one in meta.unopened) == expected
+    assert sum(site.leaf is None for site in made) == ATTENTION.get(name, 0)
+    assert len(set(meta.names(rows))) == len(rows)
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in LARGE])
+def test_outputs_are_the_models_own(name):
+    model, inputs, options = zoo.ZOO[name]()
+    found = pp.diagnose(model, *inputs, key=KEY, measures=("q",), **options)
+    ready = pure(model, *inputs, key=jax.random.split(KEY)[0], **options)
+    outputs = jax.tree.leaves(ready.fn(ready.params, *ready.inputs))
+    assert np.isfinite(found.record.log10_backward_q).any()
+    for ours, own in zip(jax.tree.leaves(found.outputs), outputs, strict=True):
+        np.testing.assert_allclose(ours, own, rtol=1e-4, atol=1e-4 * np.abs(own).max())
+
+
+def test_a_product_without_a_site_would_be_counted():
+    assert (
+        products(
+            jax.make_jaxpr(lambda w, x: jax.jit(lambda x: x @ w @ w)(x))(np.eye(2), np.eye(2)).jaxpr
+        )
+        == 2
+    )
