@@ -11,7 +11,13 @@ from propagate.trace import Options, probe
 
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter
-LARGE = ("haiku ResNet50", "keras ResNet50V2", "keras EfficientNetV2B0", "keras ConvNeXtTiny")
+LARGE = (
+    "haiku ResNet50",
+    "haiku MobileNetV1",
+    "keras ResNet50V2",
+    "keras EfficientNetV2B0",
+    "keras ConvNeXtTiny",
+)
 
 
 def products(jaxpr) -> int:
