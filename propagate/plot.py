@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from propagate.site_verdict import spine
 from propagate.types import Direction, UnusableInput
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -29,6 +30,7 @@ KEY = "0.3"  # in the legend: of any colour
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
 SHOWN_DECADES = 40.0  # `curves` shows these on either side of 1
 STEEPEST_RATE = 1.0  # decades per layer, the ends of the colours of `heatmap`
+NAMED_SITES = 40  # as many are named below the axis
 SHOWN_LAYERS = 6  # in `histograms`
 SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: `histograms` in one unit
 
@@ -43,7 +45,8 @@ def variance(
     """Draw how the signal and its gradient grow along the layers of one record.
 
     A curve is the median over seeds, its band their range; the variance over inputs is dashed.
-    Several pairings have a curve each, in the colour of their initialiser.
+    Several pairings have a curve each, in the colour of their initialiser. Of a custom model the
+    sites along which its depth is counted are drawn (`site_verdict.spine`).
 
     Args:
         record: what `measure` or `sweep` returned.
@@ -61,6 +64,8 @@ def variance(
     shown: list[Direction] = [d for d in wanted if f"log10_{d}_q" in record]
     if not shown:
         raise _missing(" or ".join(f"log10_{d}_q" for d in wanted))
+    if "weight" in record.dims:
+        record = spine(record).drop_dims("weight")
     place = BESIDE if ax is None else {}
     ax = _figure(8.4, 3.8).add_subplot() if ax is None else ax
     for d in shown:
@@ -72,6 +77,8 @@ def variance(
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
     ax.set(xlabel=_along(record), ylabel=f"second moment{subject}\n(decades)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if "name" in record.coords and record.sizes["site"] <= NAMED_SITES:
+        ax.set_xticks(_positions(record), record["name"].values, rotation=90, fontsize="x-small")
     ax.legend(**_legend([ax], record), **place)
     return _at_least_a_decade(ax)
 

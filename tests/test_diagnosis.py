@@ -130,7 +130,11 @@ def test_what_can_be_done_with_a_diagnosis(tmp_path):
     scalars = found.scalars("train")
     assert np.isfinite(scalars[f"train/{path}/forward_rms"])
     xr.testing.assert_allclose(pp.load(found.save(tmp_path / "found.nc")), found.record)
-    assert len(found.plot().lines) >= 2
+    ax = found.plot()
+    assert [line.get_xdata().size for line in ax.lines] == [
+        faults.DEPTH
+    ] * 3  # q, variance, gradient
+    assert ax.get_xticklabels()[5].get_text() == path
 
 
 def test_a_loss_with_labels_and_random_stand_ins():

@@ -1,0 +1,37 @@
+"""Which products of published models are sites, and how they are named; `pip install '.[test]'`.
+
+python tests/benchmarks/coverage.py
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import zoo
+
+from propagate.models import pure
+from propagate.trace import Options, probe
+
+
+def main() -> None:
+    """Print a row for each model of the zoo."""
+    print("| model | products | named by a parameter | between signals | not opened | sites |")
+    print("|---|---|---|---|---|---|")
+    for name, build in zoo.ZOO.items():
+        model, inputs, options = build()
+        ready = pure(model, *inputs, key=jax.random.key(0), **options)
+        run = lambda params, data, fn=ready.fn: fn(params, *data)  # noqa: E731
+        _, meta, _ = probe(run, ready.params, ready.inputs, Options(("q",)))
+        rows = meta.rows()
+        made = [site for site, _ in rows if site.kind in ("matmul", "conv")]
+        named = sum(site.leaf is not None for site in made)
+        closed = sum(one.products for one in meta.unopened)
+        cells = (name, len(made) + closed, named, len(made) - named, closed, len(rows))
+        print("|", " | ".join(map(str, cells)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What the statistics of a training step cost, on a GPT-like model: run, first call, memory.
+
+    python tests/benchmarks/diagnose_cost.py
+
+12 blocks, width 256, 4 heads, 8 × 128 tokens. The plain and the instrumented jitted
+`value_and_grad` are timed in turn, in one process; a ratio is the median over rounds of the ratio
+within a round. Compilation is traced, lowered and compiled anew for each row; memory is what XLA
+says of temporary buffers.
+"""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import propagate as pp
+
+WIDTH, HEADS, BLOCKS, VOCABULARY, LENGTH, BATCH, ROUNDS = 256, 4, 12, 512, 128, 8, 9
+ROWS = {
+    "mean and q": {"measures": ("mean", "q")},
+    "mean and q, every operation": {"measures": ("mean", "q"), "sites": "all"},
+    "all measures": {},
+}
+
+
+def weights(key: jax.Array) -> dict[str, Any]:
+    """Return LeCun weights."""
+    keys = iter(jax.random.split(key, 200))
+    dense = lambda n, m: jax.random.normal(next(keys), (n, m)) / n**0.5  # noqa: E731
+    norm = lambda: {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}  # noqa: E731
+
+    def block() -> dict[str, Any]:
+        square = {name: dense(WIDTH, WIDTH) for name in "qkvo"}
+        wide = {"fc1": dense(WIDTH, 4 * WIDTH), "fc2": dense(4 * WIDTH, WIDTH)}
+        return {"ln1": norm(), "ln2": norm(), **square, **wide}
+
+    return {
+        "embed": jax.random.normal(next(keys), (VOCABULARY, WIDTH)),
+        "position": 0.1 * jax.random.normal(next(keys), (LENGTH, WIDTH)),
+        "blocks": [block() for _ in range(BLOCKS)],
+        "ln": norm(),
+        "head": dense(WIDTH, VOCABULARY),
+    }
+
+
+def layer_norm(x: jax.Array, p: dict[str, jax.Array]) -> jax.Array:
+    """Normalise over the features."""
+    apart = x - x.mean(-1, keepdims=True)
+    scale = jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + 1e-5)
+    return apart * scale * p["scale"] + p["bias"]
+
+
+def attention(x: jax.Array, p: dict[str, Any]) -> jax.Array:
+    """Attend to earlier positions."""
+    heads = lambda x: x.reshape(*x.shape[:2], HEADS, -1).swapaxes(1, 2)  # noqa: E731
+    q, k, v = (heads(x @ p[name]) for name in "qkv")
+    scores = q @ k.swapaxes(-1, -2) / (WIDTH // HEADS) ** 0.5
+    scores = jnp.where(jnp.tril(jnp.ones((LENGTH, LENGTH), bool)), scores, -1e9)
+    return (jax.nn.softmax(scores) @ v).swapaxes(1, 2).reshape(x.shape) @ p["o"]
+
+
+def loss(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
+    """Return the cross-entropy of the next token."""
+    x = params["embed"][tokens] + params["position"]
+    for p in params["blocks"]:
+        x = x + attention(layer_norm(x, p["ln1"]), p)
+        x = x + jax.nn.gelu(layer_norm(x, p["ln2"]) @ p["fc1"]) @ p["fc2"]
+    logs = jax.nn.log_softmax(layer_norm(x, params["ln"]) @ params["head"])
+    return -jnp.take_along_axis(logs, jnp.roll(tokens, -1, 1)[..., None], -1).mean()
+
+
+def compiled(fn: Callable[..., Any], *args: Any) -> tuple[Any, float]:
+    """Return the compiled program and the seconds that tracing and compiling took."""
+    start = time.perf_counter()
+    program = jax.jit(fn).lower(*args).compile()
+    return program, time.perf_counter() - start
+
+
+def seconds(program: Any, *args: Any) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    jax.block_until_ready(program(*args))
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the table."""
+    args = (
+        weights(jax.random.key(0)),
+        jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCABULARY),
+    )
+    print(f"Python {platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}")
+    print(f"{'':30}{'sites':>6}{'s':>8}{'/ plain':>9}{'first call':>12}{'memory':>8}")
+    plain, first = compiled(jax.value_and_grad(loss), *args)
+    size = plain.memory_analysis().temp_size_in_bytes
+    for name, options in ROWS.items():
+        ours, own_first = compiled(pp.value_and_grad(loss, **options), *args)
+        sites = ours(*args)[1].record().sizes["site"]
+        rounds = [(seconds(plain, *args), seconds(ours, *args)) for _ in range(ROUNDS)]
+        ratio = statistics.median(own / base for base, own in rounds)
+        middle = statistics.median(own for _, own in rounds)
+        more = ours.memory_analysis().temp_size_in_bytes / size
+        print(f"{name:30}{sites:6}{middle:8.3f}{ratio:9.2f}{own_first / first:12.2f}{more:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
