@@ -55,8 +55,9 @@ STEP = 0.8
 """Decades of a second moment by which one layer must differ from its peers to be departing, if
 that is also more than `STEP_SPREADS` spreads of them.
 
-At width 64 and batch 64 the step of a layer of a He + ReLU network scatters by 0.11 decades
-(standard deviation, over 200 networks), its largest of 12 by 0.3. A weight ten times too small is
+At width 64 and batch 64 the step of a layer of a He + ReLU network scatters by 0.10 decades forward
+and 0.05 backward (standard deviation, over 200 networks of 12 layers); the largest of a network
+was 0.47. A weight ten times too small is
 2.0, a forgotten residual scale of 1/sqrt(12) is 1.1, a sigmoid among ReLUs is 1.1 backward.
 """
 
@@ -79,7 +80,7 @@ ALIKE = 0.99
 """Mean cosine between the positions of one input at which tokens count as collapsed.
 
 Attention alone takes them above it by its second layer (Dong et al. 2021, arXiv:2103.03404); a
-transformer with skip connections at initialisation stays below 0.7.
+transformer of 2 pre-LN blocks with skip connections had 0.67 at most at initialisation.
 """
 
 

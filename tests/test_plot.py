@@ -172,6 +172,52 @@ def test_sites_of_custom_models():
     assert ax.get_ylabel() == "second moment of the output\n(decades)"
 
 
+def custom(kinds: list[str], q) -> xr.Dataset:
+    """A record of `diagnose`: a layer with a parameter opens each depth."""
+    made = np.isin(kinds, ("matmul", "conv", "embedding"))
+    columns = {
+        "name": [f"net.{k}/{kind}" for k, kind in enumerate(kinds)],
+        "kind": kinds,
+        "parameter": ["w" if own else "" for own in made],
+        "depth": np.cumsum(made),
+    }
+    coords = {name: ("site", values) for name, values in columns.items()}
+    weights = {"weight": ["w"], "weight_fan_in": ("weight", [3.0])}
+    both = {f"log10_{d}_q": ("site", np.asarray(q, float)) for d in plot.DIRECTIONS}
+    return xr.Dataset(both | weights, {"site": np.arange(len(kinds))} | coords)
+
+
+def test_custom_models_are_drawn_along_their_layers():
+    q = np.arange(6) / 2
+    ax = plot.variance(custom(["matmul", "activation", "elementwise"] * 2, q), ax=axis())
+    assert [line.get_ydata().tolist() for line in drawn(ax)] == [[0, 1.5]] * 2
+    assert [line.get_color() for line in drawn(ax)] == list(plot.COLOURS[:2])
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["net.0/matmul", "net.3/matmul"]
+
+
+def test_custom_models_with_a_residual_stream_are_drawn_along_it():
+    q = np.tile([7, 7, 0], 4) + np.arange(12)
+    ax = plot.variance(custom(["matmul", "activation", "add"] * 4, q), ax=axis())
+    assert drawn(ax)[0].get_ydata().tolist() == [2, 5, 8, 11]
+    assert ax.get_xticklabels()[0].get_text() == "net.2/add"
+
+
+def test_sites_of_custom_models_without_values_are_gaps_and_zeros_are_marked():
+    q = np.zeros(9)
+    q[4], q[7:] = np.nan, -np.inf
+    ax = plot.variance(custom(["matmul"] * 9, q), ax=axis(), direction="forward")
+    assert np.flatnonzero(np.isnan(drawn(ax)[0].get_ydata())).tolist() == [4, 7, 8]
+    assert marks(ax) == [("x", 6, 0)]
+
+
+@pytest.mark.parametrize(("sites", "named"), [(40, True), (170, False)])
+def test_names_of_sites_are_written_while_there_is_room(sites, named):
+    ax = plot.variance(custom(["matmul"] * sites, np.zeros(sites)), ax=axis())
+    assert any("net." in t.get_text() for t in ax.get_xticklabels()) == named
+    assert (len(ax.get_xticks()) == sites) == named
+    assert all(tick == int(tick) for tick in ax.get_xticks())
+
+
 def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():
     record = straight(
         {("he", "relu"): 0.0, ("he", "tanh"): -1, ("big", "relu"): 9, ("big", "tanh"): 1}
