@@ -79,8 +79,8 @@ def assert_healthy(
     import jax
 
     from propagate import baseline as baselines
-    from propagate.cli_diagnose import verdicts
     from propagate.diagnosis import diagnose
+    from propagate.findings import verdicts
 
     limits: dict[Direction, float | None] = {"forward": forward, "backward": backward}
     for name, limit in limits.items():
@@ -117,8 +117,9 @@ def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[st
 def _changed(record: Any, path: Path, tolerance: float | None) -> list[str]:
     """Compare with a baseline, or write it."""
     from propagate import baseline as baselines
+    from propagate.thresholds import SLOPE_CHANGE
 
     if not path.exists() or any(_update[-1:]):
         baselines.write(record, path)
         return []
-    return baselines.compare(record, path, baselines.TOLERANCE if tolerance is None else tolerance)
+    return baselines.compare(record, path, SLOPE_CHANGE if tolerance is None else tolerance)

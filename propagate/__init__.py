@@ -21,13 +21,13 @@ from propagate.findings import Verdict as Verdict
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.network import Network as Network
+from propagate.probing import value_and_grad as value_and_grad
 from propagate.record import load as load
 from propagate.record import save as save
 from propagate.sweep import Interrupted as Interrupted
 from propagate.sweep import measure as measure
 from propagate.sweep import sweep as sweep
 from propagate.trace import Trace as Trace
-from propagate.trace import value_and_grad as value_and_grad
 from propagate.types import PropagateError as PropagateError
 from propagate.types import UnusableInput as UnusableInput
 from propagate.verdict import judge as judge

@@ -17,14 +17,8 @@ import xarray as xr
 
 from propagate.record import provenance, whole
 from propagate.site_verdict import spine
+from propagate.thresholds import SLOPE_CHANGE
 from propagate.types import Direction, UnusableInput
-
-TOLERANCE = 0.1
-"""Decades per layer by which a slope may differ from that of the baseline, by default.
-
-The slope of a He + ReLU layer of width 64 scatters by 0.11 decades between random keys; for one
-key it repeats to rounding, so this leaves room for a new version of JAX, not for a new key.
-"""
 
 FORMAT = {"format": "propagate baseline", "version": 1}
 SIGNAL: dict[Direction, str] = {"forward": "signal", "backward": "gradient"}
@@ -117,7 +111,9 @@ def read(path: str | os.PathLike) -> Slopes:
     return held["slopes"]
 
 
-def compare(record: xr.Dataset, path: str | os.PathLike, tolerance: float = TOLERANCE) -> list[str]:
+def compare(
+    record: xr.Dataset, path: str | os.PathLike, tolerance: float = SLOPE_CHANGE
+) -> list[str]:
     """Say what has changed since a baseline was written.
 
     Args:

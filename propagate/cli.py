@@ -26,6 +26,7 @@ from propagate.cli_diagnose import Diagnose
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.network import Network
 from propagate.sweep import Interrupted, sweep
+from propagate.terminal import key, say
 from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError, UnusableInput
 from propagate.verdict import judge
 
@@ -98,11 +99,11 @@ class Sweep:
             found = _with_progress("sweep", sweep, net, **options, seeds=self.seeds)
         except Interrupted as stopped:
             path = record.save(stopped.record, self.out / "record.partial.nc")
-            _say(f"{stopped}; what was measured is in {path}")
+            say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
         for path in files.write(found, findings, self.out):
-            _say(f"wrote {path}")
+            say(f"wrote {path}")
         _show(report.summary(findings, found) if self.json else report.text(findings, found))
         if self.pictures:
             shown = report.best(findings)
@@ -111,7 +112,7 @@ class Sweep:
             with ThreadPoolExecutor(1) as pool:  # it runs while the first pictures are drawn
                 details = pool.submit(sweep, net, **options)
                 for path in files.draw(found, findings, details, shown, self.out):
-                    _say(f"wrote {path}")
+                    say(f"wrote {path}")
         return 0
 
     def _options(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class Sweep:
         return {
             "init": list(dict.fromkeys(self.init)),
             "activation": list(dict.fromkeys(self.activation)),
-            "key": _key(self.seed),
+            "key": key(self.seed),
             "batch": self.batch,
             "inputs": None if random else batches.load(self.input, self.batch),
             "input": self.input if random else "gaussian",
@@ -170,7 +171,7 @@ class Figures:
         for script in figures.scripts(self.folder, self.names):
             start = time.perf_counter()
             path = figures.run(script, small=self.small)
-            _say(f"{path or script.stem}: numbers hold ({time.perf_counter() - start:.1f} s)")
+            say(f"{path or script.stem}: numbers hold ({time.perf_counter() - start:.1f} s)")
         return 0
 
 
@@ -189,22 +190,15 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = verb()
     except UnusableInput as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         code = 2
     except PropagateError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         code = 3
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         code = 130
     sys.exit(code)
-
-
-def _key(seed: int) -> jax.Array:
-    try:
-        return jax.random.key(seed)
-    except OverflowError:
-        raise UnusableInput(f"seed must fit in 64 bits, got {seed}") from None
 
 
 def _show(result: Any) -> None:
@@ -212,10 +206,6 @@ def _show(result: Any) -> None:
         print(json.dumps(result, indent=2))
     else:
         Console().print(result)
-
-
-def _say(message: str) -> None:
-    print(f"propagate: {message}", file=sys.stderr)
 
 
 def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:

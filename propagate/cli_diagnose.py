@@ -1,27 +1,24 @@
 """The verb `propagate diagnose`: verdicts on the model that a user's function builds."""
 
 import contextlib
-import functools
 import json
-import math
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import jax
 import numpy as np
 import tyro
 import xarray as xr
 from rich.console import Console
 
 from propagate import baseline as baselines
-from propagate import registry, report
+from propagate import report, thresholds
 from propagate.diagnosis import Diagnosis, diagnose
-from propagate.findings import Verdict
+from propagate.findings import verdicts
 from propagate.target import built, told
+from propagate.terminal import key, say
 from propagate.types import PropagateError, UnusableInput
 
 PIPED = 160
@@ -62,7 +59,7 @@ class Diagnose:
     """Print findings and the numbers of every site as JSON (null: not finite) and nothing else."""
     baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Compare the growth per layer with this file, exit with 1 on changes; write it if absent."""
-    tolerance: float = baselines.TOLERANCE
+    tolerance: float = thresholds.SLOPE_CHANGE
     """Decades per layer by which growth may differ from the baseline."""
     source: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print your own lines below the table, with the signal and the gradient at each."""
@@ -82,12 +79,12 @@ class Diagnose:
         else:
             self._print(found, changes or [])
         if self.out:
-            _say(f"wrote {found.save(self.out)}")
+            say(f"wrote {found.save(self.out)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings))
 
     def _diagnosis(self) -> Diagnosis:
         options: dict[str, Any] = {
-            "key": _key(self.seed),
+            "key": key(self.seed),
             "kwargs": _keywords(self.kwargs),
             "vmap": self.vmap,
             "measures": self.measures,
@@ -110,7 +107,7 @@ class Diagnose:
         if self.baseline.exists():
             return baselines.compare(record, self.baseline, self.tolerance)
         path = baselines.write(record, self.baseline)
-        _say(f"wrote {path}, the baseline to compare with from now on")
+        say(f"wrote {path}, the baseline to compare with from now on")
         return None
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
@@ -121,29 +118,6 @@ class Diagnose:
             print(sentence)
         if self.source:
             console.print(found.source())
-
-
-def verdicts(words: Iterable[str | Verdict]) -> frozenset[Verdict]:
-    """Return the verdicts that the words name; one word may hold several, with commas between.
-
-    Raises:
-        UnusableInput: a word that is no verdict.
-
-    Example:
-        >>> sorted(v.value for v in verdicts(["dead,exploding", "dead"]))
-        ['dead', 'exploding']
-    """
-    table = {v.value: functools.partial(_same, v) for v in Verdict}
-    each = (part for word in words for part in _text(word).split(",") if part.strip())
-    return frozenset(registry.build("verdict", table, part) for part in each)
-
-
-def _same(verdict: Verdict) -> Verdict:
-    return verdict
-
-
-def _text(word: str | Verdict) -> str:
-    return word.value if isinstance(word, Verdict) else word
 
 
 def summary(found: Diagnosis, changes: list[str] | None) -> dict[str, Any]:
@@ -173,8 +147,7 @@ def _rows(record: xr.Dataset) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return report.finite(value.item() if isinstance(value, np.generic) else value)
 
 
 def _keywords(text: str) -> dict[str, Any]:
@@ -185,14 +158,3 @@ def _keywords(text: str) -> dict[str, Any]:
     if not isinstance(keywords, dict):
         raise UnusableInput(f"--kwargs must be a JSON object such as {{}}, got {text!r}")
     return keywords
-
-
-def _key(seed: int) -> jax.Array:
-    try:
-        return jax.random.key(seed)
-    except OverflowError:
-        raise UnusableInput(f"seed must fit in 64 bits, got {seed}") from None
-
-
-def _say(message: str) -> None:
-    print(f"propagate: {message}", file=sys.stderr)

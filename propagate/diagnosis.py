@@ -1,5 +1,6 @@
 """`diagnose`: how signals and gradients travel through any JAX model, and what goes wrong first."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,9 @@ import xarray as xr
 
 from propagate import record as records
 from propagate.findings import Findings
-from propagate.models import pure
+from propagate.models import pure, usable
+from propagate.probing import Options, Sites, Traced, traced
 from propagate.sites import Unopened
-from propagate.trace import Options, Sites, Trace, probe, weigh
 from propagate.types import Array, Tree
 from propagate.verdict import judge
 
@@ -123,21 +124,15 @@ def diagnose(
         [('vanishing', 'forward'), ('vanishing', 'backward')]
     """
     options = Options(None if measures is None else tuple(measures), sites, only)
-    for_model, for_cotangent = jax.random.split(key) if _is_key(key) else (key, key)
+    for_model, for_cotangent = jax.random.split(usable(key))
     ready = pure(model, *inputs, key=for_model, variables=variables, kwargs=kwargs, vmap=vmap)
     run = _with_loss(ready.fn, loss)
-    outputs, trace, without = _run(
-        run, ready.params, (ready.inputs, labels), for_cotangent, options
-    )
-    found = trace.record()
+    done, without = _run(run, ready.params, (ready.inputs, labels), for_cotangent, options)
+    found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
-    unopened = (*trace.meta.unopened, *without)
+    unopened = (*done.trace.meta.unopened, *without)
     found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
-    return Diagnosis(found, judge(found).worst_first(), unopened, outputs)
-
-
-def _is_key(key: Any) -> bool:
-    return isinstance(key, jax.Array)
+    return Diagnosis(found, judge(found).worst_first(), unopened, done.aux)
 
 
 def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None) -> Any:
@@ -153,26 +148,25 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
 
 def _run(
     run: Any, params: Tree, data: Tree, key: Array, options: Options
-) -> tuple[Tree, Trace, tuple[Unopened, ...]]:
-    tapped, meta, structure = probe(run, params, data, options)
+) -> tuple[Traced, tuple[Unopened, ...]]:
+    """Run the model forward and backward, or forward alone where it has no gradient.
 
-    def scalar(params: Tree, slots: Any) -> tuple[Array, Any]:
-        outs, seen = tapped([*jax.tree.leaves(params), *jax.tree.leaves(data)], slots)
-        value, outputs = structure.unflatten(outs)
-        return _dot(outputs, key) if value is None else value, (outputs, seen)
+    It is not jitted: operations of equal shapes are compiled once, where the whole program, which
+    runs but once, would take four times as long to compile.
+    """
 
+    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
+        value, outputs = out
+        return _dot(outputs, key) if value is None else value, outputs
+
+    record = functools.partial(traced, run, params, data, options, head)
     try:
-        # Not jitted: operations of equal shapes are compiled once, where the whole program, which
-        # runs but once, would take four times as long to compile.
-        pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)
-        (_, (outputs, seen)), (grads, gradients) = pulled(params, tapped.slots())
+        return record(), ()
     except ValueError as error:
         if "Reverse-mode differentiation does not work" not in str(error):
             raise
-        _, (outputs, seen) = scalar(params, tapped.slots())
-        forward_only = Unopened("gradient", 0, str(error).splitlines()[0], None)
-        return outputs, Trace(seen, {}, weigh(meta, params, None), meta), (forward_only,)
-    return outputs, Trace(seen, gradients, weigh(meta, params, grads), meta), ()
+        reason = str(error).splitlines()[0]
+    return record(backward=False), (Unopened("gradient", 0, reason, None),)
 
 
 def _dot(outputs: Tree, key: Array) -> Array:

@@ -1,13 +1,15 @@
 """What a judgement consists of: verdicts, findings, and growth with its interval."""
 
 import enum
+import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
 import numpy as np
 
-from propagate import thresholds
+from propagate import registry, thresholds
 from propagate.types import Direction
 
 
@@ -175,3 +177,26 @@ def in_words(rise: Growth) -> str:
     """Return the rate and half of its interval."""
     half = (rise.high - rise.low) / 2
     return f"{rise.rate:+.3f} ± {half:.3f} decades per layer"
+
+
+def verdicts(words: Iterable[str | Verdict]) -> frozenset[Verdict]:
+    """Return the verdicts that the words name; one word may hold several, with commas between.
+
+    Raises:
+        UnusableInput: a word that is no verdict.
+
+    Example:
+        >>> sorted(v.value for v in verdicts(["dead,exploding", "dead"]))
+        ['dead', 'exploding']
+    """
+    table = {v.value: functools.partial(_same, v) for v in Verdict}
+    each = (part for word in words for part in _text(word).split(",") if part.strip())
+    return frozenset(registry.build("verdict", table, part) for part in each)
+
+
+def _same(verdict: Verdict) -> Verdict:
+    return verdict
+
+
+def _text(word: str | Verdict) -> str:
+    return word.value if isinstance(word, Verdict) else word

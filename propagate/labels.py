@@ -64,8 +64,13 @@ def _led_to(eqn: JaxprEqn) -> list[compat.Frame]:
 def user_frame(eqn: JaxprEqn) -> compat.Frame | None:
     """Return the innermost line of the user, or else of the library that is not JAX."""
     outside = [f for f in _led_to(eqn) if not f.file.startswith((_JAX, "<"))]
-    own = [f for f in outside if "site-packages" not in f.file and "/lib/python3" not in f.file]
+    own = [f for f in outside if not is_library(f.file)]
     return next(iter(own or outside), None)
+
+
+def is_library(file: str) -> bool:
+    """Return whether a file is of Python or of what is installed, and not of the user."""
+    return "site-packages" in file or "/lib/python3" in file
 
 
 def scope(eqn: JaxprEqn) -> str:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from propagate.initializers import INITIALIZERS
-from propagate.measures import SITE_MEASURES
+from propagate.measures import LARGEST, MEAN, Q
 from propagate.reductions import finish
 
-Q, MEAN, LARGEST = (next(m for m in SITE_MEASURES if m.name == n) for n in ("q", "mean", "max"))
 CANDIDATES = ("he", "lecun", "glorot")
 FIRMWARE = ("torch", "haiku")  # defaults of frameworks that are none of the candidates
 ENOUGH = 100  # elements, to tell a uniform from a normal law by the largest

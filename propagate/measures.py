@@ -146,6 +146,10 @@ SITE_MEASURES = (
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 
+Q, MEAN, LARGEST = (
+    next(m for m in SITE_MEASURES if m.name == name) for name in ("q", "mean", "max")
+)
+
 Selection = tuple[tuple[Place, tuple[Measure, ...]], ...]
 
 

@@ -60,7 +60,7 @@ def pure(
         >>> linear.fn(linear.params, *linear.inputs).shape
         (5, 2)
     """
-    for_data, for_weights, for_calls = jax.random.split(_usable(key), 3)
+    for_data, for_weights, for_calls = jax.random.split(usable(key), 3)
     if adapters.is_function(model) and variables is None and len(inputs) > 1:
         variables, inputs = inputs[0], inputs[1:]
     data = _filled(inputs, for_data)
@@ -104,7 +104,12 @@ def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(words) or "params"
 
 
-def _usable(key: Any) -> Array:
+def usable(key: Any) -> Array:
+    """Return a typed key for a typed or a legacy one.
+
+    Raises:
+        UnusableInput: neither.
+    """
     if isinstance(key, (jax.Array, np.ndarray)):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
             return jnp.asarray(key)

@@ -124,13 +124,13 @@ def summary(findings: Findings, record: xr.Dataset) -> dict[str, Any]:
 
 def _plain(finding: Finding) -> dict[str, Any]:
     values = vars(finding) | {"verdict": finding.verdict.value, "interval": list(finding.interval)}
-    return {name: _finite(value) for name, value in values.items()}
+    return {name: finite(value) for name, value in values.items()}
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN and no infinity: both become null."""
     if isinstance(value, list):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -15,18 +15,28 @@ Sharp edges:
 """
 
 import functools
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import jax.numpy as jnp
-
 from propagate import _jax_compat as compat
 from propagate import labels
 from propagate._jax_compat import JaxprEqn
+from propagate.primitives import (
+    BENDS,
+    CURVES,
+    LAYOUT,
+    PRODUCTS,
+    QUIET,
+    REDUCTIONS,
+    SLOPES,
+    fans,
+    first_float,
+    has_float,
+    products,
+)
 from propagate.reductions import Layout
 
 Kind = Literal[
@@ -34,83 +44,6 @@ Kind = Literal[
 ]
 Place = tuple[int, ...]  # indexes of equations, from the outermost jaxpr inwards
 Leaf = tuple[int, tuple[int, ...]]  # a parameter's number and slice; -1-k: turn of the k-th scan
-
-PRODUCTS = {
-    "dot_general": "matmul",
-    "ragged_dot": "matmul",
-    "ragged_dot_general": "matmul",
-    "conv_general_dilated": "conv",
-}
-LAYOUT = frozenset(
-    [
-        "reshape",
-        "transpose",
-        "convert_element_type",
-        "squeeze",
-        "broadcast_in_dim",
-        "expand_dims",
-        "copy",
-        "copy_p",
-        "rev",
-        "stop_gradient",
-        "sharding_constraint",
-        "optimization_barrier",
-        "reduce_precision",
-        "pad",
-        "real",
-    ]
-)
-REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "dot_general"])
-BENDS = frozenset(
-    [
-        "tanh",
-        "logistic",
-        "erf",
-        "erfc",
-        "max",
-        "min",
-        "clamp",
-        "select_n",
-        "sin",
-        "cos",
-        "tan",
-        "asinh",
-        "atan",
-        "abs",
-        "sign",
-        "floor",
-        "custom_jvp_call",
-        "custom_vjp_call",
-    ]
-)
-CURVES = frozenset(
-    [
-        "exp",
-        "exp2",
-        "expm1",
-        "log",
-        "log1p",
-        "sqrt",
-        "rsqrt",
-        "cbrt",
-        "pow",
-        "integer_pow",
-        "square",
-        "sinh",
-        "cosh",
-        "acosh",
-        "atanh",
-        "asin",
-        "acos",
-        "atan2",
-        "erf_inv",
-        "lgamma",
-        "digamma",
-        "round",
-        "rem",
-    ]
-)
-QUIET = ("reduce", "scatter", "select_and", "sort", "cumsum", "random", "threefry", "custom_lin")
 
 
 @dataclass(frozen=True)
@@ -257,10 +190,9 @@ class _Walk:
         read = lambda v: Trail() if isinstance(v, compat.Literal) else env[v]  # noqa: E731
         twins, done = _twins(jaxpr, other), {}
         for k, (eqn, twin) in enumerate(zip(jaxpr.eqns, twins, strict=True)):
-            same = (eqn.primitive.name, str(eqn.params), *map(id, eqn.invars))
-            if same in done and not list(compat.inner(eqn)):  # as in `x - mean`, written twice
-                outs = done[same]
-            else:
+            same = _identity(eqn)
+            outs = done.get(same)  # as in `x - mean`, written twice
+            if outs is None:
                 outs = self.step(eqn, [read(v) for v in eqn.invars], (*place, k), loops, twin)
             done[same] = outs
             env.update(zip(eqn.outvars, outs, strict=True))
@@ -286,7 +218,7 @@ class _Walk:
         out = self._follow(eqn, ins)
         if out.data:
             self._note_unopened(eqn)
-        if out.data and _is_floating(eqn):
+        if out.data and has_float(eqn):
             kind, out = self._site_kind(eqn, ins, out, place)
             if kind or self.every:
                 self._add(eqn, kind or "op", ins, out, place, loops, twin)
@@ -356,11 +288,11 @@ class _Walk:
     def _cond(
         self, eqn: JaxprEqn, ins: list[Trail], place: Place, loops: tuple[int, ...], twin: Any
     ) -> list[Trail]:
-        others = twin.params["branches"] if twin is not None else [None] * 99
-        chosen = ins[0].data
+        branches, chosen = eqn.params["branches"], ins[0].data
+        others = [None] * len(branches) if twin is None else twin.params["branches"]
         outs = [
-            self._call(branch, ins[1:], (*place, b), loops, others[b])
-            for b, branch in enumerate(eqn.params["branches"])
+            self._call(branch, ins[1:], (*place, b), loops, other)
+            for b, (branch, other) in enumerate(zip(branches, others, strict=True))
         ]
         merged = [self._merge(list(each)) for each in zip(*outs, strict=True)]  # no site's value
         return [replace(t, data=t.data or chosen) for t in merged]
@@ -393,7 +325,7 @@ class _Walk:
         if name in LAYOUT:
             still = first.still or name == "stop_gradient"
             return replace(first, unit_axis=axis, still=still, value=None)
-        if name in REDUCTIONS and name not in PRODUCTS:
+        if name in REDUCTIONS:
             return replace(out, moment="moment", origin=self._next(), unit_axis=axis)
         if name in ("sqrt", "rsqrt") or (name == "pow" and out.moment):
             return replace(out, moment="root" if out.moment else "", unit_axis=axis)
@@ -437,7 +369,7 @@ class _Walk:
         return ("elementwise" if bends or joins or (name == "div" and live[1]) else None), out
 
     def _custom(self, eqn: JaxprEqn, out: Trail, leaves: list[Leaf]) -> tuple[Kind | None, Trail]:
-        if sum(map(_products, compat.inner(eqn))):
+        if sum(map(products, compat.inner(eqn))):
             return "custom", self._layer(out, leaves)
         return "elementwise", out
 
@@ -455,9 +387,9 @@ class _Walk:
     def _note_unopened(self, eqn: JaxprEqn) -> None:
         name = eqn.primitive.name
         jaxprs = list(compat.inner(eqn))
-        products = sum(map(_products, jaxprs))
+        inside = sum(map(products, jaxprs))
         if name in compat.CUSTOM:
-            if not products:
+            if not inside:
                 return
             reason = "its own derivative rule is kept whole"
         elif name == "while":
@@ -468,7 +400,7 @@ class _Walk:
             return
         if not self.silent:
             called = name if name == "while" else compat.function_name(eqn) or name
-            self.unopened.append(Unopened(called, products, reason, labels.user_frame(eqn)))
+            self.unopened.append(Unopened(called, inside, reason, labels.user_frame(eqn)))
 
     def _add(
         self,
@@ -482,11 +414,11 @@ class _Walk:
     ) -> None:
         if self.silent:
             return
-        shape = eqn.outvars[_floating(eqn) or 0].aval.shape
-        other = twin.outvars[_floating(twin) or 0].aval.shape if twin is not None else None
-        leaf = out.leaves[0] if kind not in ("add", "tag", "op") and out.leaves else None
-        if kind == "elementwise":
-            leaf = None
+        result = first_float(eqn) or 0
+        value = eqn.outvars[result].aval
+        other = None if twin is None else twin.outvars[result].aval.shape
+        leafless = kind in ("add", "tag", "op", "elementwise") or not out.leaves
+        leaf = None if leafless else out.leaves[0]
         self.sites[place] = Site(
             place=place,
             kind=_activation_kind(eqn, ins) if kind == "elementwise" else kind,
@@ -497,17 +429,24 @@ class _Walk:
             strides=(),
             loops=loops,
             turns=(),
-            shape=shape,
-            layout=_layout(shape, other, out.unit_axis),
+            shape=value.shape,
+            layout=_layout(value.shape, other, out.unit_axis),
             scope=labels.scope(eqn),
             frame=labels.user_frame(eqn),
             slope=_largest_slope(eqn, ins) if kind == "elementwise" else None,
             skip=_skip(ins) if kind == "add" else None,
             terms=tuple(t.value for t in ins) if kind == "add" else (),
-            result=_floating(eqn) or 0,
-            dtype=eqn.outvars[_floating(eqn) or 0].aval.dtype,
-            fans=_fans(eqn, ins) if leaf else None,
+            result=result,
+            dtype=value.dtype,
+            fans=fans(eqn, side=0 if ins[-1].data else 1) if leaf else None,
         )
+
+
+def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:
+    """Return what equal equations have in common; one with a program inside equals no other."""
+    if any(True for _ in compat.inner(eqn)):
+        return (id(eqn),)
+    return (eqn.primitive.name, str(eqn.params), *map(id, eqn.invars))
 
 
 def _twins(jaxpr: Any, other: Any) -> list[Any]:
@@ -576,41 +515,6 @@ def _unit_axis(eqn: JaxprEqn, ins: list[Trail]) -> int | None:
     return axis if shape == getattr(out, "shape", None) else None
 
 
-def _fans(eqn: JaxprEqn, ins: list[Trail]) -> tuple[int, int] | None:
-    """Return fan_in and fan_out of the operand of a product that does not depend on the data."""
-    if eqn.primitive.name == "dot_general":
-        side = 0 if ins[1].data else 1
-        shape = eqn.invars[side].aval.shape
-        contracted, batch = (dims[side] for dims in eqn.params["dimension_numbers"])
-        fan_in = math.prod(shape[k] for k in contracted)
-        return fan_in, math.prod(shape) // (fan_in * math.prod(shape[k] for k in batch))
-    if eqn.primitive.name == "conv_general_dilated":
-        shape, (out, inside, *_) = (
-            eqn.invars[1].aval.shape,
-            eqn.params["dimension_numbers"].rhs_spec,
-        )
-        taps = math.prod(shape) // (shape[out] * shape[inside])
-        return shape[inside] * taps, shape[out] * taps // eqn.params["feature_group_count"]
-    return None
-
-
-def _floating(eqn: JaxprEqn) -> int | None:
-    """Return which result is the first real one."""
-    real = lambda v: jnp.issubdtype(getattr(v.aval, "dtype", jnp.int32), jnp.floating)  # noqa: E731
-    return next((k for k, v in enumerate(eqn.outvars) if real(v)), None)
-
-
-def _is_floating(eqn: JaxprEqn) -> bool:
-    k = _floating(eqn)
-    return k is not None and eqn.outvars[k].aval.size > 0
-
-
-def _products(jaxpr: Any) -> int:
-    body, _ = compat.opened(jaxpr)
-    own = sum(e.primitive.name in PRODUCTS for e in body.eqns)
-    return own + sum(_products(j) for e in body.eqns for j in compat.inner(e))
-
-
 def _activation_kind(eqn: JaxprEqn, ins: list[Trail]) -> Kind:
     if all(t.moment for t in ins if t.data):
         return "elementwise"
@@ -619,9 +523,6 @@ def _activation_kind(eqn: JaxprEqn, ins: list[Trail]) -> Kind:
 
 def _skip(ins: list[Trail]) -> int:
     return min(range(2), key=lambda k: (ins[k].depth, ins[k].origin))
-
-
-SLOPES = {"tanh": 1.0, "logistic": 0.25, "erf": 1.1283791670955126, "max": 1.0}
 
 
 def _largest_slope(eqn: JaxprEqn, ins: list[Trail]) -> float | None:

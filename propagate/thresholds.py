@@ -64,6 +64,13 @@ was 0.47. A weight ten times too small is
 STEP_SPREADS = 6.0
 """Robust standard deviations (1.4826 × median absolute deviation) of the peers' steps."""
 
+SLOPE_CHANGE = 0.1
+"""Decades per layer by which a slope may differ from that of a baseline, by default.
+
+The slope of a He + ReLU layer of width 64 scatters by 0.10 decades between random keys; for one
+key it repeats to rounding, so this leaves room for a new version of JAX, not for a new key.
+"""
+
 PEERS = 4
 """Fewest layers of a kind among which one may be called out of line: a majority of three."""
 

@@ -18,6 +18,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from propagate.findings import Finding, Findings
+from propagate.labels import is_library
 
 KINDS = ("matmul", "conv", "embedding", "activation", "norm", "add", "tag", "custom")
 LABELLED = ("activation", "elementwise", "op", "custom")  # kinds of which the label says all
@@ -79,7 +80,7 @@ def source(record: xr.Dataset, findings: Findings) -> RenderableType:
     """
     marks = _marks(record, findings)
     files = [file for file in dict.fromkeys(_words(record, "file")) if linecache.getlines(file)]
-    own = [f for f in files if "site-packages" not in f and "/lib/python3" not in f]
+    own = [file for file in files if not is_library(file)]
     shown = [lines for file in own or files for lines in _lines(record, marks, file)]
     return Group(*shown) if shown else Text("No file of the model's source can be read.")
 

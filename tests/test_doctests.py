@@ -17,7 +17,10 @@ MODULES = (
     "network",
     "record",
     "sweep",
-    "trace",
+    "findings",
+    "probing",
+    "tree",
+    "baseline",
     "verdict",
 )
 FUNCTIONS = ("Network", "measure", "sweep", "judge", "save", "load", "diagnose", "value_and_grad")

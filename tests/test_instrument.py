@@ -9,7 +9,7 @@ import pytest
 
 import propagate as pp
 from propagate.instrument import Probe
-from propagate.trace import Options, probe
+from propagate.probing import Options, probe
 
 KEY = jax.random.key(3)
 B, N, L = 16, 12, 4

@@ -7,7 +7,7 @@ import zoo
 
 import propagate as pp
 from propagate.models import pure
-from propagate.trace import Options, probe
+from propagate.probing import Options, probe
 
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import zoo
 
 from propagate.models import pure
-from propagate.trace import Options, probe
+from propagate.probing import Options, probe
 
 
 def main() -> None:

@@ -1,0 +1,227 @@
+"""Trace a program, find its sites, run it with them tapped: `value_and_grad`, `traced`."""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate import measures
+from propagate.instrument import Probe
+from propagate.measures import Selection
+from propagate.models import leaf_names, split
+from propagate.reductions import Layout, reduce
+from propagate.sites import Site, Trail, find
+from propagate.trace import Meta, Trace
+from propagate.types import Array, Tree, UnusableInput
+
+Sites = Literal["default", "all"]
+MOMENTS = ("sum", "squares")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to look at.
+
+    Attributes:
+        measures: endings of the variables to record; all by default.
+        sites: `"default"`, or `"all"` for every floating-point operation.
+        only: a pattern for the names of sites, such as `"blocks.*"`.
+    """
+
+    measures: tuple[str, ...] | None = None
+    sites: Sites = "default"
+    only: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sites not in ("default", "all"):
+            raise UnusableInput(f"sites must be 'default' or 'all', got {self.sites!r}")
+
+    @property
+    def selection(self) -> Selection:
+        """Return the measures of each kind of signal; q always."""
+        wanted = None if self.measures is None else ("q", *self.measures)
+        return measures.select(wanted, measures.SITE_MEASURES)
+
+
+def probe(
+    fn: Callable[..., Any], params: Tree, data: Tree, options: Options
+) -> tuple[Probe, Meta, Any]:
+    """Trace `fn(params, data)` and find its sites.
+
+    Returns:
+        The probe, what is known of its traces, and the structure of the results.
+    """
+    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, data)
+    leaves = jax.tree.leaves(params)
+    trails = [Trail(leaves=((k, ()),)) for k in range(len(leaves))]
+    trails += [Trail(data=_is_data(x)) for x in jax.tree.leaves(data)]
+    other, every = _one_more(fn, params, data), options.sites == "all"
+    found, unopened = find(closed, trails, [np.size(x) for x in leaves], other=other, every=every)
+    slices = [0] * len(leaves)
+    for site in found:
+        if site.leaf:
+            slices[site.leaf[0]] = max(slices[site.leaf[0]], len(site.leaf[1]))
+    paths, shapes_of = tuple(leaf_names(params)), tuple(np.shape(x) for x in leaves)
+    meta = Meta(found, paths, shapes_of, tuple(slices), options.selection, unopened)
+    meta = replace(meta, sites=_chosen(meta, options.only))
+    tapped = {site.place: site for site in meta.sites}
+    return Probe(closed, tapped, options.selection), meta, jax.tree.structure(shapes)
+
+
+def _chosen(meta: Meta, only: str | None) -> tuple[Site, ...]:
+    if only is None:
+        return meta.sites
+    rows = meta.rows()
+    named = zip(rows, meta.names(rows), strict=True)
+    kept = {site.place for (site, _), name in named if fnmatchcase(name, only)}
+    if not kept:
+        raise UnusableInput(f"only={only!r} matches no site; the first are {meta.names(rows)[:5]}")
+    return tuple(site for site in meta.sites if site.place in kept)
+
+
+def _is_data(x: Any) -> bool:
+    """Whether an argument is of the batch: a random key is not."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return False
+    return not (dtype == jnp.uint32 and np.shape(x)[-1:] == (2,))
+
+
+def _one_more(fn: Callable[..., Any], params: Tree, data: Tree) -> Any:
+    """Trace the program for a batch of one more input; None if it takes no other batch."""
+    leaves = [x for x in jax.tree.leaves(data) if _is_data(x) and np.ndim(x)]
+    sizes = Counter(np.shape(x)[0] for x in leaves)
+    if not sizes:
+        return None
+    size = sizes.most_common(1)[0][0]
+
+    def grown(x: Any) -> Any:
+        if _is_data(x) and np.ndim(x) and np.shape(x)[0] == size:
+            return jax.ShapeDtypeStruct((size + 1, *np.shape(x)[1:]), x.dtype)
+        return x
+
+    try:
+        return jax.make_jaxpr(fn)(params, jax.tree.map(grown, data))
+    except Exception:  # whatever a model raises about a batch it was not made for
+        return None
+
+
+def weigh(meta: Meta, params: Tree, grads: Tree | None) -> dict[int, dict[str, Any]]:
+    """Return the sums over every parameter and its gradient, layer by layer if stacked."""
+    weights = jax.tree.leaves(params)
+    own = [None] * len(weights) if grads is None else jax.tree.leaves(grads)
+    return {
+        k: {"weight": _sums(w, stacked), "gradient": None if g is None else _sums(g, stacked)}
+        for k, (w, g, stacked) in enumerate(zip(weights, own, meta.slices, strict=True))
+    }
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _sums(x: Array, stacked: int) -> dict[str, Array]:
+    sums = functools.partial(reduce, sums=MOMENTS, layout=Layout(None, 0))
+    for _ in range(stacked):
+        sums = jax.vmap(sums)
+    return sums(x)
+
+
+def value_and_grad(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    *,
+    measures: Sequence[str] | None = None,
+    sites: Sites = "default",
+    only: str | None = None,
+) -> Callable[..., tuple[tuple[Any, Any], Trace]]:
+    """Return a function like `jax.value_and_grad(fun)` that also returns a `Trace`.
+
+    It may be jitted, and holds no callback. The value and the gradients are those of `fun`.
+
+    Args:
+        fun: a function to a scalar, or to a pair (scalar, anything) with `has_aux`.
+        argnums: what to differentiate by: the parameters. The other arguments are the data.
+        has_aux: whether `fun` returns a pair.
+        measures: endings of the variables to record, such as `("mean", "q")`; all by default.
+        sites: `"default"`, or `"all"` for every floating-point operation.
+        only: a pattern for the names of sites, such as `"blocks.*"`.
+
+    Returns:
+        A function to `((value, grads), trace)`; `trace.record()` is the labelled record.
+
+    Example:
+        >>> loss = lambda w, x: jnp.mean(jnp.tanh(x @ w) ** 2)
+        >>> (value, grads), trace = value_and_grad(loss)(jnp.eye(3), jnp.ones((2, 3)))
+        >>> trace.record()["label"].values.tolist()
+        ['matmul', 'tanh', 'integer_pow']
+    """
+    options = Options(None if measures is None else tuple(measures), sites, only)
+
+    @functools.wraps(fun)
+    def run(*args: Any, **kwargs: Any) -> tuple[tuple[Any, Any], Trace]:
+        numbers = [k % len(args) for k in np.atleast_1d(argnums)]
+        params = tuple(args[k] for k in numbers)
+        rest = [None if k in numbers else arg for k, arg in enumerate(args)]
+        data, fill = split((rest, kwargs), lambda x: isinstance(x, (jax.Array, np.ndarray)))
+
+        def program(params: Any, data: Tree) -> Any:
+            full, kwargs = fill(data)
+            for k, arg in zip(numbers, params if several else (params,), strict=True):
+                full[k] = arg
+            return fun(*full, **kwargs)
+
+        several = not isinstance(argnums, int)
+        head = (lambda out: out) if has_aux else (lambda out: (out, None))
+        done = traced(program, params if several else params[0], data, options, head)
+        return (((done.value, done.aux) if has_aux else done.value), done.grads), done.trace
+
+    return run
+
+
+class Traced(NamedTuple):
+    """A program's value, what else it returned, its gradients, and the statistics."""
+
+    value: Array
+    aux: Any
+    grads: Tree | None
+    trace: Trace
+
+
+def traced(
+    program: Callable[[Tree, Tree], Any],
+    params: Tree,
+    data: Tree,
+    options: Options,
+    head: Callable[[Any], tuple[Array, Any]],
+    *,
+    backward: bool = True,
+) -> Traced:
+    """Run `program(params, data)` and record its sites.
+
+    Args:
+        program: any function.
+        params: what to differentiate by, and to name layers after.
+        data: the batch and whatever else the program takes.
+        options: what to look at.
+        head: from the program's result to a scalar and anything else.
+        backward: whether to record gradients too.
+    """
+    tapped, meta, structure = probe(program, params, data, options)
+
+    def scalar(params: Tree, slots: Any) -> tuple[Array, Any]:
+        outs, seen = tapped([*jax.tree.leaves(params), *jax.tree.leaves(data)], slots)
+        value, aux = head(structure.unflatten(outs))
+        return value, (aux, seen)
+
+    if not backward:
+        value, (aux, seen) = scalar(params, tapped.slots())
+        return Traced(value, aux, None, Trace(seen, {}, weigh(meta, params, None), meta))
+    pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)(params, tapped.slots())
+    (value, (aux, seen)), (grads, gradients) = pulled
+    trace = Trace(seen, gradients, weigh(meta, params, grads), meta)
+    return Traced(value, aux, grads, trace)
