@@ -10,7 +10,7 @@ An equation without a site in it is applied as it stands, so custom derivatives,
 foreign kernels stay what they were. Sharp edges:
 
 * The body of a call that holds a site is inlined; its shardings and donations are not kept.
-* A site in a branch of a conditional that is not taken has a count of zero.
+* A site in a branch of a conditional has a count, zero if it was not taken.
 * A scan's statistics are stacked over its iterations.
 """
 
@@ -59,8 +59,7 @@ class Probe:
 
     def slot(self, site: Site) -> Stats:
         """Return the zeros of one site."""
-        value = jax.ShapeDtypeStruct(site.shape, site.dtype)
-        stats = jax.eval_shape(self.backward(site), value)
+        stats = _shapes(self.backward(site), site.shape, site.dtype)
         return jax.tree.map(lambda v: jnp.zeros((*site.loops, *v.shape), v.dtype), stats)
 
     def backward(self, site: Site) -> Callable[[Array], Stats]:
@@ -100,6 +99,12 @@ class Probe:
 def _statistics(sums: tuple[str, ...], layout: Layout) -> Callable[[Array], Stats]:
     """Return a function that is traced once for each shape, however many sites have it."""
     return jax.jit(lambda x: reduce(jax.lax.stop_gradient(x), sums, layout))
+
+
+@functools.lru_cache(maxsize=4096)
+def _shapes(statistics: Callable[[Array], Stats], shape: tuple[int, ...], dtype: Any) -> Stats:
+    """Return the shapes of statistics."""
+    return jax.eval_shape(statistics, jax.ShapeDtypeStruct(shape, dtype))
 
 
 _flat = jax.jit(flat)
@@ -194,10 +199,17 @@ def _cond(probe: Probe, eqn: Any, ins: list[Any], place: Place, slots: Slots) ->
     for one in taken:
         shapes = jax.eval_shape(one, ins[1:], own)[1]
         blank |= jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    padded = [
-        lambda ops, own, f=f: (lambda outs, seen: (outs, blank | seen))(*f(ops, own)) for f in taken
-    ]
-    return jax.lax.switch(ins[0], padded, ins[1:], own)
+    blank = {place: {**stats, "taken": {"count": jnp.zeros(())}} for place, stats in blank.items()}
+
+    def padded(one: Callable[..., tuple[list[Any], Seen]]) -> Callable[..., tuple[list[Any], Seen]]:
+        def run(ops: list[Any], own: Slots) -> tuple[list[Any], Seen]:
+            outs, seen = one(ops, own)
+            counted = {p: {**stats, "taken": {"count": jnp.ones(())}} for p, stats in seen.items()}
+            return outs, blank | counted
+
+        return run
+
+    return jax.lax.switch(ins[0], [padded(one) for one in taken], ins[1:], own)
 
 
 RULES: dict[str, Callable[..., Any]] = {

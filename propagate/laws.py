@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from propagate.initializers import INITIALIZERS
@@ -79,7 +80,7 @@ def _candidates(shape: str) -> Iterator[str]:
     yield from FIRMWARE
 
 
-def table(meta: Any, weights: dict[int, Any], rows: list[Any]) -> dict[str, Any]:
+def table(meta: Any, weights: tuple[dict[str, Any], ...], rows: list[Any]) -> dict[str, Any]:
     """Return the variables of a record over dim `weight`: a row for each layer's parameter.
 
     `log10_weight_q`, `log10_weight_sigma2` (fan_in·Var(W), the $\\sigma_w^2$ of mean-field theory),
@@ -88,7 +89,7 @@ def table(meta: Any, weights: dict[int, Any], rows: list[Any]) -> dict[str, Any]
     fans = {meta.parameter(s.leaf, t): s.fans for s, t in rows if s.leaf and s.fans}
     names: list[str] = []
     columns: dict[str, list[Any]] = {}
-    for leaf, seen in weights.items():
+    for leaf, seen in _unbundled(meta.bundles, weights):
         for name, own, log10_g in _layers(meta, leaf, seen):
             names.append(name)
             for column, value in _row(own, fans.get(name), log10_g).items():
@@ -109,13 +110,27 @@ def _row(own: Moments, fans: tuple[int, int] | None, log10_g: float) -> dict[str
         }
 
 
+def _unbundled(
+    bundles: tuple[tuple[int, ...], ...], weights: tuple[dict[str, Any], ...]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return the number of each parameter and its sums, in order."""
+    return sorted(
+        (
+            (leaf, jax.tree.map(lambda v, k=k: np.asarray(v)[k], seen))
+            for bundle, seen in zip(bundles, weights, strict=True)
+            for k, leaf in enumerate(bundle)
+        ),
+        key=lambda one: one[0],
+    )
+
+
 def _layers(meta: Any, leaf: int, seen: dict[str, Any]) -> Iterator[tuple[str, Moments, float]]:
     """Yield the name, the moments and the gradient of a parameter, for each of its layers."""
     shape = meta.shapes[leaf]
     stacked = meta.slices[leaf]
     size = math.prod(shape[stacked:])
     taken = [finish(m, seen["weight"], (size, 1, 1)) for m in (Q, MEAN, LARGEST)]
-    gradient = finish(Q, seen["gradient"], (size, 1, 1)) if seen["gradient"] else np.nan
+    gradient = finish(Q, seen["gradient"], (size, 1, 1)) if "gradient" in seen else np.nan
     for index in np.ndindex(*shape[:stacked]):
         name = meta.parameters[leaf] + "".join(f"[{k}]" for k in index)
         own = Moments(size, *(float(value[index]) for value in taken))

@@ -15,13 +15,13 @@ from propagate import measures
 from propagate.instrument import Probe
 from propagate.measures import Selection
 from propagate.models import leaf_names, split
-from propagate.reductions import Layout, reduce
+from propagate.reductions import Layout, needed, reduce
 from propagate.sites import Site, Trail, find
 from propagate.trace import Meta, Trace
 from propagate.types import Array, Tree, UnusableInput
 
 Sites = Literal["default", "all"]
-MOMENTS = ("sum", "squares")
+SMALL = 2**16  # elements: below it, a copy costs less than code of its own
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def probe(
         if site.leaf:
             slices[site.leaf[0]] = max(slices[site.leaf[0]], len(site.leaf[1]))
     paths, shapes_of = tuple(leaf_names(params)), tuple(np.shape(x) for x in leaves)
-    meta = Meta(found, paths, shapes_of, tuple(slices), options.selection, unopened)
+    bundles = _bundles(leaves, slices)
+    meta = Meta(found, paths, shapes_of, tuple(slices), bundles, options.selection, unopened)
     meta = replace(meta, sites=_chosen(meta, options.only))
     tapped = {site.place: site for site in meta.sites}
     return Probe(closed, tapped, options.selection), meta, jax.tree.structure(shapes)
@@ -112,22 +113,36 @@ def _one_more(fn: Callable[..., Any], params: Tree, data: Tree) -> Any:
         return None
 
 
-def weigh(meta: Meta, params: Tree, grads: Tree | None) -> dict[int, dict[str, Any]]:
-    """Return the sums over every parameter and its gradient, layer by layer if stacked."""
-    weights = jax.tree.leaves(params)
-    own = [None] * len(weights) if grads is None else jax.tree.leaves(grads)
-    return {
-        k: {"weight": _sums(w, stacked), "gradient": None if g is None else _sums(g, stacked)}
-        for k, (w, g, stacked) in enumerate(zip(weights, own, meta.slices, strict=True))
-    }
+def _bundles(leaves: list[Any], slices: list[int]) -> tuple[tuple[int, ...], ...]:
+    """Return which parameters are summed together: small ones of a shape, any other alone."""
+    alike: dict[Any, list[int]] = {}
+    for k, (x, stacked) in enumerate(zip(leaves, slices, strict=True)):
+        shape, small = np.shape(x), np.size(x) <= SMALL
+        alike.setdefault((shape, jnp.result_type(x), stacked) if small else k, []).append(k)
+    return tuple(map(tuple, alike.values()))
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _sums(x: Array, stacked: int) -> dict[str, Array]:
-    sums = functools.partial(reduce, sums=MOMENTS, layout=Layout(None, 0))
-    for _ in range(stacked):
-        sums = jax.vmap(sums)
-    return sums(x)
+def weigh(meta: Meta, params: Tree, grads: Tree | None) -> tuple[dict[str, Any], ...]:
+    """Return the sums over the parameters and gradients of each bundle, layer by layer."""
+    moments = needed((measures.Q, measures.MEAN, measures.LARGEST))
+    wanted = {"weight": (jax.tree.leaves(params), moments)}
+    if grads is not None:
+        wanted["gradient"] = jax.tree.leaves(grads), needed((measures.Q,))
+    return tuple(
+        {
+            name: _sums([leaves[k] for k in bundle], meta.slices[bundle[0]], sums)
+            for name, (leaves, sums) in wanted.items()
+        }
+        for bundle in meta.bundles
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sums(alike: list[Array], stacked: int, sums: tuple[str, ...]) -> dict[str, Array]:
+    taken = functools.partial(reduce, sums=sums, layout=Layout(None, 0))
+    for _ in range(stacked + 1):
+        taken = jax.vmap(taken)
+    return taken(jnp.stack(alike))
 
 
 def value_and_grad(

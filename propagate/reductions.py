@@ -2,8 +2,8 @@ r"""Statistics of a value of any shape, as sums on the device that the host fini
 
 A custom model has hundreds of sites, and every scalar operation at each of them would be compiled
 to a program of its own. So the device only sums, and what is left of a statistic is done once, in
-float64, for all sites. Sums and counts add up over shards. As in `measures.rescale`, a value is
-$x = y \cdot 2^k$ with max|y| next to 1, and only y is squared.
+float64, for all sites. Only $y = x/\max|x|$ is squared and summed, so that
+nothing over- or underflows that x does not.
 
 `REDUCTIONS` says which sums each measure needs and how it follows from them.
 """
@@ -47,7 +47,10 @@ SUMS: dict[str, Callable[[Laid], Array | tuple[Array, ...]]] = {
     "cosines": lambda y: cosines(y.reshape(y.shape[0], -1)),
     "token_cosines": cosines,
 }
-"""What the device adds up. Of the scaled value, but for `flat`, which takes slopes as they are."""
+"""What the device adds up: of y, but for `COUNTS`, which are of x, and `flat`, of slopes."""
+
+COUNTS = ("zeros", "dead")
+ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
 
 
 class Layout(NamedTuple):
@@ -99,6 +102,10 @@ def _mean(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
     return s["sum"] / (b * t * n) / np.where(rms == 0, 1, rms)
 
 
+def _largest(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
+    return np.where(np.isfinite(s["squares"]), s["squares"] > 0, s["squares"])
+
+
 def _cosine(total: Any, rows: Any, each: Any) -> Any:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(each > 1, (total - rows) / (rows * (each - 1)), np.nan)
@@ -118,7 +125,7 @@ REDUCTIONS = {
     "q": Reduction(("squares",), _moment),
     "variance": Reduction(("spread",), _variance),
     "mean": Reduction(("sum", "squares"), _mean),
-    "max": Reduction((), lambda s, b, t, n: s["largest"]),
+    "max": Reduction(("squares",), _largest),
     "correlation": Reduction(("cosines",), _correlation),
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
     "zero_fraction": Reduction(("zeros",), lambda s, b, t, n: s["zeros"] / (b * t * n)),
@@ -134,29 +141,26 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
 
 
 def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
-    """Return `largest`, max|x|, a `count` of one, and the sums of y.
+    """Return `largest`, max|x|, and the sums.
 
-    Bits of floats are ordered as their magnitudes are, with NaN at the top: the largest is found
-    as an integer, which is half the code of a maximum of floats, and its bits give the scale.
+    XLA has maxima, quotients and sums of floats ready-made and shares them between sites of a
+    shape; a scale of any other kind, or a guard against 0/0, would be one more program for each.
     """
     x = x.astype(at_least_float32(x.dtype))
-    whole, bits, bias = _bits(x.dtype)
-    top = jnp.max(jax.lax.bitcast_convert_type(x, whole) & jnp.iinfo(whole).max)
-    scale = (2 * bias - jnp.minimum(top >> bits, 2 * bias - 1)) << bits
-    y = x * jax.lax.bitcast_convert_type(scale, x.dtype)
-    plain = {name: SUMS[name](y) for name in sums if name in ("sum", "squares", "zeros")}
-    laid = {name: SUMS[name](layout.lay(y)) for name in sums if name not in plain}
-    largest = jax.lax.bitcast_convert_type(top, x.dtype)
-    return {"largest": largest, "count": jnp.ones((), x.dtype), **plain, **laid}
+    largest = jnp.max(jnp.abs(x))
+    y = x / largest
+    given = {name: x if name in COUNTS else y for name in sums}
+    laid = {name: v if name in ANYHOW else layout.lay(v) for name, v in given.items()}
+    return {"largest": largest, **{name: SUMS[name](v) for name, v in laid.items()}}
 
 
 def flat(slope: Array) -> dict[str, Any]:
-    """Return the sums of slopes phi'/sup|phi'|."""
-    return {"flat": SUMS["flat"](slope), "count": jnp.ones((), slope.dtype)}
+    """Return the count of slopes phi'/sup|phi'| next to none."""
+    return {"flat": SUMS["flat"](slope)}
 
 
 def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int]) -> np.ndarray:
-    """Return a statistic in float64, log10 if it is scale-like; NaN where nothing was counted.
+    """Return a statistic in float64, log10 if it is scale-like.
 
     Args:
         measure: which.
@@ -164,18 +168,11 @@ def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int
         sizes: inputs, positions and units.
     """
     wide = jax.tree.map(lambda v: np.asarray(v, np.float64), dict(seen))
-    if "largest" in seen:
-        largest = np.asarray(seen["largest"])
-        whole, bits, bias = _bits(largest.dtype)
-        exponent = np.minimum(largest.view(whole) >> bits, 2 * bias - 1) - bias
-        wide["largest"] = wide["largest"] / 2.0**exponent
-    else:
-        exponent = np.zeros(())
-    value = np.asarray(REDUCTIONS[measure.name].finish(wide, *map(np.float64, sizes)))
-    return np.where(wide["count"] > 0, decades(measure, value, exponent), np.nan)
-
-
-def _bits(dtype: Any) -> tuple[Any, int, int]:
-    """Return the integer as wide as a float, its bits below the exponent, and the bias of that."""
-    info = jnp.finfo(dtype)
-    return jnp.dtype(f"int{info.bits}"), info.nmant, 2 ** (info.nexp - 1) - 1
+    largest = wide.pop("largest", np.ones(()))
+    for end in (0.0, np.inf):  # where y is 0/0 or inf/inf, a sum of it is of x
+        kept = {name: v for name, v in wide.items() if name in COUNTS}
+        wide = jax.tree.map(lambda v, end=end: np.where(largest == end, end, v), wide) | kept
+    scale = np.where(largest > 0, largest, 1)
+    with np.errstate(invalid="ignore"):
+        value = REDUCTIONS[measure.name].finish(wide, *map(np.float64, sizes))
+    return decades(measure, np.asarray(value), np.log2(scale))

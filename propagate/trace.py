@@ -31,6 +31,7 @@ class Meta:
         parameters: the dotted path of each.
         shapes: of each parameter.
         slices: of each parameter, how many leading axes number its layers.
+        bundles: numbers of the parameters whose sums are taken together.
         selection: the measures of each kind of signal.
         unopened: what was not looked into.
     """
@@ -39,6 +40,7 @@ class Meta:
     parameters: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     slices: tuple[int, ...]
+    bundles: tuple[tuple[int, ...], ...]
     selection: Selection
     unopened: tuple[Unopened, ...]
 
@@ -104,13 +106,13 @@ class Trace:
     Attributes:
         seen: of the signal at each site.
         gradients: of the gradient at each site.
-        weights: of each parameter and of its gradient.
+        weights: of the parameters of each bundle and of their gradients.
         meta: names and layouts, static.
     """
 
     seen: dict[Place, dict[str, Any]]
     gradients: dict[Place, Any]
-    weights: dict[int, dict[str, Any]]
+    weights: tuple[dict[str, Any], ...]
     meta: Meta
 
     def record(self) -> xr.Dataset:
@@ -122,9 +124,7 @@ class Trace:
         variables = dict(self._variables(rows))
         names = np.array(self.meta.names(rows), dtype=object).astype(str)
         coords = {"name": names} | _columns(self.meta, rows)
-        coords["taken"] = (
-            np.array([np.asarray(self.seen[s.place]["forward"]["count"])[t] for s, t in rows]) > 0
-        )
+        coords["taken"] = np.array([self._taken(*row) for row in rows], bool)
         sites = {k: ("site", v) for k, v in (coords | variables).items()}
         weights = laws.table(self.meta, self.weights, rows)
         made = xr.Dataset(sites | weights, {"site": np.arange(len(rows))})
@@ -151,9 +151,16 @@ class Trace:
             for site in self.meta.sites
             if (stats := self._stats(site, measure.name, place)) is not None
         }
-        return np.array(
-            [finished[s.place][turn] if s.place in finished else np.nan for s, turn in rows]
-        )
+        known = lambda s, turn: s.place in finished and self._taken(s, turn)  # noqa: E731
+        return np.array([finished[s.place][turn] if known(s, turn) else np.nan for s, turn in rows])
+
+    def _taken(self, site: Site, turn: tuple[int, ...]) -> bool:
+        """Whether a row was computed: in a branch of a conditional, it may not have been."""
+        taken = self.seen[site.place].get("taken")
+        if taken is None:
+            return True
+        count = np.asarray(taken["count"])  # of the conditional, whatever loops are inside it
+        return bool(count[turn[: count.ndim]])
 
     def _stats(self, site: Site, name: str, place: str) -> Any:
         own = self.seen[site.place]

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+import sameness
 import zoo
 
 import propagate as pp
@@ -11,6 +12,7 @@ from propagate.probing import Options, probe
 
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter
+FUSED = ("equinox MLP", "keras hub transformer", "flowjax flow")
 LARGE = (
     "haiku ResNet50",
     "haiku MobileNetV1",
@@ -58,6 +60,20 @@ def test_outputs_are_the_models_own(name):
     assert np.isfinite(found.record.log10_backward_q).any()
     for ours, own in zip(jax.tree.leaves(found.outputs), outputs, strict=True):
         np.testing.assert_allclose(ours, own, rtol=1e-4, atol=1e-4 * np.abs(own).max())
+
+
+@pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in LARGE])
+def test_values_and_gradients_are_the_models_own(name):
+    """Bitwise with products tapped, unless XLA fuses a bias differently; within rounding always."""
+    products, every = sameness.compared(*zoo.ZOO[name]())
+    assert products <= (1 if name in FUSED else 0)
+    assert every <= 4
+
+
+def test_a_difference_shows():
+    own = {"w": np.float32([1, 2]), "b": np.float32([0])}
+    assert sameness.apart(own, {"w": np.float32([1, 2.5]), "b": np.float32([0])}) == [0, 0.5]
+    assert all(sameness.apart(sameness.last_bit(own), own))
 
 
 def test_a_product_without_a_site_would_be_counted():
