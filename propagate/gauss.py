@@ -1,0 +1,216 @@
+r"""Gaussian expectations of any activation, in float64, with an error estimate.
+
+$E f(\phi, \phi', \phi'')$ at $h = \sqrt q z$, $z \sim N(0, 1)$, by Gauss–Legendre quadrature on
+panels that end at the kinks of $\phi$, where Gauss–Hermite would converge slowly, and that grow
+geometrically around each, so that a feature of size 1 in h is seen at every q. For two correlated
+arguments the pair is turned by 45°, so that $1-c$ enters as it is, never as a difference:
+
+$$h_\pm = \sqrt q\left(\sqrt{1-\tfrac\epsilon2}\,z_1 \pm \sqrt{\tfrac\epsilon2}\,z_2\right),
+\qquad \epsilon = 1 - c.$$
+
+JAX evaluates $\phi$ and its derivatives, in float64 whatever the user's flags; all else is NumPy.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate.activations import Activation, activation
+from propagate.types import Elementwise, UnusableInput
+
+REACH = 13.0  # beyond it the density is below 1e-37
+ORDER = 20  # points in a panel
+COARSE = 14  # points in a panel for the estimate of the error
+AROUND = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # ends of panels in h, from each kink
+WITHIN = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, REACH)  # ends of panels in z
+SEARCHED = 32.0  # kinks of a function of your own are looked for in [-SEARCHED, SEARCHED]
+
+
+class Estimate(NamedTuple):
+    """An integral and a bound on its error from a coarser rule."""
+
+    value: float
+    error: float
+
+
+class Values(NamedTuple):
+    """phi, phi' and phi'' at some h."""
+
+    phi: np.ndarray
+    slope: np.ndarray
+    bend: np.ndarray
+
+
+Integrand = Callable[[np.ndarray, Values], np.ndarray]
+
+
+def expect(
+    phi: str | Activation | Elementwise, f: Integrand, q: float = 1.0
+) -> Estimate:
+    r"""Return $E f(z, \phi(\sqrt q z))$.
+
+    Args:
+        phi: an activation, a name or any function.
+        f: of z and the `Values` of phi there, elementwise.
+        q: the second moment of h, not negative.
+
+    Raises:
+        UnusableInput: q is negative, or phi is not finite on the way.
+
+    Example:
+        >>> expect("relu", lambda z, at: at.phi**2).value
+        0.5
+    """
+    own = activation(phi)
+    if not 0 <= q < math.inf:
+        raise UnusableInput(f"q must be a second moment, 0 or more and finite, got {q}")
+    fine, coarse = (
+        float(average(own, f, np.array([q]), order)[0]) for order in (ORDER, COARSE)
+    )
+    if not math.isfinite(fine):
+        raise UnusableInput(
+            f"{own.name} is not finite within {REACH:g} standard deviations of q = {q:g}; "
+            "theory needs E phi^2 to exist"
+        )
+    return Estimate(fine, abs(fine - coarse) + 4 * np.finfo(float).eps * abs(fine))
+
+
+def average(
+    phi: Activation, f: Integrand, q: np.ndarray, order: int = ORDER
+) -> np.ndarray:
+    """Return E f at each q of an array, shape (Q,)."""
+    root = np.sqrt(np.asarray(q, float))[:, None]
+    z, weight = nodes(root, np.asarray(kinks(phi))[None, :] + 0 * root, order)
+    return np.sum(weight * f(z, evaluate(phi, root * z)), axis=-1)
+
+
+def average_pair(
+    phi: Activation,
+    f: Callable[[Values, Values], np.ndarray],
+    q: float,
+    epsilon: float,
+    order: int = ORDER,
+) -> np.ndarray:
+    """Return E f(values at h_+, values at h_-); epsilon = 1 - cosine, in [0, 2].
+
+    f is symmetric in its two arguments; it may return several integrands, stacked in front.
+    """
+    apart, middle = (math.sqrt(q * share) for share in (epsilon / 2, 1 - epsilon / 2))
+    own = np.asarray(kinks(phi))
+    outer, outer_weight = nodes(np.array([[apart]]), own[None, :], order)
+    half = outer[0] > 0  # f is symmetric, so is the integrand in z_2
+    delta, outer_weight = apart * outer[0][half], 2 * outer_weight[0][half]
+    at = np.concatenate([own - delta[:, None], own + delta[:, None]], axis=1)
+    z, weight = nodes(np.full((len(delta), 1), middle), at, order)
+    h = middle * z
+    inner = f(evaluate(phi, h + delta[:, None]), evaluate(phi, h - delta[:, None]))
+    return np.sum(outer_weight * np.sum(weight * inner, axis=-1), axis=-1)
+
+
+def nodes(root: np.ndarray, at: np.ndarray, order: int = ORDER) -> tuple[np.ndarray, np.ndarray]:
+    """Return points z and weights, N(0, 1) included, for each row: shape (rows, points).
+
+    Args:
+        root: the scale of h, (rows, 1).
+        at: kinks in h, (rows, kinks).
+        order: points in a panel.
+    """
+    around = np.asarray(AROUND)
+    ends = np.concatenate([-around[:0:-1], around])
+    centres = np.concatenate([at, np.zeros((len(at), 1))], axis=1)
+    in_h = (centres[:, :, None] + ends).reshape(len(at), -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        in_z = np.where(root > 0, in_h / root, 0.0)
+    both = np.concatenate([-np.asarray(WITHIN)[::-1], [0.0], WITHIN])
+    edges = np.concatenate([np.clip(in_z, -REACH, REACH), both + 0 * root], axis=1)
+    edges.sort(axis=1)
+    x, w = _legendre(order)
+    width, middle = np.diff(edges, axis=1)[..., None] / 2, (edges[:, 1:] + edges[:, :-1])[..., None] / 2
+    z = (middle + width * x).reshape(len(edges), -1)
+    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return z, (width * w).reshape(len(edges), -1) * density
+
+
+@functools.cache
+def _legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(order)
+
+
+def evaluate(phi: Activation, h: np.ndarray) -> Values:
+    """Return phi, phi' and phi'' at h in float64."""
+    size = 1 << max(int(np.size(h)) - 1, 0).bit_length()  # few sizes, few compilations
+    flat = np.zeros(size)
+    flat[: np.size(h)] = np.ravel(h)
+    with jax.enable_x64(True):
+        values = _compiled(phi.fn)(flat)
+    return Values(*(np.asarray(v)[: np.size(h)].reshape(np.shape(h)) for v in values))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(fn: Elementwise) -> Callable[[np.ndarray], tuple[jax.Array, ...]]:
+    one = lambda h: jax.jvp(fn, (h,), (jnp.ones_like(h),))  # noqa: E731
+
+    def three(h: jax.Array) -> tuple[jax.Array, ...]:
+        (value, slope), (_, bend) = jax.jvp(one, (h,), (jnp.ones_like(h),))
+        return value, slope, bend
+
+    return jax.jit(three)
+
+
+def kinks(phi: Activation) -> tuple[float, ...]:
+    """Return where phi, phi' or phi'' jumps: as given, or else found in [-32, 32]."""
+    return phi.kinks or _found(phi)
+
+
+@functools.lru_cache(maxsize=256)
+def _found(phi: Activation, step: float = 1 / 64) -> tuple[float, ...]:
+    """Bisect each interval over which a derivative changes by more than its neighbours do."""
+    grid = np.arange(-SEARCHED - 0.37 * step, SEARCHED, step)
+    found: set[float] = set()
+    for which in range(3):
+        change = np.abs(np.diff(evaluate(phi, grid)[which]))
+        usual = np.median(np.lib.stride_tricks.sliding_window_view(np.pad(change, 4, "edge"), 9), -1)
+        for k in np.flatnonzero(change > 4 * usual + 1e-9):
+            place = _bisect(phi, which, grid[k], grid[k + 1])
+            if place is not None:
+                found.add(round(float(place), 9) + 0.0)
+    return tuple(sorted(found))
+
+
+def _bisect(phi: Activation, which: int, low: float, high: float) -> float | None:
+    """Return where a derivative jumps between two points; None if it does not."""
+    first = last = math.inf
+    while high - low > 1e-11 * max(1.0, abs(low)):
+        ends = np.array([low, (low + high) / 2, high])
+        value = evaluate(phi, ends)[which]
+        left, right = abs(value[1] - value[0]), abs(value[2] - value[1])
+        low, high = (low, ends[1]) if left >= right else (ends[1], high)
+        last = max(left, right)
+        first = last if first == math.inf else first
+        if last < first / 8:  # a slope, not a jump: it shrinks with the interval
+            return None
+    return (low + high) / 2 if last > 1e-9 else None
+
+
+def moments(phi: str | Activation | Elementwise, q: Sequence[float] | float = 1.0) -> dict[str, np.ndarray]:
+    r"""Return E phi, E phi^2, Var phi, E phi^4, E phi'^2, E phi'^4 and $E[\sqrt q z\phi\phi']/q$ at each q."""
+    own, at = activation(phi), np.atleast_1d(np.asarray(q, float))
+    root = np.sqrt(at)[:, None]
+    z, weight = nodes(root, np.asarray(kinks(own))[None, :] + 0 * root)
+    value = evaluate(own, root * z)
+    e = lambda y: np.sum(weight * y, axis=-1)  # noqa: E731
+    mean = e(value.phi)
+    return {
+        "mean": mean,
+        "second": e(value.phi**2),
+        "variance": e((value.phi - mean[:, None]) ** 2),
+        "fourth": e(value.phi**4),
+        "slope2": e(value.slope**2),
+        "slope4": e(value.slope**4),
+        "growth": e(z * value.phi * value.slope) / np.where(root[:, 0] > 0, root[:, 0], np.nan),
+    }

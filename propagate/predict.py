@@ -1,0 +1,114 @@
+r"""`predict`: the record that theory expects of a stack, with a band for finite width and batch."""
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from propagate import finite_width, record
+from propagate.activations import activation
+from propagate.finite_width import Law, State, Step
+from propagate.initializers import Initializer
+from propagate.network import Network
+from propagate.registry import check_count
+from propagate.types import UnusableInput
+
+IDENTITY = activation("identity")
+LN10 = math.log(10)
+
+
+def predict(
+    net: Network, *, batch: int = 128, q: float = 1.0, correlation: float = 0.0
+) -> xr.Dataset:
+    r"""Return the record that theory expects `measure` to find.
+
+    Args:
+        net: a stack with independent, centred weights.
+        batch: how many inputs a second moment is averaged over.
+        q: second moment of the input.
+        correlation: mean cosine between inputs.
+
+    Returns:
+        A record with dim (layer): `log10_forward_q`, `log10_activation_q`,
+        `log10_forward_variance`, `forward_correlation`, `log10_backward_q`, and
+        `log10_forward_q_sd`, `log10_backward_q_sd`: the standard deviation over draws of the
+        weights, in decades. The logarithms are means over draws, as those of seeds are.
+
+    Raises:
+        UnusableInput: not covered by theory; the message says what is not.
+
+    Example:
+        >>> theory = predict(Network(depth=30, width=512, init="xavier_normal"))
+        >>> round(float(theory.log10_forward_q[-1]), 2)
+        -9.1
+    """
+    check_count("batch", batch)
+    if not 0 < q < math.inf or not -1 <= correlation <= 1:
+        raise UnusableInput(
+            f"q must be positive and finite and correlation in [-1, 1], got {q} and {correlation}"
+        )
+    steps = _travel(net, q, 1 - correlation)
+    kernel = finite_width.forward(steps, batch)
+    forward = finite_width.measured(steps, kernel, batch)
+    backward = finite_width.backward(steps, batch)
+    q_of, apart, second = (np.array([getattr(s, k) for s in steps]) for k in ("q", "apart", "second"))
+    gradient = np.log10([s.chi for s in steps[:-1]])[::-1].cumsum()[::-1]
+    with np.errstate(divide="ignore"):
+        columns = {
+            "log10_forward_q": np.log10(q_of) + forward.shift / LN10,
+            "log10_forward_q_sd": np.sqrt(forward.variance) / LN10,
+            "log10_activation_q": np.log10(second) + kernel.shift / LN10,
+            "forward_correlation": 1 - apart,
+            "log10_forward_variance": np.log10(q_of * apart * (1 - 1 / batch)),
+            "log10_backward_q": np.append(gradient, 0.0) + backward.shift / LN10,
+            "log10_backward_q_sd": np.sqrt(backward.variance) / LN10,
+        }
+    made = xr.Dataset(
+        {name: ("layer", values) for name, values in columns.items()},
+        {"layer": np.arange(net.depth + 1)},
+    )
+    return made.assign_attrs(record.provenance(network=net.describe(), theory="mean field, 1/n"))
+
+
+def _travel(net: Network, q: float, apart: float) -> list[Step]:
+    """Return the step from every layer, the input first; the last layer's is to nowhere."""
+    activated = net.activate_input in (None, True)
+    state, steps = State(q, apart), []
+    for k, (fan_in, fan_out) in enumerate(net.shapes):
+        law = Law(*variances(net.law, fan_in, fan_out), fan_in, fan_out, _keeps_norms(net.law))
+        phi = IDENTITY if k == 0 and not activated else net.phi
+        found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
+        steps.append(found)
+        if not 0 < state.q < math.inf:
+            raise UnusableInput(f"layer {k + 1} has second moment {state.q:g}: no signal to follow")
+    width = net.shapes[-1][1]
+    last = Law(1.0, 0.0, width, width, _keeps_norms(net.law))
+    return [*steps, finite_width.step(net.phi, last, state, 0.0)[0]]
+
+
+def _gradient_c2(net: Network, k: int) -> float:
+    """Return the mean squared cosine of two inputs' gradients after layer k: independent at the
+    output, where they are drawn, and turned by each layer's draw on the way."""
+    return min(1.0, sum(1 / fan_out for _, fan_out in net.shapes[k:]))
+
+
+def _keeps_norms(law: Initializer) -> bool:
+    return law.base.name == "orthogonal"
+
+
+def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:
+    r"""Return $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ of a layer.
+
+    Raises:
+        UnusableInput: weights that are scaled by data, or that are not centred and independent.
+    """
+    mean, variance = law.moments(fan_in, fan_out)
+    if law.data_scaled:
+        why = "its scale depends on the data"
+    elif math.isnan(variance):
+        why = "the moments of a function of your own are not known"
+    elif mean or law.base.name == "identity":
+        why = "its weights are not independent and centred"
+    else:
+        return fan_in * variance, law.bias(fan_in, fan_out) ** 2
+    raise UnusableInput(f"{law.name} is not covered by theory: {why}")
