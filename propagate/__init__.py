@@ -1,10 +1,10 @@
 """See how activation and gradient variance travel through deep networks.
 
     spec ──run──▶ record ──judge──▶ findings
-                    └──plot / report / notebooks / CLI
+      └──predict─▶ record ┘  └──plot / report / notebooks / CLI
 
 Start with `Network`, `measure` and `sweep`, or with `diagnose` for a model of your own; read a
-record with `judge` and `plot`.
+record with `judge` and `plot`, and see with `predict` what theory expects.
 """
 
 import importlib
@@ -20,7 +20,15 @@ from propagate.findings import Findings as Findings
 from propagate.findings import Verdict as Verdict
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
+from propagate.meanfield import CriticalPoint as CriticalPoint
+from propagate.meanfield import FixedPoint as FixedPoint
+from propagate.meanfield import Gain as Gain
+from propagate.meanfield import critical as critical
+from propagate.meanfield import fixed_points as fixed_points
+from propagate.meanfield import gain as gain
 from propagate.network import Network as Network
+from propagate.overlay import departures as departures
+from propagate.predict import predict as predict
 from propagate.probing import value_and_grad as value_and_grad
 from propagate.record import load as load
 from propagate.record import save as save

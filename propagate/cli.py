@@ -6,7 +6,6 @@ not run, 130 interrupted. Results go to stdout (with --json only JSON), the rest
 
 import contextlib
 import gc
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +22,11 @@ from rich.table import Table
 from propagate import batches, figures, files, record, report
 from propagate.activations import ACTIVATIONS, activation
 from propagate.cli_diagnose import Diagnose
+from propagate.cli_predict import Predict
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.network import Network
 from propagate.sweep import Interrupted, sweep
-from propagate.terminal import key, say
+from propagate.terminal import key, say, show
 from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError, UnusableInput
 from propagate.verdict import judge
 
@@ -104,7 +104,7 @@ class Sweep:
         findings = judge(found)
         for path in files.write(found, findings, self.out):
             say(f"wrote {path}")
-        _show(report.summary(findings, found) if self.json else report.text(findings, found))
+        show(report.summary(findings, found) if self.json else report.text(findings, found))
         if self.pictures:
             shown = report.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
@@ -146,9 +146,9 @@ class List:
         for name in ACTIVATIONS:
             phi = activation(name)
             phis.add_row(name, phi.formula, phi.source)
-        _show(laws)
-        _show(phis)
-        _show(
+        show(laws)
+        show(phis)
+        show(
             "Parameters follow a name: normal_0.02, leaky_relu_0.2, sigma(1.3,0.3), "
             "he_normal(mode=fan_out); a factor precedes it: 0.01*he_normal."
         )
@@ -178,6 +178,7 @@ class Figures:
 Verb = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
@@ -199,13 +200,6 @@ def main(args: list[str] | None = None) -> None:
         say("interrupted")
         code = 130
     sys.exit(code)
-
-
-def _show(result: Any) -> None:
-    if isinstance(result, dict):
-        print(json.dumps(result, indent=2))
-    else:
-        Console().print(result)
 
 
 def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:

@@ -1,14 +1,15 @@
 r"""How far a layer of n units wanders from the infinite-width limit: width-1/n theory.
 
-$K_{l+1}$, the second moment of $h_{l+1}$ given the layer below, is a mean over n units. Its logarithm
-wanders by $v = (E\phi^4/(E\phi^2)^2 - 1)/n$ in variance, and a wander is remembered as far as
-$p = d\ln q'/d\ln q$ lets it. Going back, a step is $\chi(K)$ times a mean of $\phi'^2(W^T\delta)^2$,
-which wanders by $(3E\phi'^4/(E\phi'^2)^2 - 1)/n$. The inputs of a batch share weights: a mean over
-them wanders as far as their correlation, itself wandering about c, says. Orthogonal weights keep
-norms, which takes the Gaussian's own 2 away from each.
+$K_{l+1}$, the second moment of $h_{l+1}$ given the layer below, is a mean over n units. Its
+logarithm wanders by $v = (E\phi^4/(E\phi^2)^2 - 1)/n$ in variance, and a wander is remembered as
+far as $p = d\ln q'/d\ln q$ lets it. Going back, a step is $\chi(K)$ times a mean of
+$\phi'^2(W^T\delta)^2$, which wanders by $(3E\phi'^4/(E\phi'^2)^2 - 1)/n$. The inputs of a batch
+share weights: a mean over them wanders as far as their correlation, itself wandering about c, says.
+Orthogonal weights keep norms, which takes the Gaussian's own 2 away from each.
 
-Every constant is an expectation of `gauss`; for a positively homogeneous phi the logarithm's moments
-are exact (`meanfield.fluctuation`).
+Every constant is an expectation of `gauss`; for a positively homogeneous phi the moments of the
+logarithm are exact (`meanfield.fluctuation`). Hanin & Nica (2018), arXiv:1812.05994; Roberts et al.
+(2022), arXiv:2106.10165; the feedback of K on gradients and the mean over a batch are our own.
 """
 
 import math
@@ -18,8 +19,11 @@ import numpy as np
 
 from propagate import gauss, meanfield
 from propagate.activations import Activation
+from propagate.types import UnusableInput
 
 STEP = 1e-4  # of ln q, for derivatives of expectations
+LEAST = 1e-140  # second moment: its square is still a float64
+CURVED = 0.1  # largest curvature times variance at which a map still counts as a line
 CORRELATED = ("forward", "backward", "mixed", "cubic", "product", "slopes")
 
 
@@ -69,10 +73,12 @@ class Step(NamedTuple):
 
 
 class Wander(NamedTuple):
-    """Variance of a logarithm in each layer, and the shift of its mean."""
+    """Variance of a logarithm in each layer, the shift of its mean, and whether 1/n theory holds:
+    whether the logarithm of q' is a line in that of q over what q wanders."""
 
     variance: np.ndarray
     shift: np.ndarray
+    holds: np.ndarray
 
 
 class State(NamedTuple):
@@ -91,16 +97,22 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         law: the weights after it.
         at: h itself.
         gradient_c2: mean squared cosine of the gradients of two inputs.
+
+    Raises:
+        UnusableInput: the next layer's second moment is zero, or beyond what a float64 squares.
     """
     n, sw2 = law.fan_in, law.sigma_w2
     near = gauss.moments(phi, at.q * np.exp([-STEP, 0.0, STEP]))
     second, slope2, growth = (float(near[k][1]) for k in ("second", "slope2", "growth"))
     after = sw2 * second + law.sigma_b2
+    if not LEAST < after < 1 / LEAST:
+        raise UnusableInput(
+            f"theory follows second moments from {LEAST:g} to {1 / LEAST:g}, a layer has {after:g}"
+        )
     share, kept = sw2 * second / after, 2.0 if law.orthogonal else 0.0
     effective = 1 - min(1.0, math.sqrt((1 - at.apart) ** 2 + at.wander))
-    one, two = (_expectations(phi, at.q, e) for e in (0.0, effective))
-    forward = one["forward"] / second**2 - 1
-    shared = two["forward"] / second**2 - 1
+    one, two = (_relative(phi, at.q, e, second, slope2) for e in (0.0, effective))
+    forward, shared = one["forward"] - 1, two["forward"] - 1
     lean = 0.0
     if phi.homogeneous:
         mean, variance = meanfield.fluctuation(phi, n)
@@ -119,47 +131,46 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         bend2=float(logs[2] - 2 * logs[1] + logs[0]) / STEP**2,
         forward=(forward - kept) * share**2,
         forward_shared=(shared - kept * c2) * share**2,
-        backward=3 * one["backward"] / slope2**2 - 1 - kept,
-        backward_shared=(1 + 2 * gradient_c2) * two["backward"] / slope2**2
-        - 1
-        - kept * gradient_c2,
-        mixed=(one["mixed"] / slope2 / second - 1) * share,
-        mixed_shared=(two["mixed"] / slope2 / second - 1) * share,
+        backward=3 * one["backward"] - 1 - kept,
+        backward_shared=(1 + 2 * gradient_c2) * two["backward"] - 1 - kept * gradient_c2,
+        mixed=(one["mixed"] - 1) * share,
+        mixed_shared=(two["mixed"] - 1) * share,
         lean=lean * share,
         own=2.0 - kept,
         own_shared=(2.0 - kept) * c2,
         units=n,
     )
-    return found, _next(phi, law, at, two, second, after)
+    apart = at.apart
+    if apart:
+        apart = meanfield.c_map(phi, sw2, law.sigma_b2, at.q, apart)
+    slope = sw2 * two["slopes"] * slope2 * at.q / after
+    wander = slope**2 * at.wander + _of_cosine(one, two) * share**2 / n
+    return found, State(after, apart, wander)
 
 
-def _expectations(phi: Activation, q: float, apart: float) -> dict[str, float]:
-    """Return the means of products of two inputs' values, 1 - c apart."""
+def _relative(
+    phi: Activation, q: float, apart: float, second: float, slope2: float
+) -> dict[str, float]:
+    """Return the means of products of two inputs' values, of unit second moments, 1 - c apart."""
 
     def products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
-        x, y = a.phi, b.phi
-        mixed = ((a.slope * y) ** 2 + (b.slope * x) ** 2) / 2
+        (x, dx), (y, dy) = ((v.phi / second**0.5, v.slope / slope2**0.5) for v in (a, b))
+        mixed = ((dx * y) ** 2 + (dy * x) ** 2) / 2
         cubic = x * y * (x**2 + y**2)
-        return np.stack([(x * y) ** 2, (a.slope * b.slope) ** 2, mixed, cubic, x * y, a.slope * b.slope])
+        return np.stack([(x * y) ** 2, (dx * dy) ** 2, mixed, cubic, x * y, dx * dy])
 
-    values = gauss.average_pair(phi, products, q, apart)
+    if apart:
+        values = gauss.average_pair(phi, products, q, apart)
+    else:
+        values = gauss.average(phi, lambda z, at: products(at, at), np.array([q]))[:, 0]
     return dict(zip(CORRELATED, map(float, values), strict=True))
 
 
-def _next(
-    phi: Activation, law: Law, at: State, two: dict[str, float], second: float, after: float
-) -> State:
-    """Return the state of the next layer; the wander of c is that of a ratio of means."""
-    apart = at.apart
-    if apart:
-        apart = meanfield.c_map(phi, law.sigma_w2, law.sigma_b2, at.q, apart)
-    share = law.sigma_w2 * second / after
-    c = two["product"] / second
-    ends = gauss.moments(phi, at.q)["fourth"][0] / second**2
-    fresh = two["forward"] / second**2 * (1 + c * c / 2) + c * c / 2 * ends
-    fresh = max(fresh - c * two["cubic"] / second**2, 0.0) * share**2 / law.fan_in
-    slope = law.sigma_w2 * two["slopes"] * at.q / after
-    return State(after, apart, slope**2 * at.wander + fresh)
+def _of_cosine(one: dict[str, float], two: dict[str, float]) -> float:
+    """Return n times the variance of the cosine of two inputs' values over n units."""
+    c = two["product"]
+    fresh = two["forward"] * (1 + c * c / 2) + c * c / 2 * one["forward"] - c * two["cubic"]
+    return max(fresh, 0.0)
 
 
 def _of_batch(alone: float, shared: float, batch: int) -> float:
@@ -169,22 +180,24 @@ def _of_batch(alone: float, shared: float, batch: int) -> float:
 
 def forward(steps: list[Step], batch: int) -> Wander:
     """Return how ln K wanders in each layer, the first of which is given."""
-    variance, single, mean, lean = [0.0], [0.0], [0.0], [0.0]
+    variance, alone, mean, lean, holds = [0.0], [0.0], [0.0], [0.0], [True]
     for s in steps[:-1]:
-        fresh = _of_batch(s.forward, s.forward_shared, batch) / s.units
-        mean.append(s.memory * mean[-1] + s.curve * single[-1] / 2)
-        lean.append(s.memory * lean[-1] + s.lean / s.units * fresh / max(s.forward / s.units, 1e-300))
-        single.append(s.memory**2 * single[-1] + s.forward / s.units)
-        variance.append(s.memory**2 * variance[-1] + fresh)
+        fresh = _of_batch(s.forward, s.forward_shared, batch)
+        lost = s.lean * fresh / s.forward if s.forward > 0 else 0.0
+        mean.append(s.memory * mean[-1] + s.curve * alone[-1] / 2)
+        lean.append(s.memory * lean[-1] + lost / s.units)
+        holds.append(holds[-1] and (abs(s.curve) + abs(s.bend)) * alone[-1] < CURVED)
+        alone.append(s.memory**2 * alone[-1] + s.forward / s.units)
+        variance.append(s.memory**2 * variance[-1] + fresh / s.units)
     shift = np.array(mean) + np.array(lean) - np.array(variance) / 2
-    return Wander(np.array(variance), shift)
+    return Wander(np.array(variance), shift, np.array(holds))
 
 
 def measured(steps: list[Step], kernel: Wander, batch: int) -> Wander:
     """Return how ln of the mean of h^2 wanders, which is K's and what it wanders about K."""
     own = np.array([_of_batch(s.own, s.own_shared, batch) / s.units for s in steps])
     own[0] = 2 / batch / steps[0].units  # the input is drawn, whatever the weights are
-    return Wander(kernel.variance + own, kernel.shift - own / 2)
+    return Wander(kernel.variance + own, kernel.shift - own / 2, kernel.holds)
 
 
 def backward(steps: list[Step], batch: int) -> Wander:
@@ -196,15 +209,17 @@ def backward(steps: list[Step], batch: int) -> Wander:
         for k, s in enumerate(steps[:-1])
     ]
     mean = np.append(np.cumsum(each[::-1])[::-1], 0.0)
-    return Wander(variance, mean + (single - variance) / 2)
+    variance += 2 / batch / steps[-1].units  # the cotangent is drawn as well
+    single += 2 / steps[-1].units
+    mean -= 1 / steps[-1].units
+    holds = np.full(len(steps), kernel.holds.all())
+    return Wander(variance, mean + (single - variance) / 2, holds)
 
 
 def _sum_back(steps: list[Step], kernel: Wander, batch: int) -> np.ndarray:
     """Return the variance of the sum of the steps back to each layer."""
     taken = steps[:-1]
-    full = np.diag(
-        [_of_batch(s.backward, s.backward_shared, batch) / s.units for s in taken]
-    )
+    full = np.diag([_of_batch(s.backward, s.backward_shared, batch) / s.units for s in taken])
     for j, s in enumerate(taken):
         full[j, j] += s.bend**2 * kernel.variance[j]
         later = s.bend * s.memory * kernel.variance[j]

@@ -14,13 +14,13 @@ multiplied by $\chi_1$ in each layer on its way back.
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
 
 from propagate import gauss
 from propagate.activations import Activation, activation
@@ -178,7 +178,7 @@ def fixed_points(
     def excess(q: np.ndarray) -> np.ndarray:
         return sw2 * gauss.moments(own, q)["second"] / q + sigma_b2 / q - 1
 
-    found = [q for q in _roots(excess)]
+    found = _roots(excess)
     if np.all(np.abs(excess(GRID[:: len(GRID) // 8])) < FLAT):
         found = [1.0]
     elif not sigma_b2 and not _at_zero(own)[0]:
@@ -213,7 +213,7 @@ def _apart(
         return 1.0
     if excess(low) <= 0:
         return 0.0
-    return math.exp(brentq(excess, low, high, xtol=1e-14, rtol=1e-14))
+    return math.exp(_root(excess, low, high))
 
 
 def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
@@ -259,7 +259,9 @@ def _at_the_origin(phi: Activation) -> list[CriticalPoint]:
     value, slope2 = _at_zero(phi)
     if value or slope2 < SMALL_Q**3:
         return []
-    near = gauss.moments(phi, GRID[:: len(GRID) // 8])["second"] / GRID[:: len(GRID) // 8] / slope2 - 1
+    near = (
+        gauss.moments(phi, GRID[:: len(GRID) // 8])["second"] / GRID[:: len(GRID) // 8] / slope2 - 1
+    )
     if np.all(np.abs(near) < FLAT):
         return [CriticalPoint(1 / slope2, 0.0, 1.0, 1.0, True)]
     above = near[np.abs(near) > FLAT][0]  # the first q at which the map is not q itself
@@ -316,12 +318,18 @@ def _roots(excess: Callable[[np.ndarray], np.ndarray]) -> list[float]:
     y = np.where(np.abs(y) < FLAT / 1e3, 0.0, y)
     known = np.flatnonzero(np.isfinite(y) & (y != 0))
     roots = []
-    for a, b in zip(known[:-1], known[1:], strict=True):
+    for a, b in itertools.pairwise(known):
         if np.sign(y[a]) != np.sign(y[b]):
             of_log = lambda u: float(excess(np.array([math.exp(u)]))[0])  # noqa: E731
-            root = brentq(of_log, *np.log([GRID[a], GRID[b]]), xtol=1e-14, rtol=1e-14)
-            roots.append(math.exp(root))
+            roots.append(math.exp(_root(of_log, *np.log([GRID[a], GRID[b]]))))
     return roots
+
+
+def _root(f: Callable[[float], float], low: float, high: float) -> float:
+    from scipy.optimize import brentq  # slow to load
+
+    found: Any = brentq(f, low, high, xtol=1e-14, rtol=1e-14)  # type: ignore[arg-type]
+    return found
 
 
 def _check(**variances: float) -> None:

@@ -52,7 +52,8 @@ def variance(
         record: what `measure` or `sweep` returned.
         ax: where to draw; a new figure by default.
         direction: `"forward"` (signal) or `"backward"` (gradient); both by default.
-        theory: a second record, drawn over the first in black.
+        theory: a second record, drawn over the first in black, with twice its standard deviation
+            over draws of the weights if it has one.
 
     Returns:
         The axis, in decades.
@@ -72,8 +73,11 @@ def variance(
         _panel(ax, record, d, apart=len(shown) > 1)
     for d in shown:
         if theory is not None and f"log10_{d}_q" in theory:
+            known = f"log10_{d}_q_sd" in theory
+            style = THEORY | ({"label": "theory, ±2 sd of a seed"} if known else {})
             for _, one in _pairings(theory):
-                _curve(ax, one[f"log10_{d}_q"], d, **THEORY)
+                _curve(ax, one[f"log10_{d}_q"], d, **style)
+                _band(ax, one, f"log10_{d}_q")
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
     ax.set(xlabel=_along(record), ylabel=f"second moment{subject}\n(decades)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -282,6 +286,15 @@ def _curve(ax: Axes, values: xr.DataArray, direction: Direction, **style: Any) -
         mark = {"marker": "x" if zero else "^", "linestyle": "", "markersize": 6}
         ax.plot(x[last], path[last], color=style["color"], zorder=3, clip_on=False, **mark)
         _key(ax, "exact zero beyond" if zero else "overflow beyond", **mark)
+
+
+def _band(ax: Axes, theory: xr.Dataset, name: str) -> None:
+    """Shade two standard deviations over draws on either side, where theory has any."""
+    if f"{name}_sd" in theory:
+        middle, sd = theory[name].values.ravel(), theory[f"{name}_sd"].values.ravel()
+        reach = np.where(np.isfinite(sd), 2 * sd, np.nan)
+        band = {"color": "black", "alpha": 0.12, "linewidth": 0}
+        ax.fill_between(_positions(theory), middle - reach, middle + reach, **band)
 
 
 def _overflowed(path: np.ndarray) -> np.ndarray:

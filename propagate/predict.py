@@ -7,7 +7,7 @@ import xarray as xr
 
 from propagate import finite_width, record
 from propagate.activations import activation
-from propagate.finite_width import Law, State, Step
+from propagate.finite_width import Law, State, Step, Wander
 from propagate.initializers import Initializer
 from propagate.network import Network
 from propagate.registry import check_count
@@ -32,7 +32,8 @@ def predict(
         A record with dim (layer): `log10_forward_q`, `log10_activation_q`,
         `log10_forward_variance`, `forward_correlation`, `log10_backward_q`, and
         `log10_forward_q_sd`, `log10_backward_q_sd`: the standard deviation over draws of the
-        weights, in decades. The logarithms are means over draws, as those of seeds are.
+        weights, in decades, or inf where the width is too small for theory to say. The
+        logarithms are means over draws, as those of seeds are.
 
     Raises:
         UnusableInput: not covered by theory; the message says what is not.
@@ -51,23 +52,30 @@ def predict(
     kernel = finite_width.forward(steps, batch)
     forward = finite_width.measured(steps, kernel, batch)
     backward = finite_width.backward(steps, batch)
-    q_of, apart, second = (np.array([getattr(s, k) for s in steps]) for k in ("q", "apart", "second"))
+    q_of, apart, second = (
+        np.array([getattr(s, k) for s in steps]) for k in ("q", "apart", "second")
+    )
     gradient = np.log10([s.chi for s in steps[:-1]])[::-1].cumsum()[::-1]
     with np.errstate(divide="ignore"):
         columns = {
             "log10_forward_q": np.log10(q_of) + forward.shift / LN10,
-            "log10_forward_q_sd": np.sqrt(forward.variance) / LN10,
+            "log10_forward_q_sd": _decades(forward),
             "log10_activation_q": np.log10(second) + kernel.shift / LN10,
             "forward_correlation": 1 - apart,
             "log10_forward_variance": np.log10(q_of * apart * (1 - 1 / batch)),
             "log10_backward_q": np.append(gradient, 0.0) + backward.shift / LN10,
-            "log10_backward_q_sd": np.sqrt(backward.variance) / LN10,
+            "log10_backward_q_sd": _decades(backward),
         }
     made = xr.Dataset(
         {name: ("layer", values) for name, values in columns.items()},
         {"layer": np.arange(net.depth + 1)},
     )
     return made.assign_attrs(record.provenance(network=net.describe(), theory="mean field, 1/n"))
+
+
+def _decades(wander: Wander) -> np.ndarray:
+    """Return the standard deviation in decades; inf where the width is too small for 1/n theory."""
+    return np.where(wander.holds, np.sqrt(wander.variance) / LN10, math.inf)
 
 
 def _travel(net: Network, q: float, apart: float) -> list[Step]:
@@ -79,8 +87,6 @@ def _travel(net: Network, q: float, apart: float) -> list[Step]:
         phi = IDENTITY if k == 0 and not activated else net.phi
         found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
         steps.append(found)
-        if not 0 < state.q < math.inf:
-            raise UnusableInput(f"layer {k + 1} has second moment {state.q:g}: no signal to follow")
     width = net.shapes[-1][1]
     last = Law(1.0, 0.0, width, width, _keeps_norms(net.law))
     return [*steps, finite_width.step(net.phi, last, state, 0.0)[0]]

@@ -190,3 +190,29 @@ def test_an_interrupted_sweep_saves_what_it_has(tmp_path, capfd, monkeypatch):
 def test_no_progress_bar_without_a_terminal(swept):
     _, done = swept
     assert all(line.startswith("propagate: wrote") for line in done.stderr.splitlines())
+
+
+def test_predict_prints_theory_beside_a_measurement(tmp_path, capsys):
+    size = ["--depth", "5", "--width", "64", "--batch", "16", "--seeds", "4"]
+    out = tmp_path / "deeper" / "out"
+    assert run("predict", "--activation", "tanh", "--out", str(out), *size) == 0
+    shown = capsys.readouterr().out
+    assert "gain of tanh: 1.59254" in shown
+    assert "sigma_w² = 1.7609546" in shown
+    assert {path.name for path in out.iterdir()} == {"theory.nc", "record.nc", "overlay.png"}
+    assert pp.load(out / "theory.nc").log10_forward_q_sd.shape == (6,)
+
+
+def test_predict_in_json_and_without_a_critical_point(capsys):
+    assert (
+        run("predict", "--activation", "softplus", "--depth", "3", "--width", "16", "--json") == 0
+    )
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["critical"] == []
+    assert "no q >= 0.05" in summary["reason"]
+    assert len(summary["theory"]["log10_backward_q"]) == 4
+
+
+def test_what_theory_does_not_cover_is_a_usage_error(capsys):
+    assert run("predict", "--init", "lsuv") == 2
+    assert "not covered by theory" in capsys.readouterr().err

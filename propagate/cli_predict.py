@@ -1,0 +1,132 @@
+"""`propagate predict`: what theory expects of a stack, and which scale suits its activation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from rich.table import Table
+
+from propagate import files, meanfield, record
+from propagate.network import Network
+from propagate.overlay import departures
+from propagate.predict import predict
+from propagate.sweep import measure
+from propagate.terminal import key, say, show
+
+ROWS = 12  # layers in the table
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Say what mean-field theory expects of a stack, layer by layer, and measure it beside.
+
+    Prints the table, the gain and the critical points of the activation.
+    """
+
+    init: str = "he_normal"
+    """Initialiser: a name of `propagate list`, such as he_normal, "sigma(1.3,0.3)"."""
+    activation: str = "relu"
+    """Activation: a name of `propagate list`."""
+    depth: int = 50
+    """Number of layers."""
+    width: int = 256
+    """Units per layer."""
+    batch: int = 128
+    """Inputs, over which a second moment is averaged."""
+    sigma_b2: float = 0.05
+    """Variance of the biases for which critical points are listed."""
+    seeds: int = 0
+    """Networks to measure beside the prediction; 0 measures none."""
+    seed: int = 0
+    """Of the measurement."""
+    out: Path | None = None
+    """Folder for the record of theory and, with --seeds, of the measurement and their picture."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+    def __call__(self) -> int:
+        """Run; return the exit code."""
+        if self.out is not None:
+            files.writable(self.out)
+        net = Network(self.depth, self.width, activation=self.activation, init=self.init)
+        theory = predict(net, batch=self.batch)
+        found = None
+        if self.seeds:
+            found = measure(net, key(self.seed), seeds=self.seeds, batch=self.batch)
+        if self.out is not None:
+            for path in _write(self.out, theory, found):
+                say(f"wrote {path}")
+        show(self._summary(net, theory, found) if self.json else self._tables(theory, found))
+        if not self.json:
+            show(self._advice(net))
+            for one in departures(found, theory) if found is not None else ():
+                show(str(one))
+        return 0
+
+    def _tables(self, theory: xr.Dataset, found: xr.Dataset | None) -> Table:
+        title = f"{self.init} × {self.activation}: log10 of second moments"
+        table = Table("layer", title=title)
+        columns = {}
+        for direction in ("forward", "backward"):
+            columns[f"{direction}\nexpected"] = theory[f"log10_{direction}_q"].values
+            columns[f"{direction}\n± over draws"] = theory[f"log10_{direction}_q_sd"].values
+            if found is not None:
+                columns[f"{direction}\nmeasured"] = (
+                    found[f"log10_{direction}_q"].mean("seed").values
+                )
+        for name in columns:
+            table.add_column(name, justify="right")
+        for k in np.unique(np.linspace(0, self.depth, ROWS).round().astype(int)):
+            table.add_row(str(k), *(f"{values[k]:.3f}" for values in columns.values()))
+        return table
+
+    def _advice(self, net: Network) -> str:
+        factors = meanfield.gain(net.phi)
+        points = meanfield.critical(net.phi, self.sigma_b2)
+        lines = [
+            f"gain of {net.phi.name}: {factors.second_moment:.6g} keeps E phi², "
+            f"{factors.variance:.6g} keeps Var phi"
+        ]
+        for point in points:
+            kind = "stable" if point.stable else "unstable: signals leave it"
+            lines.append(
+                f"critical at sigma_b² = {self.sigma_b2:g}: sigma_w² = {point.sigma_w2:.8g}, "
+                f"q = {point.q:.6g} ({kind})"
+            )
+        if not points:
+            lines.append(f"no critical point: {points.reason}")
+        return "\n".join(lines)
+
+    def _summary(
+        self, net: Network, theory: xr.Dataset, found: xr.Dataset | None
+    ) -> dict[str, Any]:
+        points = meanfield.critical(net.phi, self.sigma_b2)
+        summary: dict[str, Any] = {
+            "gain": meanfield.gain(net.phi)._asdict(),
+            "critical": [point._asdict() for point in points],
+            "reason": points.reason or None,
+            "theory": {str(k): _plain(v) for k, v in theory.data_vars.items()},
+        }
+        if found is not None:
+            summary["departures"] = [one._asdict() for one in departures(found, theory)]
+        return summary
+
+
+def _plain(values: xr.DataArray) -> list[float | None]:
+    """Return numbers that JSON has: null for what is not finite."""
+    return [float(v) if np.isfinite(v) else None for v in values.values]
+
+
+def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[Path]:
+    from propagate import plot  # matplotlib is slow to load
+
+    wrote = [record.save(theory, folder / "theory.nc")]
+    if found is not None:
+        wrote.append(record.save(found, folder / "record.nc"))
+    ax = plot.variance(theory if found is None else found, theory=theory)
+    figure: Any = ax.get_figure(root=True)
+    path = folder / "overlay.png"
+    record.whole(path, lambda part: figure.savefig(part, dpi=150))
+    return [*wrote, path]
