@@ -228,7 +228,7 @@ def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
         >>> critical("tanh", 0.05)[0].sigma_w2
         1.76095463...
         >>> critical("softplus").reason
-        'no q >= 0.05 has q - E phi^2/E phi\'^2 = sigma_b^2 = 0.05 for softplus'
+        "no q >= 0.05 has q - E phi^2/E phi'^2 = sigma_b^2 = 0.05 for softplus"
     """
     own = activation(phi)
     _check(sigma_b2=sigma_b2)

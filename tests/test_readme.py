@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from propagate import cli
@@ -37,6 +38,7 @@ def test_the_python_examples_print_what_the_readme_shows(tmp_path, monkeypatch, 
         assert numbers_hidden(capsys.readouterr().out) in map(numbers_hidden, blocks(""))
     assert {path.name for path in tmp_path.iterdir()} == {
         "heatmap.png",
+        "overlay.png",
         "variance.png",
         "record.nc",
     }
@@ -57,10 +59,10 @@ def test_every_command_is_understood(line, monkeypatch):
         cli.main(shlex.split(line)[1:])
     assert left.value.code == 0
     (verb,) = ran
-    for name in getattr(verb, "init", ()):
-        cli.initializer(name)
-    for name in getattr(verb, "activation", ()):
-        cli.activation(name)
+    for name in np.atleast_1d(getattr(verb, "init", ())):
+        cli.initializer(str(name))
+    for name in np.atleast_1d(getattr(verb, "activation", ())):
+        cli.activation(str(name))
 
 
 def test_every_variable_and_verdict_is_explained():
