@@ -28,6 +28,7 @@ from propagate.meanfield import fixed_points as fixed_points
 from propagate.meanfield import gain as gain
 from propagate.network import Network as Network
 from propagate.overlay import departures as departures
+from propagate.phase import phase as phase
 from propagate.predict import predict as predict
 from propagate.probing import value_and_grad as value_and_grad
 from propagate.record import load as load

@@ -22,7 +22,7 @@ from rich.table import Table
 from propagate import batches, figures, files, record, report
 from propagate.activations import ACTIVATIONS, activation
 from propagate.cli_diagnose import Diagnose
-from propagate.cli_predict import Predict
+from propagate.cli_predict import Phase, Predict
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.network import Network
 from propagate.sweep import Interrupted, sweep
@@ -179,6 +179,7 @@ Verb = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Phase, tyro.conf.subcommand("phase")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )

@@ -1,4 +1,4 @@
-"""`propagate predict`: what theory expects of a stack, and which scale suits its activation."""
+"""`propagate predict` and `propagate phase`: what theory expects of a stack and an activation."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,12 @@ import xarray as xr
 from rich.table import Table
 
 from propagate import files, meanfield, record
+from propagate.findings import growth
 from propagate.network import Network
 from propagate.overlay import departures
+from propagate.phase import phase
 from propagate.predict import predict
-from propagate.sweep import measure
+from propagate.sweep import measure, sweep
 from propagate.terminal import key, say, show
 
 ROWS = 12  # layers in the table
@@ -84,20 +86,10 @@ class Predict:
 
     def _advice(self, net: Network) -> str:
         factors = meanfield.gain(net.phi)
-        points = meanfield.critical(net.phi, self.sigma_b2)
-        lines = [
+        return (
             f"gain of {net.phi.name}: {factors.second_moment:.6g} keeps E phi², "
-            f"{factors.variance:.6g} keeps Var phi"
-        ]
-        for point in points:
-            kind = "stable" if point.stable else "unstable: signals leave it"
-            lines.append(
-                f"critical at sigma_b² = {self.sigma_b2:g}: sigma_w² = {point.sigma_w2:.8g}, "
-                f"q = {point.q:.6g} ({kind})"
-            )
-        if not points:
-            lines.append(f"no critical point: {points.reason}")
-        return "\n".join(lines)
+            f"{factors.variance:.6g} keeps Var phi\n{_points(net.phi.name, self.sigma_b2)}"
+        )
 
     def _summary(
         self, net: Network, theory: xr.Dataset, found: xr.Dataset | None
@@ -130,3 +122,80 @@ def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[P
     path = folder / "overlay.png"
     record.whole(path, lambda part: figure.savefig(part, dpi=150))
     return [*wrote, path]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Draw the phase diagram of an activation: growth over (sigma_w², sigma_b²), edge of chaos.
+
+    Prints the critical points and writes phase.png and phase.nc.
+    """
+
+    activation: str = "tanh"
+    """Activation: a name of `propagate list`."""
+    sigma_w2: tuple[float, float] = (0.0, 4.0)
+    """Ends of the axis of sigma_w², the variance of weights times fan_in."""
+    sigma_b2: tuple[float, float] = (0.0, 0.5)
+    """Ends of the axis of sigma_b², the variance of biases."""
+    points: tuple[int, int] = (300, 250)
+    """Grid: values of sigma_w², of sigma_b²."""
+    measured: int = 0
+    """Networks to measure and draw on top, along each axis; 0 measures none."""
+    depth: int = 30
+    """Layers of a measured network."""
+    width: int = 256
+    """Units per layer of a measured network."""
+    seed: int = 0
+    """Of the measurement."""
+    out: Path = Path("propagate-out")
+    """Folder for the picture and the numbers."""
+
+    def __call__(self) -> int:
+        """Run; return the exit code."""
+        from propagate import plot  # matplotlib is slow to load
+
+        files.writable(self.out)
+        ends = self.sigma_w2, self.sigma_b2
+        axes = [np.linspace(*end, n) for end, n in zip(ends, self.points, strict=True)]
+        plane = phase(self.activation, *axes)
+        say(f"wrote {record.save(plane, self.out / 'phase.nc')}")
+        ax = plot.phase(plane, measured=self._measured() if self.measured else ())
+        figure: Any = ax.get_figure(root=True)
+        path = self.out / "phase.png"
+        record.whole(path, lambda part: figure.savefig(part, dpi=150))
+        say(f"wrote {path}")
+        for sigma_b2 in np.linspace(*self.sigma_b2, 6):
+            show(_points(self.activation, float(sigma_b2)))
+        return 0
+
+    def _measured(self) -> list[tuple[float, float, float]]:
+        """Return the gradient's rate in the settled layers of networks on a coarse grid."""
+        inside = [
+            np.linspace(*end, self.measured + 2)[1:-1] for end in (self.sigma_w2, self.sigma_b2)
+        ]
+        pairs = [(float(w), float(b)) for w in inside[0] for b in inside[1]]
+        net = Network(self.depth, self.width)
+        found = sweep(
+            net,
+            init=[(w**0.5, b**0.5) for w, b in pairs],
+            activation=[self.activation],
+            key=key(self.seed),
+            measures=("q",),
+        ).isel(activation=0, seed=slice(None))
+        rates = [
+            growth(found["log10_backward_q"].isel(init=k).values, "backward").rate
+            for k in range(len(pairs))
+        ]
+        return [(w, b, rate) for (w, b), rate in zip(pairs, rates, strict=True)]
+
+
+def _points(name: str, sigma_b2: float) -> str:
+    """Return the critical points of an activation in words."""
+    points = meanfield.critical(name, sigma_b2)
+    kinds = {True: "stable", False: "unstable: signals leave it"}
+    lines = [
+        f"critical at sigma_b² = {sigma_b2:g}: sigma_w² = {point.sigma_w2:.8g}, "
+        f"q = {point.q:.6g} ({kinds[point.stable]})"
+        for point in points
+    ]
+    return "\n".join(lines or [f"no critical point: {points.reason}"])

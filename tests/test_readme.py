@@ -53,7 +53,7 @@ def lines() -> list[str]:
 def test_every_command_is_understood(line, monkeypatch):
     """The parser takes it and names resolve; the work is left out."""
     ran = []
-    for verb in (cli.Sweep, cli.Diagnose, cli.Predict, cli.List, cli.Figures):
+    for verb in (cli.Sweep, cli.Diagnose, cli.Predict, cli.Phase, cli.List, cli.Figures):
         monkeypatch.setattr(verb, "__call__", lambda self: ran.append(self) or 0)
     with pytest.raises(SystemExit) as left:
         cli.main(shlex.split(line)[1:])

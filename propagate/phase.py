@@ -1,0 +1,121 @@
+r"""The phase diagram of an activation: where in $(\sigma_w^2, \sigma_b^2)$ signals live.
+
+All points share one table of expectations over q: a point is then a search for the second moment
+at which its q-map crosses the diagonal, the first on the way from the input's, and Newton's steps
+to it. Second moments move without overshoot where $E\phi^2$ grows with q; elsewhere the point
+found is still a fixed one, and `chi_par` says whether signals come to it.
+"""
+
+import math
+
+import numpy as np
+import xarray as xr
+
+from propagate import gauss, record
+from propagate.activations import activation
+from propagate.meanfield import Phi
+from propagate.types import UnusableInput
+
+GRID = np.geomspace(1e-12, 1e12, 961)
+NEWTON = 4
+STILL = 1e-9  # relative distance from the diagonal that is rounding: every q stays
+
+
+def phase(phi: Phi, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.0) -> xr.Dataset:
+    r"""Return where signals settle, and what becomes of gradients there.
+
+    Args:
+        phi: an activation.
+        sigma_w2: variances of the weights times fan_in, increasing.
+        sigma_b2: variances of the biases, increasing.
+        q: second moment of the input.
+
+    Returns:
+        A dataset with dims (sigma_b2, sigma_w2): `q`, where the second moment settles (0 or inf if
+        it does not), `chi_1`, `chi_par` there, and `log10_growth`, log10 chi_1, the decades by
+        which the gradient's second moment grows in a layer; it is also that of the ordered phase's
+        correlation, whose depth scale is -1/ln chi_1. In the limits q → 0 and q → ∞, chi_1 is that
+        of the nearest second moment of the table, 1e-12 or 1e12.
+
+    Raises:
+        UnusableInput: variances that are negative, not finite, or not increasing.
+
+    Example:
+        >>> plane = phase("tanh", np.array([1.0, 1.7609546396]), np.array([0.05]))
+        >>> np.round(plane.chi_1.values, 6).tolist()
+        [[0.759032, 1.0]]
+    """
+    own = activation(phi)
+    w2, b2 = (_increasing(name, v) for name, v in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2)))
+    if not GRID[0] < q < GRID[-1]:
+        raise UnusableInput(f"q must be within {GRID[0]:g} and {GRID[-1]:g}, got {q}")
+    at = gauss.moments(own, GRID)
+    start = int(np.argmin(np.abs(np.log(GRID / q))))
+    rows = [_row(w2, float(b), at, start) for b in b2]
+    found = np.array(rows)  # (sigma_b2, 4, sigma_w2)
+    names = "q", "chi_1", "chi_par"
+    made = xr.Dataset(
+        {name: (("sigma_b2", "sigma_w2"), found[:, k]) for k, name in enumerate(names)},
+        {"sigma_b2": b2, "sigma_w2": w2},
+    )
+    with np.errstate(divide="ignore"):
+        made["log10_growth"] = np.log10(made["chi_1"])
+    return made.assign_attrs(record.provenance(activation=own.name, theory="mean field"))
+
+
+def _increasing(name: str, values: np.ndarray) -> np.ndarray:
+    found = np.atleast_1d(np.asarray(values, float))
+    if not (np.isfinite(found).all() and (found >= 0).all() and (np.diff(found) > 0).all()):
+        raise UnusableInput(f"{name} must be variances in increasing order, got {values}")
+    return found
+
+
+def _row(
+    w2: np.ndarray, b2: float, at: dict[str, np.ndarray], start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return q, chi_1 and chi_par of every sigma_w2 at one sigma_b2."""
+    excess = (w2[:, None] * at["second"] + b2) / GRID - 1  # above zero: q grows
+    excess[np.abs(excess) < STILL] = 0.0
+    up = excess[:, start] > 0
+    k = np.where(up, _first(excess[:, start:] <= 0, start), _last(excess[:, : start + 1] >= 0))
+    still, away = excess[:, start] == 0, (k < 0) | (k >= len(GRID))
+    k = np.clip(np.where(up, k - 1, k), 0, len(GRID) - 2)
+    log_q = _crossing(w2, b2, at, k)
+    log_q = np.where(still, math.log(GRID[start]), log_q)
+    log_q = np.where(away & ~still, np.log(np.where(up, GRID[-1], GRID[0])), log_q)
+    table = lambda name: _between(at[name], log_q)  # noqa: E731
+    q = np.where(away & ~still, np.where(up, np.inf, 0.0), np.exp(log_q))
+    return q, w2 * table("slope2"), w2 * table("growth")
+
+
+def _first(true: np.ndarray, offset: int) -> np.ndarray:
+    """Return the index of the first that is true in each row, or the length of the grid."""
+    return np.where(true.any(axis=1), true.argmax(axis=1) + offset, len(GRID))
+
+
+def _last(true: np.ndarray) -> np.ndarray:
+    """Return the index of the last that is true in each row, or -1."""
+    return np.where(true.any(axis=1), true.shape[1] - 1 - true[:, ::-1].argmax(axis=1), -1)
+
+
+def _crossing(w2: np.ndarray, b2: float, at: dict[str, np.ndarray], k: np.ndarray) -> np.ndarray:
+    """Return ln of the fixed point between grid points k and k + 1."""
+    low, high = np.log(GRID[k]), np.log(GRID[k + 1])
+    log_q = (low + high) / 2
+    for _ in range(NEWTON):
+        q = np.exp(log_q)
+        after = w2 * _between(at["second"], log_q) + b2
+        slope = w2 * _between(at["growth"], log_q) - 1
+        step = np.where(np.abs(slope) > 1e-12, (after - q) / (slope * q), 0.0)
+        log_q = np.clip(log_q - step, low, high)
+    return log_q
+
+
+def _between(values: np.ndarray, log_q: np.ndarray) -> np.ndarray:
+    """Interpolate a table over the grid, by the cubic through four points in ln q."""
+    at = (log_q - math.log(GRID[0])) / math.log(GRID[1] / GRID[0])
+    k = np.clip(np.floor(at).astype(int), 1, len(GRID) - 3)
+    t = at - k
+    a, b, c, d = (values[k + j] for j in (-1, 0, 1, 2))
+    left = -t * (t - 1) * (t - 2) / 6 * a + (t + 1) * (t - 1) * (t - 2) / 2 * b
+    return left - (t + 1) * t * (t - 2) / 2 * c + (t + 1) * t * (t - 1) / 6 * d

@@ -1,0 +1,82 @@
+"""The picture of a phase diagram; `propagate.plot.phase`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+
+from propagate.types import UnusableInput
+
+DEPTHS = (10, 30, 100, 300)  # layers, whose contours are drawn
+STEEPEST = 1.0  # decades per layer, the ends of the colours
+
+
+def phase(
+    plane: xr.Dataset,
+    *,
+    measured: Iterable[tuple[float, float, float]] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    r"""Draw how fast gradients grow over the plane of variances.
+
+    Colours are decades per layer, on a scale that is linear within ±0.01; the line is the edge of
+    chaos, $\chi_1 = 1$; dotted lines are trainable depths, $6/|\ln\chi_1|$, of the ordered phase;
+    hatched is where the signal itself vanishes or explodes. A measured point has the colour of its
+    rate: where theory holds it cannot be told from its ground.
+
+    Args:
+        plane: what `phase` returned.
+        measured: (sigma_w², sigma_b², decades per layer) of networks that were measured.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        UnusableInput: not a plane of at least two values of each.
+    """
+    if "log10_growth" not in plane or min(plane["log10_growth"].shape) < 2:
+        raise UnusableInput(
+            "a plane from propagate.phase with two values of each variance is required"
+        )
+    if ax is None:
+        ax = Figure(figsize=(6.6, 4.4), layout="constrained").add_subplot()
+    x, y = plane["sigma_w2"].values, plane["sigma_b2"].values
+    growth = plane["log10_growth"].values
+    colours: dict[str, Any] = {
+        "norm": SymLogNorm(0.01, vmin=-STEEPEST, vmax=STEEPEST, base=10),
+        "cmap": "RdBu_r",
+    }
+    image = ax.pcolormesh(x, y, growth, shading="nearest", rasterized=True, **colours)
+    _lines(ax, plane)
+    lost = ~np.isfinite(plane["q"].values) | (plane["q"].values == 0)
+    if lost.any() and not lost.all():
+        with_hatch = {"levels": [0.5, 1.5], "colors": "none", "hatches": ["///"]}
+        ax.contourf(x, y, lost.astype(float), **with_hatch)
+    points = np.array(list(measured)).reshape(-1, 3)
+    ax.scatter(*points[:, :2].T, c=points[:, 2], s=70, edgecolors="black", clip_on=False, **colours)
+    bar = ax.figure.colorbar(image, ax=ax, extend="both", label="gradient, decades per layer")
+    bar.set_ticks([-1, -0.1, -0.01, 0, 0.01, 0.1, 1])
+    bar.set_ticklabels(["≤ −1", "−0.1", "−0.01", "0", "+0.01", "+0.1", "≥ +1"])
+    bar.minorticks_off()
+    title = f"{plane.attrs.get('activation', '')}: edge of chaos (solid), trainable depth (dotted)"
+    title += ", measured (circles)" if len(points) else ""
+    ax.set(xlabel=r"$\sigma_w^2$", ylabel=r"$\sigma_b^2$", title=title)
+    return ax
+
+
+def _lines(ax: Axes, plane: xr.Dataset) -> None:
+    """Draw the edge of chaos and, in the ordered phase, contours of the trainable depth."""
+    growth = np.where(np.isfinite(plane["q"]) & (plane["q"] > 0), plane["log10_growth"], np.nan)
+    place = plane["sigma_w2"].values, plane["sigma_b2"].values
+    if np.nanmin(growth) < 0 < np.nanmax(growth):
+        ax.contour(*place, growth, levels=[0.0], colors="black", linewidths=2)
+    rates = [-6 / depth / np.log(10) for depth in DEPTHS]
+    inside = [r for r in rates if np.nanmin(growth) < r < np.nanmax(growth)]
+    if inside:
+        lines = ax.contour(
+            *place, growth, levels=inside, colors="black", linewidths=0.8, linestyles=":"
+        )
+        names = {r: f"{d} layers" for r, d in zip(rates, DEPTHS, strict=True)}
+        ax.clabel(lines, fmt=names, fontsize="x-small")

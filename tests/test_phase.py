@@ -1,0 +1,65 @@
+"""The phase diagram against the fixed points found one by one."""
+
+import numpy as np
+import pytest
+
+import propagate as pp
+from propagate import cli, plot
+from propagate.types import UnusableInput
+
+W2, B2 = np.linspace(0.02, 4, 60), np.linspace(0.004, 0.5, 40)
+
+
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh", "silu", "sigmoid", "softplus"])
+def test_every_point_is_a_fixed_point(name):
+    plane = pp.phase(name, W2, B2)
+    for i, j in np.random.default_rng(0).integers([40, 60], size=(25, 2)):
+        here = plane.isel(sigma_b2=i, sigma_w2=j)
+        points = pp.fixed_points(name, W2[j], B2[i])
+        if not np.isfinite(here.q):
+            assert not [p for p in points if 1 < p.q < 1e6]
+            continue
+        nearest = min(points, key=lambda p: abs(p.q - float(here.q)))
+        found = tuple(float(here[k]) for k in ("q", "chi_1", "chi_par"))
+        assert found == pytest.approx((nearest.q, nearest.chi_1, nearest.chi_par), rel=2e-5)
+
+
+def test_every_q_stays_where_it_is_for_a_critical_relu():
+    plane = pp.phase("relu", np.array([1.0, 2.0, 3.0]), np.array([0.0]))
+    assert plane.q.values.tolist() == [[0.0, pytest.approx(1), np.inf]]
+    np.testing.assert_allclose(plane.chi_1, [[0.5, 1, 1.5]], rtol=1e-9)
+
+
+def test_the_start_decides_between_two_fixed_points():
+    """At (2.9, 0.04) SiLU has a stable and an unstable one, 0.243 and 0.502."""
+    at = {
+        q: float(pp.phase("silu", np.array([2.9]), np.array([0.04]), q=q).q.item())
+        for q in (0.4, 1.0)
+    }
+    assert at[0.4] == pytest.approx(0.243134832, rel=1e-5)
+    assert at[1.0] == np.inf
+
+
+@pytest.mark.parametrize("bad", [[1.0, 0.5], [-1.0, 1.0], [0.0, np.nan]])
+def test_variances_are_checked(bad):
+    with pytest.raises(UnusableInput, match="increasing"):
+        pp.phase("tanh", np.array(bad), B2)
+    with pytest.raises(UnusableInput, match="q must be"):
+        pp.phase("tanh", W2, B2, q=0.0)
+
+
+def test_the_picture_has_the_edge_and_the_points():
+    ax = plot.phase(pp.phase("tanh", W2, B2), measured=[(1.0, 0.1, -0.2), (3.0, 0.1, 0.1)])
+    assert len(ax.collections[-1].get_offsets()) == 2
+    assert "edge of chaos" in ax.get_title()
+    with pytest.raises(UnusableInput, match="two values"):
+        plot.phase(pp.phase("tanh", W2[:1], B2))
+
+
+def test_the_command(tmp_path, capsys):
+    size = ["--points", "30", "20", "--measured", "1", "--depth", "6", "--width", "32"]
+    with pytest.raises(SystemExit) as left:
+        cli.main(["phase", "--out", str(tmp_path / "out"), *size])
+    assert left.value.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"phase.nc", "phase.png"}
+    assert "no critical point" not in capsys.readouterr().out
