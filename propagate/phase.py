@@ -65,8 +65,14 @@ def phase(phi: Phi, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.
 
 def _increasing(name: str, values: np.ndarray) -> np.ndarray:
     found = np.atleast_1d(np.asarray(values, float))
-    if not (np.isfinite(found).all() and (found >= 0).all() and (np.diff(found) > 0).all()):
-        raise UnusableInput(f"{name} must be variances in increasing order, got {values}")
+    if not (
+        found.size
+        and np.isfinite(found).all()
+        and (found >= 0).all()
+        and (np.diff(found) > 0).all()
+    ):
+        ends = f"{found[0]:g} … {found[-1]:g}" if found.size else "none"
+        raise UnusableInput(f"{name} must be variances in increasing order, got {ends}")
     return found
 
 

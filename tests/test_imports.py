@@ -42,6 +42,7 @@ ORDER = (
     "engine",
     "plan",
     "sweep",
+    "jacobian",
     "thresholds",
     "findings",
     "site_verdict",
