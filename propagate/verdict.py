@@ -15,15 +15,19 @@ import xarray as xr
 
 from propagate import site_verdict, thresholds
 from propagate.findings import Finding, Findings, Growth, Verdict, growth, in_words
+from propagate.overlay import Departure, departures
 from propagate.types import Direction, UnusableInput
 
 
-def judge(record: xr.Dataset) -> Findings:
+def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
     """Judge every pairing of a record, in both directions, or the sites of a custom model.
 
     Args:
         record: of `measure`, `sweep` or `diagnose`; `q` in a direction is needed to judge it.
             With `variance`, `symmetric_fraction`, `saturated_fraction` and `max` more is seen.
+        theory: of `predict`, for the one network of the record. Where the measurement keeps to its
+            band, growth is theory's, so that a seed's bad luck is not called vanishing; where it
+            does not, the reason names the first layer that leaves it.
 
     Returns:
         Two findings for each pairing: forward, backward. Of a custom model, only what is wrong.
@@ -45,11 +49,36 @@ def judge(record: xr.Dataset) -> Findings:
             "judge needs a record with dim 'layer' and log10_forward_q or log10_backward_q, "
             f"got variables {', '.join(map(str, record.data_vars)) or 'none'}"
         )
+    expected = {} if theory is None else _expected(record, theory)
     return Findings(
-        _judge(signals, init, phi, direction)
+        _judge(signals, init, phi, direction, expected.get(direction))
         for init, phi, signals in _pairings(record)
         for direction in directions
     )
+
+
+class _Expected(NamedTuple):
+    """The growth that theory expects, or the layer at which a measurement leaves it."""
+
+    growth: Growth
+    departure: Departure | None
+
+    def __str__(self) -> str:
+        kept = f"within the band of theory, which expects {self.growth.rate:+.3f} per layer"
+        return kept if self.departure is None else f"against theory, {self.departure}"
+
+
+def _expected(record: xr.Dataset, theory: xr.Dataset) -> dict[str, _Expected]:
+    """Return what theory says of each direction in which it says something."""
+    off = {one.direction: one for one in departures(record, theory)}
+    found = {}
+    for direction in get_args(Direction):
+        name = f"log10_{direction}_q"
+        if name in theory and np.isfinite(theory.get(f"{name}_sd", np.nan)).all():
+            rise = growth(theory[name].values[None], direction)
+            exact = rise._replace(low=rise.rate, high=rise.rate)
+            found[direction] = _Expected(exact, off.get(direction))
+    return found
 
 
 class _Signals:
@@ -84,11 +113,15 @@ def _pairings(record: xr.Dataset) -> Iterator[tuple[str, str, _Signals]]:
                 yield str(init), str(phi), _Signals(own, dtype)
 
 
-def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Finding:
+def _judge(
+    signals: _Signals, init: str, phi: str, direction: Direction, expected: _Expected | None
+) -> Finding:
     log_q = signals(f"log10_{direction}_q")
     assert log_q is not None
     depth = log_q.shape[1] - 1
     rise = growth(log_q, direction)
+    if expected is not None and expected.departure is None:
+        rise = expected.growth
     for test in (_lost, _grown, _collapsed, _saturated):
         found = test(signals, direction, log_q, rise, depth)
         if found is not None:
@@ -97,6 +130,7 @@ def _judge(signals: _Signals, init: str, phi: str, direction: Direction) -> Find
         reason = f"{in_words(rise)}, {rise.total:+.2f} decades in all"
         found = _Found(Verdict.STABLE, None, reason)
     verdict, layer, reason, own = found
+    reason = reason if expected is None else f"{reason}; {expected}"
     rise = own or rise
     fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
     interval = (rise.low, rise.high)

@@ -114,7 +114,22 @@ def test_a_seed_of_bad_luck_is_not_called():
     record, theory = pp.measure(stack, KEY, seeds=32), pp.predict(stack)
     assert (record.log10_forward_q[:, -1] < -1).any()
     for seed in range(32):
-        assert pp.departures(record.isel(seed=seed), theory) == []
+        own = record.isel(seed=[seed])
+        assert pp.departures(own, theory) == []
+        assert {f.verdict.value for f in pp.judge(own, theory)} == {"stable"}
+    alone = {f.verdict.value for k in range(32) for f in pp.judge(record.isel(seed=[k]))}
+    assert alone != {"stable"}  # what one seed says by itself
+
+
+def test_a_verdict_with_theory_beside_it():
+    """Vanishing stays vanishing, as expected; a layer of the wrong scale is in the reason."""
+    stack = pp.Network(40, 256, init="xavier_normal")
+    record, theory = pp.measure(stack, KEY, seeds=2), pp.predict(stack)
+    for finding in pp.judge(record, theory):
+        assert finding.verdict.value == "vanishing"
+        assert "within the band of theory, which expects -0.30" in finding.reason
+    for finding in pp.judge(scaled(record, 7, -1.0), theory):
+        assert "is the first to leave the prediction" in finding.reason
 
 
 def test_what_theory_does_not_cover_is_said():
