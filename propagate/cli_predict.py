@@ -102,13 +102,20 @@ class Predict:
             "theory": {str(k): _plain(v) for k, v in theory.data_vars.items()},
         }
         if found is not None:
-            summary["departures"] = [one._asdict() for one in departures(found, theory)]
+            summary["departures"] = [
+                {k: _finite(v) for k, v in one._asdict().items()}
+                for one in departures(found, theory)
+            ]
         return summary
 
 
 def _plain(values: xr.DataArray) -> list[float | None]:
     """Return numbers that JSON has: null for what is not finite."""
-    return [float(v) if np.isfinite(v) else None for v in values.values]
+    return [_finite(float(v)) for v in values.values]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[Path]:

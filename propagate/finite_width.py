@@ -82,11 +82,13 @@ class Wander(NamedTuple):
 
 
 class State(NamedTuple):
-    """The signal that reaches a layer: q, 1 - c, and the variance of c over draws."""
+    """The signal that reaches a layer: q, 1 - c, the variance of c over draws, and whether h itself
+    is drawn, as an input is, rather than made by weights that may keep its norm."""
 
     q: float
     apart: float
     wander: float = 0.0
+    drawn: bool = True
 
 
 def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step, State]:
@@ -110,6 +112,7 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
             f"theory follows second moments from {LEAST:g} to {1 / LEAST:g}, a layer has {after:g}"
         )
     share, kept = sw2 * second / after, 2.0 if law.orthogonal else 0.0
+    held = 0.0 if at.drawn else kept
     effective = 1 - min(1.0, math.sqrt((1 - at.apart) ** 2 + at.wander))
     one, two = (_relative(phi, at.q, e, second, slope2) for e in (0.0, effective))
     forward, shared = one["forward"] - 1, two["forward"] - 1
@@ -118,19 +121,19 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         mean, variance = meanfield.fluctuation(phi, n)
         shared *= n * variance / forward
         forward, lean = n * variance, n * (mean + variance / 2)
-    c2 = (1 - effective) ** 2
+    c2, memory = (1 - effective) ** 2, sw2 * at.q * growth / after
     logs = np.log(near["slope2"])
     found = Step(
         q=at.q,
         apart=at.apart,
         second=second,
         chi=sw2 * law.fan_out / n * slope2,
-        memory=sw2 * at.q * growth / after,
+        memory=memory,
         curve=sw2 * at.q * float(near["growth"][2] - near["growth"][0]) / (2 * STEP) / after,
         bend=float(logs[2] - logs[0]) / (2 * STEP),
         bend2=float(logs[2] - 2 * logs[1] + logs[0]) / STEP**2,
-        forward=(forward - kept) * share**2,
-        forward_shared=(shared - kept * c2) * share**2,
+        forward=max(forward * share**2 - held * memory**2, 0.0),
+        forward_shared=max(shared * share**2 - held * memory**2 * c2, 0.0),
         backward=3 * one["backward"] - 1 - kept,
         backward_shared=(1 + 2 * gradient_c2) * two["backward"] - 1 - kept * gradient_c2,
         mixed=(one["mixed"] - 1) * share,
@@ -145,7 +148,7 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         apart = meanfield.c_map(phi, sw2, law.sigma_b2, at.q, apart)
     slope = sw2 * two["slopes"] * slope2 * at.q / after
     wander = slope**2 * at.wander + _of_cosine(one, two) * share**2 / n
-    return found, State(after, apart, wander)
+    return found, State(after, apart, wander, drawn=False)
 
 
 def _relative(
@@ -196,7 +199,8 @@ def forward(steps: list[Step], batch: int) -> Wander:
 def measured(steps: list[Step], kernel: Wander, batch: int) -> Wander:
     """Return how ln of the mean of h^2 wanders, which is K's and what it wanders about K."""
     own = np.array([_of_batch(s.own, s.own_shared, batch) / s.units for s in steps])
-    own[0] = 2 / batch / steps[0].units  # the input is drawn, whatever the weights are
+    alike = (1 - steps[0].apart) ** 2  # the input is drawn, whatever the weights are
+    own[0] = 2 * _of_batch(1.0, alike, batch) / steps[0].units
     return Wander(kernel.variance + own, kernel.shift - own / 2, kernel.holds)
 
 

@@ -214,7 +214,13 @@ def moments(
     own, at = activation(phi), np.atleast_1d(np.asarray(q, float))
     root = np.sqrt(at)[:, None]
     z, weight = nodes(root, np.asarray(kinks(own))[None, :] + 0 * root)
-    value = evaluate(own, root * z)
+    with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
+        return _averages(z, weight, root, evaluate(own, root * z))
+
+
+def _averages(
+    z: np.ndarray, weight: np.ndarray, root: np.ndarray, value: Values
+) -> dict[str, np.ndarray]:
     e = lambda y: np.sum(weight * y, axis=-1)  # noqa: E731
     mean = e(value.phi)
     return {

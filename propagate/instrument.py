@@ -199,12 +199,12 @@ def _cond(probe: Probe, eqn: Any, ins: list[Any], place: Place, slots: Slots) ->
     for one in taken:
         shapes = jax.eval_shape(one, ins[1:], own)[1]
         blank |= jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    blank = {place: {**stats, "taken": {"count": jnp.zeros(())}} for place, stats in blank.items()}
+    blank = {place: {"taken": {"count": jnp.zeros(())}, **stats} for place, stats in blank.items()}
 
     def padded(one: Callable[..., tuple[list[Any], Seen]]) -> Callable[..., tuple[list[Any], Seen]]:
         def run(ops: list[Any], own: Slots) -> tuple[list[Any], Seen]:
             outs, seen = one(ops, own)
-            counted = {p: {**stats, "taken": {"count": jnp.ones(())}} for p, stats in seen.items()}
+            counted = {p: {"taken": {"count": jnp.ones(())}, **stats} for p, stats in seen.items()}
             return outs, blank | counted
 
         return run

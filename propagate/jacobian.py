@@ -77,7 +77,7 @@ def spectrum(
     mu_1, mu_2 = float(at["slope2"][0]), float(at["slope4"][0])
     spread = mu_2 / mu_1**2 - (1 if orthogonal else 0)
     edge = _edge(own, depth, sigma_w2, q, orthogonal)
-    return Spectrum(float(sigma_w2 * mu_1) ** depth, depth * spread, edge)
+    return Spectrum(_exp(depth * math.log(sigma_w2 * mu_1)), depth * spread, edge)
 
 
 def _edge(phi: Activation, depth: int, sigma_w2: float, q: float, orthogonal: bool) -> float:
@@ -100,7 +100,12 @@ def _edge(phi: Activation, depth: int, sigma_w2: float, q: float, orthogonal: bo
     found = minimize_scalar(
         log_edge, bounds=(-32.0, 25.0), method="bounded", options={"xatol": 1e-10}
     )
-    return math.exp(min(float(found.fun), log_edge(-32.0)))
+    return _exp(min(float(found.fun), log_edge(-32.0)))
+
+
+def _exp(log: float) -> float:
+    """Return e^log, inf beyond float64."""
+    return math.exp(log) if log < 709 else math.inf
 
 
 def singular_values(
@@ -166,8 +171,10 @@ def of_network(
         largest: only so many.
 
     Raises:
-        UnusableInput: the layers are not two of the stack's, in order.
+        UnusableInput: the layers are not two of the stack's, in order, or the weights need data.
     """
+    if net.law.data_scaled:
+        raise UnusableInput(f"{net.law.name} depends on the data, which a Jacobian has none of")
     first, last = layers or (0, net.depth)
     if not 0 <= first < last <= net.depth:
         raise UnusableInput(f"layers must be two of 0 … {net.depth}, in order, got {layers}")

@@ -78,7 +78,7 @@ class FixedPoint:
         q: the second moment.
         chi_1: the factor on a gradient's second moment in a layer.
         chi_par: the slope of the q-map.
-        one_minus_c: of the correlation to which two inputs tend.
+        one_minus_c: of the correlation to which two inputs tend; NaN at q = 0, where it stays.
         slope: of the c-map there.
     """
 
@@ -132,7 +132,7 @@ def gain(phi: Phi) -> Gain:
         >>> gain("relu").second_moment
         1.41421356...
     """
-    at = gauss.moments(phi)
+    at = gauss.moments(usable(phi))
     with np.errstate(divide="ignore"):
         return Gain(*(float(1 / np.sqrt(at[name][0])) for name in ("second", "variance")))
 
@@ -169,7 +169,7 @@ def fixed_points(
         >>> point.xi_c
         74.9182...
     """
-    own = activation(phi)
+    own = usable(phi)
     _check(sigma_w2=sigma_w2, sigma_b2=sigma_b2)
     if not 0 < keep <= 1:
         raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
@@ -181,7 +181,7 @@ def fixed_points(
     found = _roots(excess)
     if np.all(np.abs(excess(GRID[:: len(GRID) // 8])) < FLAT):
         found = [1.0]
-    elif not sigma_b2 and not _at_zero(own)[0]:
+    elif not sigma_b2 and (not sigma_w2 or not _at_zero(own)[0]):
         found.insert(0, 0.0)
     return tuple(_fixed(own, sigma_w2, sigma_b2, q, keep) for q in found)
 
@@ -194,6 +194,8 @@ def _fixed(phi: Activation, sigma_w2: float, sigma_b2: float, q: float, keep: fl
     apart = _apart(phi, sigma_w2, sigma_b2, q, keep, chi_1) if q else 0.0
     both = lambda a, b: a.slope * b.slope  # noqa: E731
     slope = sigma_w2 * float(gauss.average_pair(phi, both, q, apart)) if apart else chi_1 * keep
+    if not q:  # c goes on as it is: what q loses, the covariance loses too
+        apart, slope = math.nan, keep
     return FixedPoint(q, chi_1, chi_par, apart, slope)
 
 
@@ -230,7 +232,7 @@ def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
         >>> critical("softplus").reason
         "no q >= 0.05 has q - E phi^2/E phi'^2 = sigma_b^2 = 0.05 for softplus"
     """
-    own = activation(phi)
+    own = usable(phi)
     _check(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
@@ -295,7 +297,7 @@ def half_stable(phi: Phi) -> CriticalPoints:
 
 def saddle_nodes(phi: Phi, sigma_b2: float) -> tuple[tuple[float, float], ...]:
     r"""Return each (sigma_w², q) at which two fixed points of the q-map meet, chi_par = 1."""
-    own = activation(phi)
+    own = usable(phi)
     _check(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
@@ -330,6 +332,18 @@ def _root(f: Callable[[float], float], low: float, high: float) -> float:
 
     found: Any = brentq(f, low, high, xtol=1e-14, rtol=1e-14)  # type: ignore[arg-type]
     return found
+
+
+def usable(phi: Phi) -> Activation:
+    """Return the activation.
+
+    Raises:
+        UnusableInput: its moments under a unit Gaussian do not exist.
+    """
+    own = activation(phi)
+    if not np.isfinite(gauss.moments(own)["second"]).all():
+        raise UnusableInput(f"{own.name} has no finite E phi^2 under a unit Gaussian")
+    return own
 
 
 def _check(**variances: float) -> None:

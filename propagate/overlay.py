@@ -47,7 +47,7 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
         theory: of `predict`, for the same network.
 
     Raises:
-        UnusableInput: not records of one network and its theory.
+        UnusableInput: not records of one network and its theory, or theory gives no band.
 
     Example:
         >>> theory = xr.Dataset({"log10_forward_q": ("layer", [0.0, 0.0]),
@@ -56,7 +56,7 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
         >>> departures(record, theory)[0].layer
         1
     """
-    found = []
+    found, compared = [], False
     for direction in get_args(Direction):
         name = f"log10_{direction}_q"
         if name not in record or f"{name}_sd" not in theory:
@@ -70,7 +70,13 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
                 f"departures compares one network with its theory: {name} has dims "
                 f"{dict(signal.sizes)}, theory has {theory.sizes['layer']} layers"
             )
+        compared |= bool(np.isfinite(theory[f"{name}_sd"]).any())
         found += _first(direction, signal, theory[name].values, theory[f"{name}_sd"].values)
+    if not compared:
+        raise UnusableInput(
+            "departures needs log10_forward_q or log10_backward_q in the record and, in theory, "
+            "the same with a finite ..._sd: the width may be too small for theory to give a band"
+        )
     return found
 
 

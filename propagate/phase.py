@@ -12,8 +12,7 @@ import numpy as np
 import xarray as xr
 
 from propagate import gauss, record
-from propagate.activations import activation
-from propagate.meanfield import Phi
+from propagate.meanfield import Phi, usable
 from propagate.types import UnusableInput
 
 GRID = np.geomspace(1e-12, 1e12, 961)
@@ -45,13 +44,12 @@ def phase(phi: Phi, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.
         >>> np.round(plane.chi_1.values, 6).tolist()
         [[0.759032, 1.0]]
     """
-    own = activation(phi)
+    own = usable(phi)
     w2, b2 = (_increasing(name, v) for name, v in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2)))
     if not GRID[0] < q < GRID[-1]:
         raise UnusableInput(f"q must be within {GRID[0]:g} and {GRID[-1]:g}, got {q}")
     at = gauss.moments(own, GRID)
-    start = int(np.argmin(np.abs(np.log(GRID / q))))
-    rows = [_row(w2, float(b), at, start) for b in b2]
+    rows = [_row(w2, float(b), at, math.log(q)) for b in b2]
     found = np.array(rows)  # (sigma_b2, 4, sigma_w2)
     names = "q", "chi_1", "chi_par"
     made = xr.Dataset(
@@ -77,9 +75,10 @@ def _increasing(name: str, values: np.ndarray) -> np.ndarray:
 
 
 def _row(
-    w2: np.ndarray, b2: float, at: dict[str, np.ndarray], start: int
+    w2: np.ndarray, b2: float, at: dict[str, np.ndarray], log_start: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return q, chi_1 and chi_par of every sigma_w2 at one sigma_b2."""
+    start = int(np.argmin(np.abs(np.log(GRID) - log_start)))
     excess = (w2[:, None] * at["second"] + b2) / GRID - 1  # above zero: q grows
     excess[np.abs(excess) < STILL] = 0.0
     up = excess[:, start] > 0
@@ -87,7 +86,7 @@ def _row(
     still, away = excess[:, start] == 0, (k < 0) | (k >= len(GRID))
     k = np.clip(np.where(up, k - 1, k), 0, len(GRID) - 2)
     log_q = _crossing(w2, b2, at, k)
-    log_q = np.where(still, math.log(GRID[start]), log_q)
+    log_q = np.where(still, log_start, log_q)
     log_q = np.where(away & ~still, np.log(np.where(up, GRID[-1], GRID[0])), log_q)
     table = lambda name: _between(at[name], log_q)  # noqa: E731
     q = np.where(away & ~still, np.where(up, np.inf, 0.0), np.exp(log_q))

@@ -26,7 +26,7 @@ def predict(
         net: a stack with independent, centred weights.
         batch: how many inputs a second moment is averaged over.
         q: second moment of the input.
-        correlation: mean cosine between inputs.
+        correlation: mean cosine between inputs, from 0 to 1.
 
     Returns:
         A record with dim (layer): `log10_forward_q`, `log10_activation_q`,
@@ -44,9 +44,9 @@ def predict(
         -9.08
     """
     check_count("batch", batch)
-    if not 0 < q < math.inf or not -1 <= correlation <= 1:
+    if not 0 < q < math.inf or not 0 <= correlation <= 1:
         raise UnusableInput(
-            f"q must be positive and finite and correlation in [-1, 1], got {q} and {correlation}"
+            f"q must be positive and finite and correlation in [0, 1], got {q} and {correlation}"
         )
     steps = _travel(net, q, 1 - correlation)
     kernel = finite_width.forward(steps, batch)
@@ -83,7 +83,12 @@ def _travel(net: Network, q: float, apart: float) -> list[Step]:
     activated = net.activate_input in (None, True)
     state, steps = State(q, apart), []
     for k, (fan_in, fan_out) in enumerate(net.shapes):
-        law = Law(*variances(net.law, fan_in, fan_out), fan_in, fan_out, _keeps_norms(net.law))
+        law = Law(
+            *variances(net.law, fan_in, fan_out),
+            fan_in,
+            fan_out,
+            fan_in == fan_out and _keeps_norms(net.law),
+        )
         phi = IDENTITY if k == 0 and not activated else net.phi
         found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
         steps.append(found)
@@ -113,8 +118,8 @@ def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float
         why = "its scale depends on the data"
     elif math.isnan(variance):
         why = "the moments of a function of your own are not known"
-    elif mean or law.base.name == "identity":
-        why = "its weights are not independent and centred"
+    elif mean or law.base.name == "identity" or law.base.name.startswith("sparse"):
+        why = "its weights are not independent, centred and of finite spread over fan_in"
     else:
         return fan_in * variance, law.bias(fan_in, fan_out) ** 2
     raise UnusableInput(f"{law.name} is not covered by theory: {why}")

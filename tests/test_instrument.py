@@ -233,3 +233,16 @@ def test_value_and_grad_is_that_of_jax():
     (_, grads), _ = both(jnp.eye(N), jnp.eye(N), X)
     assert len(grads) == 2
     assert jax.tree.leaves(jax.tree.map(jnp.isfinite, trace))  # a pytree
+
+
+def test_a_branch_within_a_branch_counts_for_itself():
+    """Of the inner conditional, one branch is taken; the outer one's count does not hide that."""
+
+    def nested(w, x):
+        inner = lambda x: jax.lax.cond(x.sum() > 1e9, lambda x: jnp.tanh(x @ w), jnp.sin, x)  # noqa: E731
+        return jnp.sum(jax.lax.cond(x.sum() < 1e9, inner, jnp.cos, x))
+
+    found = pp.value_and_grad(nested)(jnp.eye(3), jnp.ones((2, 3)))[1].record()
+    np.testing.assert_array_equal(found.taken, np.isfinite(found.log10_forward_q))
+    assert found.taken.values.any() and not found.taken.values.all()
+    assert not found.taken.values[found.label.values == "matmul"].any()

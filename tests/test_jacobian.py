@@ -96,6 +96,7 @@ def test_any_function():
 def test_an_unbounded_slope_has_no_edge():
     assert math.isinf(jacobian.spectrum("squared_relu", 2, 1.0).edge)
     assert math.isfinite(jacobian.spectrum("gelu", 2, 1.0).edge)
+    assert math.isinf(jacobian.spectrum("relu", 2000, 4.0).mean)
 
 
 @pytest.mark.parametrize("call", [
@@ -104,6 +105,7 @@ def test_an_unbounded_slope_has_no_edge():
     lambda: jacobian.singular_values(lambda x: x, jnp.ones(5000)),
     lambda: jacobian.singular_values(lambda x: x, jnp.ones(5), largest=5),
     lambda: jacobian.of_network(pp.Network(3, 8), KEY, layers=(2, 2)),
+    lambda: jacobian.of_network(pp.Network(3, 8, init="lsuv"), KEY),
 ])  # fmt: skip
 def test_bad_input(call):
     with pytest.raises(UnusableInput):

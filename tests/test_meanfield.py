@@ -134,6 +134,15 @@ def test_zero_and_every_q_are_fixed_points():
     assert (relu.chi_1, relu.chi_par) == pytest.approx((1, 1), abs=1e-12)
     assert math.isinf(relu.xi_grad) or abs(relu.xi_grad) > 1e9
     assert pp.fixed_points("relu", 3.0, 0.1) == ()
+    (origin,) = pp.fixed_points("tanh", 0.5, 0.0)
+    assert (origin.slope, math.isnan(origin.c)) == (1, True)
+    assert [p.q for p in pp.fixed_points("sigmoid", 0.0, 0.0)] == [0.0]
+
+
+@pytest.mark.parametrize("call", [pp.gain, pp.critical, lambda phi: pp.fixed_points(phi, 1, 0.1)])
+def test_an_activation_without_moments(call):
+    with pytest.raises(UnusableInput, match="no finite"):
+        call(jnp.log)
 
 
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])

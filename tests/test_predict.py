@@ -45,6 +45,7 @@ PAIRS = (
     ("identity", "lecun_normal"),
     ("selu", "lecun_normal"),
     ("relu", "orthogonal"),
+    ("tanh", "orthogonal"),
 )
 
 
@@ -70,6 +71,15 @@ def test_one_input_through_relu_layers_is_exact():
     assert theory.log10_forward_q[-1] == pytest.approx(
         (40 * mean - 1 / 64) / math.log(10), rel=1e-6
     )
+
+
+def test_inputs_that_are_alike():
+    """Pairs of cosine 0.9: their mean wanders nearly as one input does."""
+    stack = pp.Network(2, 64, activation="tanh", init=(1.3, 0.3))
+    theory = pp.predict(stack, batch=2, correlation=0.9)
+    options = {"seeds": 100, "batch": 2, "measures": ("q",), "input": "pairs", "cosine": 0.9}
+    spread = pp.measure(stack, KEY, **options).log10_forward_q.std("seed", ddof=1)
+    np.testing.assert_allclose(spread, theory.log10_forward_q_sd, rtol=0.3)
 
 
 def test_layers_that_are_not_square():
@@ -142,11 +152,19 @@ def test_what_theory_does_not_cover_is_said():
         ("constant_0.1", "not independent"),
         (own, "not known"),
         ("zeros", "a layer has 0"),
+        ("sparse_0.9", "not independent"),
     ):
         with pytest.raises(UnusableInput, match=why):
             pp.predict(pp.Network(3, 8, init=init))
     for wrong in ({"batch": 0}, {"q": -1.0}, {"correlation": 2.0}):
         with pytest.raises(UnusableInput):
             pp.predict(pp.Network(3, 8), **wrong)
+    record = pp.measure(pp.Network(3, 8), KEY)
+    for nothing in (
+        record.drop_vars(["log10_forward_q", "log10_backward_q"]),
+        pp.predict(pp.Network(3, 8)),
+    ):
+        with pytest.raises(UnusableInput, match="departures needs"):
+            pp.departures(nothing, record)
     with pytest.raises(UnusableInput, match="layers"):
         pp.departures(pp.measure(pp.Network(3, 8), KEY), pp.predict(pp.Network(4, 8)))
