@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from rich.table import Table
 
-from propagate import files, meanfield, record
+from propagate import files, meanfield, record, report
 from propagate.findings import growth
 from propagate.network import Network
 from propagate.overlay import departures
@@ -99,23 +99,16 @@ class Predict:
             "gain": meanfield.gain(net.phi)._asdict(),
             "critical": [point._asdict() for point in points],
             "reason": points.reason or None,
-            "theory": {str(k): _plain(v) for k, v in theory.data_vars.items()},
+            "theory": {
+                str(k): report.finite(v.values.tolist()) for k, v in theory.data_vars.items()
+            },
         }
         if found is not None:
             summary["departures"] = [
-                {k: _finite(v) for k, v in one._asdict().items()}
+                {k: report.finite(v) for k, v in one._asdict().items()}
                 for one in departures(found, theory)
             ]
         return summary
-
-
-def _plain(values: xr.DataArray) -> list[float | None]:
-    """Return numbers that JSON has: null for what is not finite."""
-    return [_finite(float(v)) for v in values.values]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[Path]:
@@ -125,10 +118,14 @@ def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[P
     if found is not None:
         wrote.append(record.save(found, folder / "record.nc"))
     ax = plot.variance(theory if found is None else found, theory=theory)
-    figure: Any = ax.get_figure(root=True)
-    path = folder / "overlay.png"
+    return [*wrote, _picture(ax, folder / "overlay.png")]
+
+
+def _picture(ax: Any, path: Path) -> Path:
+    """Save the figure of an axis whole, or not at all."""
+    figure = ax.get_figure(root=True)
     record.whole(path, lambda part: figure.savefig(part, dpi=150))
-    return [*wrote, path]
+    return path
 
 
 @dataclass(frozen=True)
@@ -167,10 +164,7 @@ class Phase:
         plane = phase(self.activation, *axes)
         say(f"wrote {record.save(plane, self.out / 'phase.nc')}")
         ax = plot.phase(plane, measured=self._measured() if self.measured else ())
-        figure: Any = ax.get_figure(root=True)
-        path = self.out / "phase.png"
-        record.whole(path, lambda part: figure.savefig(part, dpi=150))
-        say(f"wrote {path}")
+        say(f"wrote {_picture(ax, self.out / 'phase.png')}")
         for sigma_b2 in np.linspace(*self.sigma_b2, 6):
             show(_points(self.activation, float(sigma_b2)))
         return 0
@@ -188,7 +182,7 @@ class Phase:
             activation=[self.activation],
             key=key(self.seed),
             measures=("q",),
-        ).isel(activation=0, seed=slice(None))
+        ).isel(activation=0)
         rates = [
             growth(found["log10_backward_q"].isel(init=k).values, "backward").rate
             for k in range(len(pairs))

@@ -187,7 +187,7 @@ def fixed_points(
 
 
 def _fixed(phi: Activation, sigma_w2: float, sigma_b2: float, q: float, keep: float) -> FixedPoint:
-    at = {k: float(v[0]) for k, v in gauss.moments(phi, q or SMALL_Q**2).items()}
+    at = _at(phi, q or SMALL_Q**2)
     chi_1, chi_par = (sigma_w2 / keep * at[k] for k in ("slope2", "growth"))
     if not q:
         chi_1 = chi_par = sigma_w2 / keep * _at_zero(phi)[1]
@@ -245,7 +245,7 @@ def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
         points += _at_the_origin(own)
     flat = bool(points) and points[0].q == 1
     for q in [] if flat else _roots(excess):
-        at = {k: float(v[0]) for k, v in gauss.moments(own, q).items()}
+        at = _at(own, q)
         chi_par = at["growth"] / at["slope2"]
         points.append(CriticalPoint(1 / at["slope2"], sigma_b2, q, chi_par, abs(chi_par) < 1))
     if not points:
@@ -286,7 +286,7 @@ def half_stable(phi: Phi) -> CriticalPoints:
 
     points = CriticalPoints()
     for q in _roots(excess):
-        at = {k: float(v[0]) for k, v in gauss.moments(own, q).items()}
+        at = _at(own, q)
         sigma_b2 = q - at["second"] / at["slope2"]
         if sigma_b2 > 0:
             points.append(CriticalPoint(1 / at["slope2"], sigma_b2, q, 1.0, False))
@@ -306,6 +306,11 @@ def saddle_nodes(phi: Phi, sigma_b2: float) -> tuple[tuple[float, float], ...]:
 
     found = [(q, q_map(own, 1.0, 0.0, q)) for q in _roots(excess)]
     return tuple(((q - sigma_b2) / second, q) for q, second in found if q > sigma_b2)
+
+
+def _at(phi: Activation, q: float) -> dict[str, float]:
+    """Return the expectations of `gauss.moments` at one q."""
+    return {name: float(values[0]) for name, values in gauss.moments(phi, q).items()}
 
 
 def _at_zero(phi: Activation) -> tuple[float, float]:

@@ -85,8 +85,8 @@ def _first(
 ) -> list[Departure]:
     seeds = signal.sizes.get("seed", 1)
     mean = signal.mean("seed").values if "seed" in signal.dims else signal.values
-    error = np.hypot(sd / math.sqrt(seeds), WITHIN / SIGMAS * np.isfinite(sd))
-    off = np.abs(mean - expected) > SIGMAS * np.maximum(error, WITHIN / SIGMAS)
+    error = np.hypot(sd / math.sqrt(seeds), WITHIN / SIGMAS)
+    off = np.abs(mean - expected) > SIGMAS * error
     off |= np.isnan(mean)
     layers = np.flatnonzero(off & np.isfinite(sd))
     if not layers.size:
