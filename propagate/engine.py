@@ -1,16 +1,12 @@
-r"""The one forward scan and the one backward scan.
+r"""The one forward scan and the one backward scan, for every family of layers.
 
 A *block* is C configurations that share their base weights and their activation and differ in
-the scale of their weights. They pass through a layer together, as one tall matrix product:
-
-    h_l = s_l · (phi(h_{l-1}) W_l) + t_l · b_l          s_l, t_l: one number per configuration
-
-On the way forward each layer keeps phi'(h) for the way back:
-
-    g_{l-1} = (s_l · g_l W_l^T) * phi'(h_{l-1})         g_l = dLoss/dh_l
+the scale of their weights. They pass through a layer together: the family's `apply`, batched over
+configurations, so that products stay one tall product with a scale per configuration. For the
+way back a layer keeps what its vjp needs, phi'(h) above all, but not its weights, which come again.
 
 Signals and gradients travel as y · 2^k with max|y| next to 1. The backward pass is linear, so g
-never needs its 2^k back; nor does h where phi is positively homogeneous and there is no bias.
+never needs its 2^k back; nor does h where the layers are positively homogeneous.
 Nothing but the statistics leaves the program: O(depth) numbers.
 
 Deep stacks trade time for memory in two ways, chosen by the caller in `Program`: a run of
@@ -18,19 +14,32 @@ layers may be cut into `chunks` whose insides are computed again on the way back
 may be drawn from their keys within the scan instead of being kept.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from propagate.activations import Activation
-from propagate.blocks import BLOCKS
-from propagate.initializers import Base
-from propagate.measures import Measure, Scaled, Selection, observe, power_of_two, rescale
+from propagate.blocks.block import At, Family, Fixed, Parameter, Size, gradient_of
+from propagate.initializers import NORMAL, Base
+from propagate.measures import (
+    Measure,
+    Scaled,
+    Selection,
+    observe,
+    per_config,
+    power_of_two,
+    rescale,
+)
 from propagate.types import Array, LossKind, Place, Precision, Tree, at_least_float32
+
+Draw = dict[str, Array]  # a layer's parameters before scaling, by name
+LOST = -60  # binary places below the largest, where a share of a sum is none
 
 
 @dataclass(frozen=True)
@@ -54,185 +63,279 @@ class Program:
     Attributes:
         family: the kind of layer.
         activations: the branches; a layer's `phi` is an index into them.
+        gains: of the activations, where the family wants them.
         runs: the stack, cut into runs of equal layers.
         selection: the statistics.
         loss: where the backward pass starts from.
-        bases: of weights and biases if layers draw their own; None if they are passed.
+        base: the distribution of the weights, if layers draw their own; None if they are passed.
+        data_scaled: whether products are scaled to unit variance (LSUV).
+        batch: the number of inputs.
         dtype: of weights and signals.
-        precision: of the matrix products.
+        precision: of the products.
     """
 
-    family: str
+    family: Family
     activations: tuple[Activation, ...]
+    gains: tuple[float, ...]
     runs: tuple[Run, ...]
     selection: Selection
     loss: LossKind
-    bases: tuple[Base, Base] | None
+    base: Base | None
+    data_scaled: bool
+    batch: int
     dtype: str
     precision: Precision
 
+    def fixed(self, part: Run) -> Fixed:
+        """Return what a layer of a run knows."""
+        return Fixed(
+            self.activations,
+            self.gains,
+            self.dtype,
+            self.precision,
+            self.data_scaled,
+            dict(self.selection),
+            self.slots(part),
+        )
+
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        return sum(part.layers for part in self.runs)
+
     def measures(self, place: Place) -> tuple[Measure, ...]:
         """Return the statistics taken of `place`."""
-        return dict(self.selection)[place]
+        return dict(self.selection).get(place, ())
 
+    def size(self, part: Run) -> Size:
+        """Return what a layer of a run is made for."""
+        return Size(*part.shape, self.depth, self.batch)
 
-class Draw(NamedTuple):
-    """A layer's parameters before scaling; stacked along a leading axis, those of a run."""
+    def parameters(self, part: Run, shared: bool) -> dict[str, Parameter]:
+        """Return the parameters of a layer of a run, its own or those that all layers share."""
+        every = self.family.init(self.size(part))
+        return {name: p for name, p in every.items() if p.shared == shared}
 
-    weight: Array  # (fan_in, fan_out)
-    bias: Array  # (fan_out,)
+    def slots(self, part: Run) -> dict[str, tuple[Measure, ...]]:
+        """Return the statistics of gradients within a layer: of its weights, and of its taps."""
+        weights = [n for n, p in self.family.init(self.size(part)).items() if p.kind == "weight"]
+        total, found = self.measures("weight_gradient"), {}
+        for place in map(gradient_of, weights):
+            if total or self.measures(place):
+                found[place] = self.measures(place) or total
+        taps = {p: ms for p, ms in self.selection if p.endswith("_gradient") and ms}
+        return found | {p: ms for p, ms in taps.items() if p != "weight_gradient"}
 
 
 class Layer(NamedTuple):
     """One layer of a block; stacked along a leading axis, a run of them."""
 
     draw: Draw | Array  # or the key to draw it with
-    scale: Array  # (C,) factor on the weights
-    shift: Array  # (C,) factor on the biases
-    phi: Array  # () index of the activation that acts on the layer's input
+    scale: dict[str, Array]  # (C,) factors on the draws
+    phi: Array  # () index of the activation
+    index: Array  # () from 1
 
 
 class Block(NamedTuple):
     """The numbers of one block."""
 
     layers: tuple[Layer, ...]  # per run, stacked over its layers
+    shared: Draw  # what all layers have in common
     homogeneous: Array  # (C,) whether the signal may be rescaled on its way
-    data_scaled: Array  # (C,) whether outputs are scaled to unit variance (LSUV)
-    inputs: Array  # (B, input_size)
-    target: Array  # (B, output_size) cotangent or regression target, or (B,) labels
+    inputs: Array  # (B, input features)
+    target: Array  # (B, output features) cotangent or regression target, or (B,) labels
 
 
 class _Signal(NamedTuple):
-    """A signal y · 2^(held + passed), of which phi sees y · 2^held."""
+    """A signal y · 2^(held + passed), of which the layers see y · 2^held."""
 
-    y: Array  # (C, B, width), its largest magnitude next to 1
+    y: Array  # (C, B, …, width), its largest magnitude next to 1
     held: Array  # (C,)
-    passed: Array  # (C,) what a homogeneous phi need not see
+    passed: Array  # (C,) what a homogeneous stack need not see
+
+
+@jax.tree_util.register_pytree_node_class
+class _Pull:
+    """The vjp of a layer without the parameters in it."""
+
+    def __init__(self, kept: list[Array], form: tuple) -> None:
+        self.kept, self.form = kept, form
+
+    @classmethod
+    def of(cls, pull: Tree, params: Draw) -> "_Pull":
+        """Take the parameters out of a vjp."""
+        leaves, tree = jax.tree.flatten(pull)
+        names = [next((n for n, p in params.items() if leaf is p), None) for leaf in leaves]
+        kept = [leaf for leaf, name in zip(leaves, names, strict=True) if name is None]
+        return cls(kept, (tree, tuple(names)))
+
+    def with_params(self, params: Draw) -> Any:
+        """Return the vjp with the parameters in it."""
+        tree, names = self.form
+        rest = iter(self.kept)
+        return tree.unflatten([next(rest) if name is None else params[name] for name in names])
+
+    def tree_flatten(self) -> tuple[list[Array], tuple]:
+        """Return the arrays and what is fixed."""
+        return self.kept, self.form
+
+    @classmethod
+    def tree_unflatten(cls, form: tuple, kept: list[Array]) -> "_Pull":
+        """Return the whole."""
+        return cls(kept, form)
 
 
 class _Kept(NamedTuple):
     """What a layer keeps for the way back."""
 
-    slope: Array  # phi'(h_{l-1})
-    x: Array | None  # phi(h_{l-1}), where the weight gradient is measured
-    exponent: Array  # of x
-    scale: Array  # the factor on the weights that was used
+    pull: _Pull
+    passed: Array  # of its input
 
 
-def draw(bases: tuple[Base, Base], shape: tuple[int, int], dtype: str, key: Array) -> Draw:
-    """Return one layer's weights and biases before scaling.
+def draw(base: Base, parameters: Mapping[str, Parameter], dtype: str, key: Array) -> Draw:
+    """Return a layer's parameters before scaling.
 
     They are drawn in float32 or wider and then rounded, so that dtypes share their draws.
     """
-    weights, biases = bases
     wide = at_least_float32(dtype)
-    return Draw(
-        jnp.asarray(weights.sample(key, shape, wide), dtype),
-        jnp.asarray(biases.sample(jax.random.fold_in(key, 1), shape[1:], wide), dtype),
-    )
+
+    def one(k: int, p: Parameter) -> Array:
+        own = jax.random.fold_in(key, k) if k else key
+        if p.kind == "uniform":
+            return jax.random.uniform(own, p.shape, wide)
+        law = p.law.base if p.law else base
+        of = {"weight": law, "bias": law.biases, "noise": NORMAL}[p.kind]
+        return jnp.asarray(of.sample(own, p.shape, wide), dtype)
+
+    return {name: one(k, p) for k, (name, p) in enumerate(parameters.items())}
 
 
 def run(program: Program, block: Block) -> dict[Place, dict[str, Array]]:
     """Send a block forward and backward; return its statistics, per place (layers, C).
 
     Forward and backward have one row for each of layer 0 … L; activation for 0 … L-1 (the last
-    layer is linear); the weight gradient for 1 … L.
+    layer is linear); all else for 1 … L.
     """
     configs = block.homogeneous.shape[0]
-    start = jnp.broadcast_to(block.inputs, (configs, *block.inputs.shape))
-    scaled = rescale(start)
+    start = block.inputs.reshape(program.batch, *program.family.signal(program.runs[0].shape[0]))
+    scaled = rescale(jnp.broadcast_to(start, (configs, *start.shape)))
     carry = _Signal(*scaled, jnp.zeros_like(scaled.exponent))
-    forward = [_lift(observe(scaled, program.measures("forward")))]
-    activation, tape = [], []
+    found = [{"forward": _lift(observe(scaled, program.measures("forward")))}]
+    tape = []
     for part, layers in zip(program.runs, block.layers, strict=True):
         carry, seen, kept = _there(program, block, part, carry, layers)
-        forward.append(seen["forward"])
-        activation.append(seen["activation"])
+        found.append(seen)
         tape.append(kept)
 
     g = rescale(_cotangent(program.loss, carry, block.target))
-    backward, gradient = [_lift(observe(g, program.measures("backward")))], []
+    back = [{"backward": _lift(observe(g, program.measures("backward")))}]
     for part, layers, kept in reversed(list(zip(program.runs, block.layers, tape, strict=True))):
         g, seen = _back(program, block, part, g, layers, kept)
-        backward.insert(0, seen["backward"])
-        gradient.insert(0, seen["weight_gradient"])
-    return {
-        "forward": _join(forward),
-        "activation": _join(activation),
-        "backward": _join(backward),
-        "weight_gradient": _join(gradient),
-    }
+        back.insert(0, seen)
+    return _join(found) | _join(back)
 
 
-def _forward(program: Program, block: Block, part: Run, carry: _Signal, layer: Layer):
+def layer(
+    program: Program, part: Run, params: Draw, own: Layer, h: Array, slots: Tree
+) -> tuple[Array, tuple]:
+    """Apply one layer to every configuration; return h and what was seen on the way."""
+
+    def one(h: Array, scale: Draw, slots: Tree) -> tuple[Array, tuple]:
+        at = At(program.fixed(part), program.size(part), params, scale, own.phi, own.index, slots)
+        out = program.family.apply(at, h)
+        return out.astype(at_least_float32(program.dtype)), (at.seen, at.noted)
+
+    return jax.vmap(one)(h, own.scale, slots)
+
+
+def _forward(program: Program, block: Block, part: Run, carry: tuple, own: Layer):
     """From h_{l-1} to h_l."""
-    branches = [partial(_activated, phi, program.dtype) for phi in program.activations]
-    x, slope = lax.switch(layer.phi, branches, carry.y, power_of_two(carry.held, carry.y.dtype))
-    params = _params(program, part, layer)
-    u = BLOCKS[program.family](params.weight, x, program.precision)
-    scale = _scale(layer.scale, block.data_scaled, u).astype(u.dtype)
-    h = u * _per_config(scale) + params.bias * _per_config(layer.shift.astype(u.dtype))
-    h = h.astype(program.dtype)
-    y, exponent = rescale(h)
+    signal, shared = carry
+    params = _params(program, part, own, shared)
+    h = signal.y * per_config(power_of_two(signal.held, signal.y.dtype), signal.y)
+    apply = partial(layer, program, part, params, own)
+    u, pull, (seen, noted) = jax.vjp(apply, h, _slots(program, part, signal.held), has_aux=True)
+    y, exponent = rescale(u.astype(program.dtype))
     held = jnp.where(block.homogeneous, 0, exponent)
-    passed = carry.passed + exponent - held
-    seen = {
-        "forward": observe(Scaled(y, held + passed), program.measures("forward")),
-        "activation": _observe_activation(program, layer.phi, x, slope, carry.passed),
-    }
-    kept = _Kept(slope, x if program.measures("weight_gradient") else None, carry.passed, scale)
-    return _Signal(y, held, passed), (seen, kept)
+    passed = signal.passed + exponent - held
+    out = {"forward": observe(Scaled(y, held + passed), program.measures("forward"))}
+    out |= _observe_seen(program, own.phi, seen, signal.passed)
+    for place, values in noted.items():
+        out[place] = out.get(place, {"exponent": signal.passed}) | values
+    kept = _Kept(_Pull.of(pull, params), signal.passed)
+    return (_Signal(y, held, passed), shared), (out, kept)
 
 
-def _activated(phi: Activation, dtype: str, y: Array, factor: Array) -> tuple[Array, Array]:
-    x, slope = phi.with_slope((y * _per_config(factor)).astype(dtype))
-    return x.astype(dtype), slope.astype(dtype)
+def _slots(program: Program, part: Run, like: Array) -> Tree:
+    zero = jnp.zeros(like.shape, jnp.float32)
+    slots = program.slots(part).items()
+    return {place: dict.fromkeys(("exponent", *(m.name for m in ms)), zero) for place, ms in slots}
 
 
-def _observe_activation(program: Program, phi: Array, x: Array, slope: Array, exponent: Array):
-    measures = program.measures("activation")
-    if not measures:
-        return {}
-    of_x = tuple(m for m in measures if m.name != "saturated_fraction")
-    of_slope = tuple(m for m in measures if m.name == "saturated_fraction")
-    y, k = rescale(x)
-    steepest = jnp.asarray([p.slope for p in program.activations], jnp.float32)[phi]
-    return observe(Scaled(y, k + exponent), of_x) | observe(
-        Scaled(slope.astype(jnp.float32) / steepest, k + exponent), of_slope
-    )
+def _observe_seen(program: Program, phi: Array, seen: Draw, passed: Array):
+    """Return the statistics of what a layer showed of its inside."""
+    out = {}
+    slope = seen.get("slope")
+    for place, x in seen.items():
+        if place == "slope":
+            continue
+        measures = program.measures(place)
+        of_x = tuple(m for m in measures if m.name != "saturated_fraction")
+        of_slope = tuple(m for m in measures if m.name == "saturated_fraction")
+        y, k = rescale(x)
+        out[place] = observe(Scaled(y, k + passed), of_x)
+        if of_slope and slope is not None:
+            steepest = jnp.asarray([p.slope for p in program.activations], jnp.float32)[phi]
+            flat = Scaled(slope.astype(jnp.float32) / steepest, k + passed)
+            out[place] |= observe(flat, of_slope)
+    return out
 
 
-def _backward(program: Program, part: Run, g: Scaled, xs: tuple[Layer, _Kept]):
-    """From dLoss/dh_l to dLoss/dh_{l-1} and the statistics of dLoss/dW_l."""
-    layer, kept = xs
-    weight = _params(program, part, layer).weight
-    apply = partial(BLOCKS[program.family], precision=program.precision)
-    down = g.y.astype(kept.scale.dtype)
-    (into,) = jax.linear_transpose(partial(apply, weight), kept.slope)(down)
-    y, k = rescale(into * (kept.slope * _per_config(kept.scale)))
+def _backward(program: Program, part: Run, carry: tuple, xs: tuple[Layer, _Kept]):
+    """From dLoss/dh_l to dLoss/dh_{l-1}, and the statistics of gradients within the layer."""
+    g, shared = carry
+    own, kept = xs
+    pull = kept.pull.with_params(_params(program, part, own, shared))
+    into, slots = pull(g.y)
+    y, k = rescale(into)
     out = Scaled(y, k + g.exponent)
-    measures = program.measures("weight_gradient")
-    seen = {"backward": observe(out, program.measures("backward")), "weight_gradient": {}}
-    if measures:
-        pull = jax.vmap(lambda x, g: jax.linear_transpose(lambda w: apply(w, x), weight)(g)[0])
-        # undo the transposition that JAX's rule ends with: it costs a copy and changes no statistic
-        dw, k = rescale(jnp.swapaxes(pull(kept.x, down), -1, -2))
-        seen["weight_gradient"] = observe(Scaled(dw, k + g.exponent + kept.exponent), measures)
-    return out, seen
+    seen = {"backward": observe(out, program.measures("backward"))}
+    weights = {gradient_of(n) for n, p in program.family.init(program.size(part)).items()}
+    for place, slot in slots.items():
+        more = g.exponent + (kept.passed if place in weights else 0)
+        seen[place] = slot | {"exponent": slot["exponent"].astype(jnp.int32) + more}
+    if program.measures("weight_gradient"):
+        seen["weight_gradient"] = _together(program, part, seen)
+    return (out, shared), {p: s for p, s in seen.items() if program.measures(p)}
+
+
+def _together(program: Program, part: Run, seen: dict[Place, dict[str, Array]]):
+    """Return the second moment of the gradient of all of a layer's weights."""
+    parameters = program.family.init(program.size(part))
+    weights = {gradient_of(n): p for n, p in parameters.items() if p.kind == "weight"}
+    if len(weights) == 1:
+        return seen[next(iter(weights))]
+    sizes = jnp.asarray([math.prod(p.shape) for p in weights.values()], jnp.float32)[:, None]
+    q = jnp.stack([seen[place]["q"] for place in weights])
+    exponents = jnp.stack([seen[place]["exponent"] for place in weights])
+    top = jnp.max(exponents, axis=0)
+    below = power_of_two(2 * jnp.maximum(exponents - top, LOST), q.dtype)
+    return {"exponent": top, "q": jnp.sum(sizes * q * below, axis=0) / jnp.sum(sizes)}
 
 
 def _there(program: Program, block: Block, part: Run, carry: _Signal, layers: Layer):
     """Go forward through a run; return the carry, the statistics and what to come back with."""
     step = partial(_forward, program, block, part)
+    start = (carry, block.shared)
     if part.chunks == 1:
-        carry, (seen, kept) = _scan(step, carry, layers)
+        (carry, _), (seen, kept) = _scan(step, start, layers)
         return carry, seen, kept
 
-    def chunk(start: _Signal, layers: Layer):
+    def chunk(start: tuple, layers: Layer):
         carry, (seen, _) = lax.scan(step, start, layers)
-        return carry, (seen, start)
+        return carry, (seen, start[0])
 
-    carry, (seen, starts) = lax.scan(chunk, carry, _cut(part, layers))
+    (carry, _), (seen, starts) = lax.scan(chunk, start, _cut(part, layers))
     return carry, _uncut(part, seen), starts
 
 
@@ -240,14 +343,15 @@ def _back(program: Program, block: Block, part: Run, g: Scaled, layers: Layer, k
     """Come back through a run, computing the inside of a chunk again if there are several."""
     back = partial(_backward, program, part)
     if part.chunks == 1:
-        return _scan(back, g, (layers, kept), reverse=True)
+        (g, _), seen = _scan(back, (g, block.shared), (layers, kept), reverse=True)
+        return g, seen
 
-    def chunk(g: Scaled, xs: tuple[Layer, _Signal]):
+    def chunk(carry: tuple, xs: tuple[Layer, _Signal]):
         layers, start = xs
-        _, (_, kept) = lax.scan(partial(_forward, program, block, part), start, layers)
-        return lax.scan(back, g, (layers, kept), reverse=True)
+        _, (_, kept) = lax.scan(partial(_forward, program, block, part), (start, carry[1]), layers)
+        return lax.scan(back, carry, (layers, kept), reverse=True)
 
-    g, seen = lax.scan(chunk, g, (_cut(part, layers), kept), reverse=True)
+    (g, _), seen = lax.scan(chunk, (g, block.shared), (_cut(part, layers), kept), reverse=True)
     return g, _uncut(part, seen)
 
 
@@ -259,28 +363,18 @@ def _scan(step, carry: Tree, xs: Tree, reverse: bool = False):
     return carry, jax.tree.map(lambda a: a[None], ys)
 
 
-def _params(program: Program, part: Run, layer: Layer) -> Draw:
-    if isinstance(layer.draw, Draw):
-        return layer.draw
-    assert program.bases is not None
-    return draw(program.bases, part.shape, program.dtype, layer.draw)
-
-
-def _scale(scale: Array, data_scaled: Array, u: Array) -> Array:
-    """Return the factor on the weights, brought to unit variance of the output where asked."""
-
-    def normalised(u: Array) -> Array:
-        y, k = rescale(u)
-        std = jnp.std(y, axis=(1, 2))
-        unit = power_of_two(-k, y.dtype) / jnp.where(std == 0, 1, std)
-        return jnp.where(data_scaled, scale * unit, scale)
-
-    return lax.cond(jnp.any(data_scaled), normalised, lambda u: scale, u)
+def _params(program: Program, part: Run, own: Layer, shared: Draw) -> Draw:
+    if isinstance(own.draw, dict):
+        return {**own.draw, **shared}
+    assert program.base is not None
+    parameters = program.parameters(part, shared=False)
+    return {**draw(program.base, parameters, program.dtype, own.draw), **shared}
 
 
 def _cotangent(loss: LossKind, h: _Signal, target: Array) -> Array:
-    signal = h.y * _per_config(power_of_two(h.held + h.passed, h.y.dtype))
-    return jax.vmap(jax.grad(LOSSES[loss]), in_axes=(0, None))(signal, target)
+    signal = h.y * per_config(power_of_two(h.held + h.passed, h.y.dtype), h.y)
+    flat = signal.reshape(*signal.shape[:2], -1)
+    return jax.vmap(jax.grad(LOSSES[loss]), in_axes=(0, None))(flat, target).reshape(signal.shape)
 
 
 def _gaussian(h: Array, v: Array) -> Array:
@@ -299,10 +393,6 @@ def _mse(h: Array, y: Array) -> Array:
 LOSSES = {"gaussian": _gaussian, "cross_entropy": _cross_entropy, "mse": _mse}
 
 
-def _per_config(a: Array) -> Array:
-    return a[:, None, None]
-
-
 def _cut(part: Run, layers: Layer) -> Layer:
     return jax.tree.map(lambda a: a.reshape(part.chunks, part.length, *a.shape[1:]), layers)
 
@@ -315,5 +405,11 @@ def _lift(seen: dict[str, Array]) -> dict[str, Array]:
     return {name: value[None] for name, value in seen.items()}
 
 
-def _join(parts: list[dict[str, Array]]) -> dict[str, Array]:
-    return {name: jnp.concatenate([p[name] for p in parts]) for name in parts[0]}
+def _join(parts: list[dict[Place, dict[str, Array]]]) -> dict[Place, dict[str, Array]]:
+    """Put the runs' statistics together, place by place."""
+    places = dict.fromkeys(place for part in parts for place in part)
+    rows = {place: [part[place] for part in parts if place in part] for place in places}
+    return {
+        place: {name: jnp.concatenate([row[name] for row in found]) for name in found[0]}
+        for place, found in rows.items()
+    }

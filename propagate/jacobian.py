@@ -18,12 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate import engine, gauss
+from propagate import gauss
 from propagate.activations import Activation, activation
 from propagate.meanfield import Phi
 from propagate.network import Network
 from propagate.registry import check_count
-from propagate.sweep import Feed
+from propagate.sweep import layers_of
 from propagate.types import Array, UnusableInput
 
 DENSE = 2**24  # entries of a Jacobian that is formed as a whole
@@ -178,19 +178,11 @@ def of_network(
     first, last = layers or (0, net.depth)
     if not 0 <= first < last <= net.depth:
         raise UnusableInput(f"layers must be two of 0 … {net.depth}, in order, got {layers}")
-    feed = Feed(net, key, None, "gaussian", 1, 0.0, "gaussian")
-    bases = net.law.base, net.law.base.biases
-    params = []
-    for shape, own in zip(net.shapes, feed.layer_keys(0), strict=True):
-        drawn = engine.draw(bases, shape, str(net.dtype), own)
-        params.append((net.law.scale(*shape) * drawn.weight, net.law.bias(*shape) * drawn.bias))
-    activated = net.activate_input in (None, True)
+    inputs, steps = layers_of(net, key, batch=1)
 
     def run(h: Array, start: int, stop: int) -> Array:
-        for k in range(start, stop):
-            x = net.phi(h) if k or activated else h
-            h = jnp.matmul(x, params[k][0], precision=net.precision) + params[k][1]
+        for step in steps[start:stop]:
+            h = step(h)
         return h
 
-    here = run(feed.inputs(0)[0], 0, first)
-    return singular_values(lambda h: run(h, first, last), here, largest=largest)
+    return singular_values(lambda h: run(h, first, last), run(inputs, 0, first), largest=largest)

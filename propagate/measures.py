@@ -11,13 +11,21 @@ in float64.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate.types import Array, Float, Int, Place, UnusableInput, at_least_float32
+from propagate.types import (
+    STACK_PLACES,
+    Array,
+    Float,
+    Int,
+    Place,
+    UnusableInput,
+    at_least_float32,
+)
 
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
 HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
@@ -111,6 +119,7 @@ class Measure:
         power: the statistic of 2^k y is 2^(k power) times that of y; 0 for ratios and shares.
         bins: how many numbers it consists of, if more than one.
         on_request: whether it is taken only when named.
+        shaped: whether `fn` takes (batch, positions, units) rather than (batch, units).
     """
 
     name: str
@@ -119,6 +128,7 @@ class Measure:
     power: int = 0
     bins: int = 0
     on_request: bool = False
+    shaped: bool = False
 
     def variable(self, place: Place) -> str:
         """Return the name of this statistic of `place` in a record."""
@@ -161,7 +171,7 @@ def select(
     Args:
         endings: of variable names: `"q"`, `"mean"`, `"weight_gradient_q"`, `"forward_q"`, …;
             None means all but `"histogram"`, which is taken when named. The plain `"q"` leaves
-            the weight gradient out: it costs a matrix product.
+            out the weight gradient, which costs a matrix product, and what only a family has.
         table: the measures to choose from.
 
     Raises:
@@ -176,15 +186,17 @@ def select(
             f"measures must be some of {', '.join(sorted(known))}; "
             f"got {', '.join(sorted(wanted - known)) or 'none'}"
         )
+    places = dict.fromkeys((*STACK_PLACES, *(place for m in table for place in m.places)))
     return tuple(
         (place, tuple(m for m in table if place in m.places and _taken(m, place, wanted)))
-        for place in get_args(Place)
+        for place in places
     )
 
 
 def _endings(measure: Measure, place: Place) -> tuple[str, ...]:
+    """Return what a statistic answers to; only one of the signals answers to its bare name."""
     full = (f"{place}_{measure.name}", measure.variable(place))
-    return full if place == "weight_gradient" else (measure.name, *full)
+    return (measure.name, *full) if place in _SIGNALS and not measure.shaped else full
 
 
 def _taken(measure: Measure, place: Place, wanted: set[str] | None) -> bool:
@@ -196,17 +208,22 @@ def _taken(measure: Measure, place: Place, wanted: set[str] | None) -> bool:
 class Scaled(NamedTuple):
     """An array as `y` times a power of two, one per configuration."""
 
-    y: Float[Array, "configs batch units"]
+    y: Float[Array, "configs batch *units"]
     exponent: Int[Array, " configs"]
 
 
-def rescale(x: Float[Array, "configs batch units"]) -> Scaled:
+def rescale(x: Float[Array, "configs *shape"]) -> Scaled:
     """Split `x` into y·2^k with max|y| next to 1, exactly; k = 0 where x is zero or not finite."""
     x = x.astype(at_least_float32(x.dtype))
-    top = jnp.max(jnp.abs(x), axis=(1, 2))
+    top = jnp.max(jnp.abs(x), axis=tuple(range(1, x.ndim)))
     exponent = jnp.where(jnp.isfinite(top) & (top > 0), jnp.frexp(top)[1] - 1, 0)
     exponent = jnp.clip(exponent, -126, 126)  # so that 2^-k is a normal float32
-    return Scaled(x * power_of_two(-exponent, x.dtype)[:, None, None], exponent)
+    return Scaled(x * per_config(power_of_two(-exponent, x.dtype), x), exponent)
+
+
+def per_config(a: Array, x: Array) -> Array:
+    """Return one number per configuration in the shape that multiplies `x`."""
+    return a.reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def power_of_two(k: Int[Array, " configs"], dtype) -> Float[Array, " configs"]:
@@ -218,7 +235,9 @@ def observe(scaled: Scaled, measures: tuple[Measure, ...]) -> dict[str, Array]:
     """Return the statistics of each configuration and the `exponent` that they are to carry."""
     if not measures:
         return {}
-    taken = {m.name: jax.vmap(m.fn)(scaled.y) for m in measures}
+    configs, batch, units = scaled.y.shape[0], scaled.y.shape[1:2], scaled.y.shape[-1:]
+    flat, shaped = (scaled.y.reshape(configs, *batch, *rest) for rest in ((-1,), (-1, *units)))
+    taken = {m.name: jax.vmap(m.fn)(shaped if m.shaped else flat) for m in measures}
     return {"exponent": scaled.exponent, **taken}
 
 

@@ -2,17 +2,15 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
 from propagate import registry
 from propagate.activations import Activation, activation
+from propagate.blocks import Family, family
 from propagate.initializers import Initializer, initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
-
-FAMILIES = ("mlp",)
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,8 @@ class Network:
     Attributes:
         depth: L, the number of weight matrices.
         width: units per layer.
-        family: the kind of layer.
+        family: the kind of layer: a name such as `"conv2d"`, with options as in
+            `"conv2d(kernel=5)"`, or an object of `propagate.blocks`.
         activation: a name, an `Activation` or any function `array -> array`.
         init: a name, a pair (sigma_w, sigma_b), an `Initializer` or any function
             `(key, shape, dtype) -> array`.
@@ -46,7 +45,7 @@ class Network:
 
     depth: int = 50
     width: int = 256
-    family: str = "mlp"
+    family: str | Family = "mlp"
     activation: str | Activation | Elementwise = "relu"
     init: str | tuple[float, float] | Initializer | Sampler = "he_normal"
     input_size: int | None = None
@@ -65,13 +64,20 @@ class Network:
             raise UnusableInput(
                 f"activate_input must be True, False or None, got {self.activate_input!r}"
             )
-        if self.family not in FAMILIES:
-            raise UnusableInput(f"family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
-        if self.precision not in get_args(Precision):
-            raise UnusableInput(
-                f"precision must be one of {', '.join(get_args(Precision))}, got {self.precision!r}"
-            )
+        object.__setattr__(self, "family", family(self.family))
+        registry.check_choice("precision", self.precision, Precision)
+        self._check_family()
         object.__setattr__(self, "dtype", _float_dtype(self.dtype))
+
+    def _check_family(self) -> None:
+        sizes = {self.width, self.input_size or self.width, self.output_size or self.width}
+        if len(sizes) > 1 and not self.block.resizes:
+            raise UnusableInput(
+                f"a layer of {self.block.name} has as many outputs as inputs: width, input_size "
+                f"and output_size must be equal, got {', '.join(map(str, sorted(sizes)))}"
+            )
+        for units in sizes:
+            self.block.check(units, self.depth)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -81,8 +87,14 @@ class Network:
 
     def describe(self) -> dict[str, str | int]:
         """Return the specification as plain values, as records carry it."""
-        values = dataclasses.asdict(self) | {"activation": self.phi.name, "init": self.law.name}
+        own = {"family": self.block, "activation": self.phi.name, "init": self.law.name}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | own
         return {k: v if isinstance(v, int) else str(v) for k, v in values.items() if v is not None}
+
+    @property
+    def block(self) -> Family:
+        """The family, as an object."""
+        return family(self.family)
 
     @property
     def phi(self) -> Activation:

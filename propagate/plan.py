@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.activations import Activation, activation
+from propagate.blocks.block import Size
 from propagate.engine import Program, Run
 from propagate.initializers import Base, Initializer
+from propagate.meanfield import gain
 from propagate.measures import Selection
 from propagate.network import Network
 from propagate.types import LossKind
@@ -20,6 +22,7 @@ from propagate.types import LossKind
 KEPT_BYTES = 2**28  # of one block's signals; beyond it, chunks are computed again on the way back
 WEIGHT_BYTES = 3 * 2**28  # of one seed's base weights; beyond it, they are drawn within the scan
 BLOCK_SIZES = (1, 2)  # configurations of 128 x 256 that stay within a core's cache of 512 kB
+ITEMSIZE = 4
 CALL_COST = 0.25  # of one more block, in configurations
 
 
@@ -29,6 +32,7 @@ class Pairings:
 
     Attributes:
         base: the distribution of the weights.
+        data_scaled: whether they are scaled to unit variance of what they make.
         phi: index of the activation.
         inits: indices of the initialisers of each configuration; more than one if they are the
             same law in this network, as Xavier's and LeCun's are where all widths are equal.
@@ -36,6 +40,7 @@ class Pairings:
     """
 
     base: Base
+    data_scaled: bool
     phi: int
     inits: tuple[tuple[int, ...], ...]
     size: int
@@ -50,23 +55,34 @@ def grid(
     net: Network, laws: Sequence[Initializer], phis: int, size: int | None = None
 ) -> list[Pairings]:
     """Return the blocks of a grid of initialisers × activations, those of one base together."""
-    shared: dict[Base, dict[tuple, list[int]]] = {law.base: {} for law in laws}
+    shared: dict[tuple[Base, bool], dict[tuple, list[int]]] = {}
     for i, law in enumerate(laws):
-        shared[law.base].setdefault(_factors(net, law), []).append(i)
-    members = {base: [tuple(same) for same in group.values()] for base, group in shared.items()}
-    size = size or block_size([len(group) for group in members.values()])
+        own = shared.setdefault((law.base, law.data_scaled), {})
+        own.setdefault(_factors(net, law), []).append(i)
+    members = {kind: [tuple(same) for same in group.values()] for kind, group in shared.items()}
+    size = size or (1 if _large(net) else block_size([len(group) for group in members.values()]))
     return [
-        Pairings(base, phi, tuple(group[k : k + size]), size)
-        for base, group in members.items()
+        Pairings(*kind, phi, tuple(group[k : k + size]), size)
+        for kind, group in members.items()
         for phi in range(phis)
         for k in range(0, len(group), size)
     ]
 
 
+def _large(net: Network) -> bool:
+    """Whether a signal has positions beside units, and fills a core's cache by itself."""
+    return len(net.block.signal(net.width)) > 1
+
+
+def sizes(net: Network, batch: int) -> list[Size]:
+    """Return what each layer is made for."""
+    return [Size(*shape, net.depth, batch) for shape in net.shapes]
+
+
 def _factors(net: Network, law: Initializer) -> tuple:
     """Return what tells a law from the others of its base in this network."""
-    shapes = dict.fromkeys(net.shapes)
-    return law.data_scaled, *((law.scale(*shape), law.bias(*shape)) for shape in shapes)
+    different = dict.fromkeys(sizes(net, 1))
+    return tuple(p.scale(law) for size in different for p in net.block.init(size).values())
 
 
 def block_size(groups: Sequence[int]) -> int:
@@ -81,27 +97,32 @@ def block_size(groups: Sequence[int]) -> int:
 def program(
     net: Network,
     phis: Sequence[Activation],
-    base: Base,
+    pairings: Pairings,
     selection: Selection,
     loss: LossKind,
-    rows: int,
+    batch: int,
 ) -> Program:
-    """Return what is to be compiled for blocks of `rows` = configurations × batch."""
-    itemsize = np.dtype(np.float32).itemsize
-    stored = sum(i * o for i, o in net.shapes) * itemsize <= WEIGHT_BYTES
-    arrays = 2 if dict(selection)["weight_gradient"] else 1
+    """Return what is compiled for a block."""
+    own = [p for size in sizes(net, batch) for p in net.block.init(size).values() if not p.shared]
+    stored = sum(math.prod(p.shape) for p in own) * ITEMSIZE <= WEIGHT_BYTES
+    arrays = net.block.arrays + bool(dict(selection)["weight_gradient"])
+    row = arrays * pairings.size * batch * ITEMSIZE
     runs = [
         part
         for shape, group in itertools.groupby(net.shapes)
-        for part in cut(shape, len(list(group)), arrays * rows * shape[0] * itemsize)
+        for part in cut(shape, len(list(group)), row * math.prod(net.block.signal(shape[0])))
     ]
+    every = (*phis, activation("identity"))
     return Program(
-        family=net.family,
-        activations=(*phis, activation("identity")),
+        family=net.block,
+        activations=every,
+        gains=tuple(gain(phi).variance for phi in every) if net.block.wants_gain else (),
         runs=tuple(runs),
         selection=selection,
         loss=loss,
-        bases=None if stored else (base, base.biases),
+        base=None if stored else pairings.base,
+        data_scaled=pairings.data_scaled,
+        batch=batch,
         dtype=str(net.dtype),
         precision=net.precision,
     )
@@ -118,25 +139,27 @@ def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Run]:
 
 def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
     """Return about how much memory a sweep takes, with `at_once` blocks in flight."""
-    matrices = [i * o for i, o in net.shapes]
-    weights = 2 * sum(matrices) if made.bases is None else 3 * at_once * max(matrices)
-    width = max(max(shape) for shape in net.shapes)
+    layers = [net.block.init(size).values() for size in sizes(net, made.batch)]
+    matrices = [sum(math.prod(p.shape) for p in own) for own in layers]
+    weights = 2 * sum(matrices) if made.base is None else 3 * at_once * max(matrices)
+    units = max(math.prod(net.block.signal(n)) for shape in net.shapes for n in shape)
     kept = 2 * sum(part.chunks + part.length for part in made.runs if part.chunks > 1)
     kept += 2 * sum(part.length for part in made.runs if part.chunks == 1)
-    return 4 * (weights + at_once * rows * width * (kept + 8))
+    return 4 * (weights + at_once * rows * units * net.block.arrays * (kept + 8))
 
 
-def scales(net: Network, laws: Sequence[Initializer]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the factors on weights and biases, (L, C) each."""
-    shapes = list(dict.fromkeys(net.shapes))
-    of_shape = [[(law.scale(*shape), law.bias(*shape)) for law in laws] for shape in shapes]
-    layers = [shapes.index(shape) for shape in net.shapes]
-    scale, shift = np.moveaxis(np.asarray(of_shape, np.float32), 2, 0)
-    return scale[layers], shift[layers]
+def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, np.ndarray]:
+    """Return the factors on the draws of each parameter, (L, C)."""
+    each = sizes(net, batch)
+    of_size = {
+        size: {n: [p.scale(law) for law in laws] for n, p in net.block.init(size).items()}
+        for size in dict.fromkeys(each)
+    }
+    names = of_size[each[0]]
+    return {n: np.asarray([of_size[size][n] for size in each], np.float32) for n in names}
 
 
-def homogeneous(phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:
+def homogeneous(net: Network, phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:
     """Return whether scaling the input scales every signal alike, per configuration."""
-    return np.asarray(
-        [phi.homogeneous and law.bias.gain == 0 and not law.data_scaled for law in laws]
-    )
+    alike = phi.homogeneous and net.block.homogeneous
+    return np.asarray([alike and law.bias.gain == 0 and not law.data_scaled for law in laws])

@@ -32,11 +32,9 @@ SIGNAL = {
 def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
     """Pad to layers 0 … L: the output has no activation, the input no weight."""
     missing = np.full((1, *rows.shape[1:]), np.nan)
-    padded = {
-        "activation": lambda: np.concatenate([rows, missing]),
-        "weight_gradient": lambda: np.concatenate([missing, rows]),
-    }
-    return padded.get(place, lambda: rows)()
+    if place in ("forward", "backward"):
+        return rows
+    return np.concatenate([rows, missing] if place == "activation" else [missing, rows])
 
 
 def new(
@@ -135,7 +133,7 @@ def whole(path: Path, write: Any) -> None:
 def _meaning(measure: Measure, place: Place) -> dict[str, str]:
     doc = (measure.fn.__doc__ or "").splitlines()[0].rstrip(".")
     return {
-        "long_name": f"{doc.lower()} of the {SIGNAL[place]}",
+        "long_name": f"{doc.lower()} of the {SIGNAL.get(place, place.replace('_', ' '))}",
         "units": "log10" if measure.power else "1",
     }
 

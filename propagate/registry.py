@@ -10,7 +10,7 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from propagate.types import UnusableInput
 
@@ -56,6 +56,13 @@ def check_count(name: str, value: Any) -> None:
     """Raise `UnusableInput` unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise `UnusableInput` unless `value` is one of the choices, a tuple or a `Literal`."""
+    allowed = get_args(choices) or choices
+    if value not in allowed:
+        raise UnusableInput(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
 
 def number(value: float) -> str:

@@ -7,6 +7,7 @@ product the other applies its activation. With several devices each takes its ow
 import collections
 import functools
 import itertools
+import math
 import numbers
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from propagate import activations, batches, engine, plan, record, registry
 from propagate.activations import Activation
 from propagate.batches import Batch
-from propagate.engine import Block, Draw, Layer, Program
-from propagate.initializers import Initializer, initializer
+from propagate.engine import Block, Draw, Layer, Program, Run
+from propagate.initializers import Base, Initializer, initializer
 from propagate.measures import Selection, decades, select
 from propagate.network import Network
 from propagate.plan import Pairings
@@ -141,7 +142,7 @@ def sweep(
             "activation",
             [activations.activation(spec) for spec in _listed(activation) or [net.phi]],
         ),
-        select(measures),
+        select(measures, net.block.table),
         loss,
     )
     feed = Feed(net, _typed(key), data, input, batch, cosine, loss)
@@ -179,13 +180,14 @@ class Grid:
 
     def program(self, pairings: Pairings, batch: int) -> Program:
         """Return what is compiled for a block."""
-        rows = pairings.size * batch
-        return plan.program(self.net, self.phis, pairings.base, self.selection, self.loss, rows)
+        return plan.program(self.net, self.phis, pairings, self.selection, self.loss, batch)
 
     def write(self, found: xr.Dataset, step: "Step", raw: dict) -> None:
         """Put the statistics of a step's blocks into the record."""
         for place, measures in self.selection:
             for measure in measures:
+                if measure.name not in raw.get(place, ()):
+                    continue  # a family may have no such place
                 value, exponent = raw[place][measure.name], raw[place]["exponent"]
                 layers = decades(measure, value, exponent)  # (slot, layers, C)
                 into = found[measure.variable(place)].values
@@ -227,7 +229,7 @@ class Feed:
         if self.data is not None:
             return jnp.asarray(self.data.inputs, self.net.dtype)
         key = jax.random.fold_in(self._seed(seed), 1)
-        x = batches.random(key, self.kind, self.size, self.net.shapes[0][0], self.cosine)
+        x = batches.random(key, self.kind, self.size, self._features(0), self.cosine)
         return x.astype(self.net.dtype)
 
     def target(self, seed: int) -> Array:
@@ -237,7 +239,14 @@ class Feed:
             labels = jnp.asarray(self.data.labels)
             return labels if self.loss == "cross_entropy" else labels.reshape(len(labels), -1)
         key = jax.random.fold_in(self._seed(seed), 2)
-        return jax.random.normal(key, (self.size, self.net.shapes[-1][1]))
+        return jax.random.normal(key, (self.size, self._features(-1)))
+
+    def shared_key(self, seed: int) -> Array:
+        """Return the key of what all layers share."""
+        return jax.random.fold_in(self._seed(seed), 3)
+
+    def _features(self, end: int) -> int:
+        return math.prod(self.net.block.signal(self.net.shapes[end][end]))
 
     def _seed(self, seed: int) -> Array:
         return jax.random.fold_in(self.key, seed)
@@ -310,12 +319,13 @@ def _executable(program: Program, mesh: Mesh, block: Block) -> Callable:
     def like(a: Array | np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
 
-    return _compiled(program, mesh, jax.tree.map(like, block))
+    leaves, form = jax.tree.flatten(jax.tree.map(like, block))
+    return _compiled(program, mesh, form, tuple(leaves))
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(program: Program, mesh: Mesh, block: Block) -> Callable:
-    return jitted(program, mesh).lower(block).compile()
+def _compiled(program: Program, mesh: Mesh, form: Any, leaves: tuple) -> Callable:
+    return jitted(program, mesh).lower(jax.tree.unflatten(form, leaves)).compile()
 
 
 def jitted(program: Program, mesh: Mesh) -> Callable[[Block], dict]:
@@ -337,26 +347,26 @@ def _blocks(
 ) -> Iterator[tuple[Program, Block]]:
     """Make the numbers of each step; weights are drawn once for all steps that share them."""
     sharding = NamedSharding(mesh, PartitionSpec("slot"))
-    drawn, weights, feeds = None, (), ()
+    drawn, weights, shared, feeds = None, (), {}, ()
     for step in steps:
         program = grid.program(step.slots[0][1], feed.size)
         seeds = tuple(seed for seed, _ in step.slots)
         base = step.slots[0][1].base
         if drawn != (base, seeds):
             weights = ()  # let go of the last ones before drawing the next
-            weights = _weights(program, base, feed, mesh, seeds, sharding)
+            weights, shared = _weights(program, base, feed, mesh, seeds, sharding)
             stacked = [[fn(s) for s in seeds] for fn in (feed.inputs, feed.target)]
             feeds = [jax.device_put(jnp.stack(a), sharding) for a in stacked]
             drawn = (base, seeds)
         numbers = [_numbers(grid, program, feed, pairings) for _, pairings in step.slots]
         numbers = jax.tree.map(lambda *a: np.stack(a), *numbers)
-        layers = map(Layer, weights, *numbers.per_run)
-        yield program, Block(tuple(layers), *numbers.per_config, *feeds)
+        layers = [Layer(w, *own) for w, own in zip(weights, numbers.per_run, strict=True)]
+        yield program, Block(tuple(layers), shared, numbers.homogeneous, *feeds)
 
 
 class _Numbers(NamedTuple):
-    per_run: tuple  # scale (l, C), shift (l, C) and phi (l,), each a list over runs
-    per_config: tuple  # homogeneous (C,) and data_scaled (C,)
+    per_run: tuple  # scale (l, C), phi (l,) and index (l,) of each run
+    homogeneous: np.ndarray  # (C,)
 
 
 def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> _Numbers:
@@ -364,11 +374,10 @@ def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> _N
     phi = np.full(grid.net.depth, pairings.phi, np.int32)
     if feed.raw:
         phi[0] = len(program.activations) - 1  # the identity
-    per_layer = (*plan.scales(grid.net, laws), phi)
-    homogeneous = plan.homogeneous(grid.phis[pairings.phi], laws)
-    data_scaled = np.asarray([law.data_scaled for law in laws])
-    per_run = tuple([a[rows] for rows in _rows(program)] for a in per_layer)
-    return _Numbers(per_run, (homogeneous, data_scaled))
+    index = np.arange(1, grid.net.depth + 1, dtype=np.int32)
+    per_layer = plan.scales(grid.net, laws, feed.size), phi, index
+    per_run = [jax.tree.map(lambda a, rows=rows: a[rows], per_layer) for rows in _rows(program)]
+    return _Numbers(tuple(per_run), plan.homogeneous(grid.net, grid.phis[pairings.phi], laws))
 
 
 def _rows(program: Program) -> list[slice]:
@@ -376,26 +385,63 @@ def _rows(program: Program) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
-def _weights(program, base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], sharding):
-    """Return each run's base weights, one set per slot; or the keys to draw them with."""
+def _weights(program, base: Base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], sharding):
+    """Return each run's base weights, or the keys to draw them with, and what all layers share;
+    one set per slot."""
     keys = jax.device_put(jnp.stack([feed.layer_keys(seed) for seed in seeds]), sharding)
+    shared_keys = jnp.stack([feed.shared_key(seed)[None] for seed in seeds])
+    sampler = functools.partial(_sampler, mesh, base, program)
+    shared = sampler(program.runs[0], shared=True)
+    together = jax.tree.map(lambda a: a[:, 0], shared(jax.device_put(shared_keys, sharding)))
     runs = [keys[:, rows] for rows in _rows(program)]
-    if program.bases is not None:
-        return tuple(runs)
-    sampler = _sampler(mesh, (base, base.biases), program.dtype)
-    return tuple(sampler(part.shape)(own) for part, own in zip(program.runs, runs, strict=True))
+    if program.base is None:
+        samplers = [sampler(part, shared=False) for part in program.runs]
+        runs = [sample(own) for sample, own in zip(samplers, runs, strict=True)]
+    return tuple(runs), together
+
+
+def _sampler(
+    mesh: Mesh, base: Base, program: Program, part: Run, shared: bool
+) -> Callable[[Array], Draw]:
+    """Return a function that draws the weights of many layers, per slot."""
+    parameters = program.parameters(part, shared)
+    return _drawer(mesh, base, tuple(parameters.items()), program.dtype)
 
 
 @functools.lru_cache(maxsize=32)
-def _sampler(mesh: Mesh, bases, dtype: str) -> Callable:
-    """Return a function of the shape that draws the weights of many layers, per slot."""
+def _drawer(mesh: Mesh, base, parameters: tuple, dtype: str) -> Callable[[Array], Draw]:
+    one = functools.partial(engine.draw, base, dict(parameters), dtype)
+    return jax.jit(_per_slot(lambda keys: jax.lax.map(one, keys), mesh))
 
-    @functools.cache
-    def of_shape(shape: tuple[int, int]) -> Callable[[Array], Draw]:
-        one = functools.partial(engine.draw, bases, shape, dtype)
-        return jax.jit(_per_slot(lambda keys: jax.lax.map(one, keys), mesh))
 
-    return of_shape
+def layers_of(
+    net: Network, key: Array, *, batch: int, seed: int = 0
+) -> tuple[Array, list[Callable[[Array], Array]]]:
+    """Return a random input and the layers of a stack as functions from h to h, one by one.
+
+    They are those of `measure` with the same key and seed.
+    """
+    feed = Feed(net, _typed(key), None, "gaussian", batch, 0.0, "gaussian")
+    (pairings,) = plan.grid(net, [net.law], 1, 1)
+    grid = Grid(net, [net.law], [net.phi], (), "gaussian")
+    program = grid.program(pairings, batch)
+    numbers = _numbers(grid, program, feed, pairings)
+    own = program.parameters(program.runs[0], shared=True)
+    shared = engine.draw(net.law.base, own, program.dtype, feed.shared_key(seed))
+
+    def step(part: Run, key: Array, layer: Layer) -> Callable[[Array], Array]:
+        parameters = program.parameters(part, shared=False)
+        params = engine.draw(net.law.base, parameters, program.dtype, key)
+        apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
+        return lambda h: apply(h[None], {})[0][0].astype(program.dtype)
+
+    keys, steps = feed.layer_keys(seed), []
+    for part, rows, run in zip(program.runs, _rows(program), numbers.per_run, strict=True):
+        for k, key_of in enumerate(keys[rows]):
+            layer = Layer({}, *jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), run))
+            steps.append(step(part, key_of, layer))
+    inputs = feed.inputs(seed)
+    return inputs.reshape(batch, *net.block.signal(net.shapes[0][0])), steps
 
 
 def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int, Key
 
 __all__ = [
     "OWN",
+    "STACK_PLACES",
     "Array",
     "ArrayLike",
     "DTypeLike",
@@ -41,12 +42,13 @@ __all__ = [
     "at_least_float32",
 ]
 
+STACK_PLACES = ("forward", "activation", "backward", "weight_gradient")
 OWN = "your own function"  # the source of what a user passed in
 Tree = Any
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]
-Place = Literal["forward", "activation", "backward", "weight_gradient"]
+Place = str  # one of STACK_PLACES, or a place that a layer family has of its own
 Precision = Literal["default", "high", "highest"]
 Device = Literal["cpu", "gpu", "tpu"]
 InputKind = Literal["gaussian", "pairs"]

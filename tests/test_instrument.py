@@ -61,16 +61,16 @@ def test_statistics_are_those_of_zero_perturbations():
 
 def test_an_mlp_gives_what_the_engine_gives():
     """The engine's own weights, which `tests/test_engine.py` draws again, in a plain function."""
-    from propagate import engine
+    from propagate import engine, plan
     from propagate.sweep import Feed
 
     stack = pp.Network(5, N, activation="tanh", init="lecun_normal")
     record = pp.measure(stack, KEY, seeds=1, batch=B).isel(seed=0)
     feed = Feed(stack, KEY, None, "gaussian", B, 0.5, "gaussian")
-    bases = (stack.law.base, stack.law.base.biases)
-    keys = feed.layer_keys(0)
-    draws = [engine.draw(bases, s, "float32", k) for s, k in zip(stack.shapes, keys, strict=True)]
-    params = [stack.law.scale(*s) * d.weight for s, d in zip(stack.shapes, draws, strict=True)]
+    keys, named = feed.layer_keys(0), [stack.block.init(size) for size in plan.sizes(stack, B)]
+    pairs = list(zip(named, keys, strict=True))
+    draws = [engine.draw(stack.law.base, own, "float32", key) for own, key in pairs]
+    params = [stack.law.scale(*s) * d["weight"] for s, d in zip(stack.shapes, draws, strict=True)]
 
     def value(params, h, target):
         for w in params:

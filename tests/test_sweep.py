@@ -26,18 +26,18 @@ def lowered_for(depth: int):
     net = pp.Network(depth=depth, width=16)
     selection = measures.select()
     phis = [pp.ACTIVATIONS[name]() for name in ("relu", "gelu")]
-    base = net.law.base
-    program = plan.program(net, phis, base, selection, "gaussian", rows=2 * 8)
+    pairings = plan.grid(net, [net.law] * 2, 2, 2)[0]
+    program = plan.program(net, phis, pairings, selection, "gaussian", batch=8)
     spec = jax.ShapeDtypeStruct
+    draws = {"weight": (1, depth, 16, 16), "bias": (1, depth, 16)}
     layers = engine.Layer(
-        engine.Draw(spec((1, depth, 16, 16), "float32"), spec((1, depth, 16), "float32")),
-        spec((1, depth, 2), "float32"),
-        spec((1, depth, 2), "float32"),
+        {name: spec(shape, "float32") for name, shape in draws.items()},
+        {name: spec((1, depth, 2), "float32") for name in draws},
+        spec((1, depth), "int32"),
         spec((1, depth), "int32"),
     )
-    flags = spec((1, 2), "bool")
     batch = spec((1, 8, 16), "float32")
-    return program, engine.Block((layers,), flags, flags, batch, batch)
+    return program, engine.Block((layers,), {}, spec((1, 2), "bool"), batch, batch)
 
 
 def mesh():

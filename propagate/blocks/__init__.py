@@ -1,5 +1,28 @@
-"""Layer families, one file each: `apply` maps a layer's weights and input to its output."""
+"""Layer families, one file each. `FAMILIES` is the table: add a line to add a family."""
 
-from propagate.blocks import mlp as mlp
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-BLOCKS = {"mlp": mlp.apply}
+from propagate import registry
+from propagate.blocks.block import Family
+from propagate.blocks.mlp import Mlp
+from propagate.types import UnusableInput
+
+FAMILIES: Mapping[str, Callable[..., Family]] = MappingProxyType(
+    {family.name: family for family in (Mlp,)}
+)
+
+
+def family(spec: "str | Family") -> Family:
+    """Return the family that `spec` means: a name, with options as in `mlp(norm=batch)`.
+
+    Raises:
+        UnusableInput: an unknown name, or options that do not fit.
+    """
+    if isinstance(spec, Family):
+        return spec
+    if not isinstance(spec, str):
+        raise UnusableInput(
+            f"family must be a name such as 'mlp' or an object of blocks, got {spec!r}"
+        )
+    return registry.build("family", FAMILIES, spec)

@@ -1,20 +1,29 @@
-r"""Fully connected layers, $u = x W$ for rows $x$."""
+r"""Fully connected layers, $h_l = x_{l-1} W_l + b_l$ for rows $x$."""
 
-import jax.numpy as jnp
+from dataclasses import dataclass
+from typing import ClassVar
 
-from propagate.types import Array, Float, Precision, at_least_float32
+from propagate.blocks.block import At, Family, Parameter, Size, bias
+from propagate.types import Array, Float
 
 
-def apply(
-    weight: Float[Array, "fan_in fan_out"],
-    x: Float[Array, "*batch fan_in"],
-    precision: Precision = "highest",
-) -> Float[Array, "*batch fan_out"]:
-    """Return x W for every row of `x`, as one tall matrix product.
+@dataclass(frozen=True, kw_only=True)
+class Mlp(Family):
+    """A fully connected stack.
 
-    It is not scaled yet, so short floats, whose range it may leave, give a float32.
+    Example:
+        >>> str(Mlp(norm="batch"))
+        'mlp(norm=batch)'
     """
-    wide = at_least_float32(weight.dtype)
-    rows = x.reshape(-1, x.shape[-1])
-    rows = jnp.matmul(rows, weight, precision=precision, preferred_element_type=wide)
-    return rows.reshape(*x.shape[:-1], weight.shape[-1])
+
+    name: ClassVar[str] = "mlp"
+    resizes: ClassVar[bool] = True
+
+    def init(self, size: Size) -> dict[str, Parameter]:
+        """Return the weight, the bias and any mask."""
+        weight = Parameter((size.fan_in, size.fan_out), size.fan_in, size.fan_out)
+        return {"weight": weight, "bias": bias(size), **self.masks(size)}
+
+    def apply(self, at: At, h: Float[Array, "batch fan_in"]) -> Float[Array, "batch fan_out"]:
+        """Return phi(h) W + b."""
+        return at.bias("bias", at.product("weight", self.activated(at, h)))
