@@ -5,6 +5,7 @@ not run, 130 interrupted. Results go to stdout (with --json only JSON), the rest
 """
 
 import contextlib
+import dataclasses
 import gc
 import sys
 import time
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from propagate import batches, figures, files, record, report
 from propagate.activations import ACTIVATIONS, activation
+from propagate.blocks import FAMILIES
 from propagate.cli_diagnose import Diagnose
 from propagate.cli_predict import Phase, Predict
 from propagate.initializers import INITIALIZERS, initializer
@@ -57,6 +59,8 @@ class Sweep:
     """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal."""
     activation: tuple[str, ...] = PHIS
     """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
+    family: str = "mlp"
+    """Kind of layer: a family of `propagate list`, with options as in "conv2d(kernel=5)"."""
     depth: int = 50
     """Number of layers."""
     width: int = 256
@@ -93,7 +97,9 @@ class Sweep:
     def __call__(self) -> int:
         """Run; return the exit code."""
         files.writable(self.out)
-        net = Network(self.depth, self.width, dtype=self.dtype, precision=self.precision)
+        net = Network(
+            self.depth, self.width, self.family, dtype=self.dtype, precision=self.precision
+        )
         options = self._options()
         try:
             found = _with_progress("sweep", sweep, net, **options, seeds=self.seeds)
@@ -134,10 +140,10 @@ class Sweep:
 
 @dataclass(frozen=True)
 class List:
-    """List the initialisers and activations that can be named."""
+    """List the initialisers, activations and families that can be named."""
 
     def __call__(self) -> int:
-        """Print both tables."""
+        """Print the tables."""
         laws = Table("initialiser", "law", "source", title="Initialisers")
         for name in INITIALIZERS:
             law = initializer(name)
@@ -146,11 +152,17 @@ class List:
         for name in ACTIVATIONS:
             phi = activation(name)
             phis.add_row(name, phi.formula, phi.source)
+        kinds = Table("family", "layer", "options", title="Families")
+        for name, kind in FAMILIES.items():
+            doc = (kind.__doc__ or "").splitlines()[0].rstrip(".:")
+            kinds.add_row(name, doc, ", ".join(f.name for f in dataclasses.fields(kind())))
         show(laws)
         show(phis)
+        show(kinds)
         show(
             "Parameters follow a name: normal_0.02, leaky_relu_0.2, sigma(1.3,0.3), "
-            "he_normal(mode=fan_out); a factor precedes it: 0.01*he_normal."
+            "he_normal(mode=fan_out); a factor precedes it: 0.01*he_normal. Families take options: "
+            "conv2d(kernel=5,padding=zero), mlp(norm=batch)."
         )
         return 0
 

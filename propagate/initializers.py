@@ -35,11 +35,13 @@ class Base:
         sample: the sampler, `(key, shape, dtype) -> array`.
         moments: mean and variance of an entry, as a function of (fan_in, fan_out).
             The default is (0, 1).
+        check: raises `UnusableInput` for a shape that it cannot be drawn in.
     """
 
     name: str
     sample: Sampler
     moments: Callable[[int, int], tuple[float, float]] = lambda fan_in, fan_out: (0.0, 1.0)
+    check: Callable[[tuple[int, ...]], None] = lambda shape: None
 
     @property
     def biases(self) -> "Base":
@@ -131,7 +133,26 @@ def _ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def _eye(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.eye(*shape, dtype=dtype)
+    return _at_centre(jnp.eye(*shape[-2:], dtype=dtype), shape)
+
+
+def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return _at_centre(jax.nn.initializers.orthogonal()(key, shape[-2:], dtype), shape)
+
+
+def _at_centre(tap: Array, shape: tuple[int, ...]) -> Array:
+    """Return a kernel that is zero but for its middle tap."""
+    middle = tuple((taps - 1) // 2 for taps in shape[:-2])
+    return tap if not middle else jnp.zeros(shape, tap.dtype).at[middle].set(tap)
+
+
+def _check_delta(shape: tuple[int, ...]) -> None:
+    *taps, channels_in, channels_out = shape
+    if taps and (channels_in > channels_out or any(k % 2 == 0 for k in taps)):
+        raise UnusableInput(
+            "delta_orthogonal needs odd kernels and no more inputs than outputs, got a kernel of "
+            f"{' x '.join(map(str, taps))} from {channels_in} to {channels_out} channels"
+        )
 
 
 def _orthogonal_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
@@ -147,6 +168,7 @@ NORMAL = Base("normal", jax.nn.initializers.normal(1.0))
 TRUNCATED = Base("truncated_normal", jax.nn.initializers.truncated_normal(1.0 / TRUNCATED_STD))
 UNIFORM = Base("uniform", _uniform)
 ORTHOGONAL = Base("orthogonal", jax.nn.initializers.orthogonal(), _orthogonal_moments)
+DELTA = Base("delta_orthogonal", _delta_orthogonal, _orthogonal_moments, _check_delta)
 ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
 EYE = Base("identity", _eye, _eye_moments)
 
@@ -155,8 +177,9 @@ EYE = Base("identity", _eye, _eye_moments)
 def _sparse_base(sparsity: float) -> Base:
     def sample(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         values, order = jax.random.split(key)
-        rank = jnp.argsort(jax.random.uniform(order, shape), axis=0)
-        kept = rank >= math.ceil(sparsity * shape[0])
+        flat = (math.prod(shape[:-1]), shape[-1])
+        rank = jnp.argsort(jax.random.uniform(order, flat), axis=0)
+        kept = (rank >= math.ceil(sparsity * flat[0])).reshape(shape)
         return jnp.where(kept, jax.random.normal(values, shape, dtype), 0)
 
     def moments(fan_in: int, fan_out: int) -> tuple[float, float]:
@@ -231,6 +254,13 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     return Initializer(name, ORTHOGONAL, Scale(gain), law, "Saxe et al. (2014), arXiv:1312.6120")
 
 
+def delta_orthogonal(gain: float = 1.0) -> Initializer:
+    """Gain Q at the middle tap of a kernel, 0 elsewhere; Q (semi-)orthogonal."""
+    name = registry.spell("delta_orthogonal", {"gain": 1.0}, {"gain": gain})
+    law = f"{gain:g} × orthogonal at the middle tap"
+    return Initializer(name, DELTA, Scale(gain), law, "Xiao et al. (2018), arXiv:1806.05393")
+
+
 def identity(gain: float = 1.0) -> Initializer:
     """W = gain I."""
     name = registry.spell("identity", {"gain": 1.0}, {"gain": gain})
@@ -291,6 +321,7 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "kaiming_normal": he_normal,
         "kaiming_uniform": he_uniform,
         "orthogonal": orthogonal,
+        "delta_orthogonal": delta_orthogonal,
         "identity": identity,
         "sparse": sparse,
         "sigma": sigma,

@@ -72,6 +72,21 @@ def token_correlation(y: Float[Array, "batch tokens units"]) -> Float[Array, ""]
     return jnp.mean(jax.vmap(correlation)(y))
 
 
+def channel_mean_q(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:
+    """Mean over channels of the squared mean of each, over inputs and positions."""
+    return jnp.mean(jnp.square(jnp.mean(y, axis=(0, 1))))
+
+
+def channel_variance(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:
+    """Variance of each channel, over inputs and positions, averaged over channels."""
+    return jnp.mean(jnp.square(y - jnp.mean(y, axis=(0, 1))))
+
+
+def as_it_is(value: Array) -> Array:
+    """What the layer reports."""
+    return value
+
+
 def _row_max(y: Float[Array, "batch units"]) -> Float[Array, " batch"]:
     return jnp.max(jnp.abs(y), axis=1)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from propagate import registry
 from propagate.activations import Activation, activation
 from propagate.blocks import Family, family
+from propagate.blocks.block import Size
 from propagate.initializers import Initializer, initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
 
@@ -78,6 +79,14 @@ class Network:
             )
         for units in sizes:
             self.block.check(units, self.depth)
+        self.check(self.law)
+
+    def check(self, law: Initializer) -> None:
+        """Raise `UnusableInput` if a law cannot be drawn in the shapes of the layers."""
+        for shape in dict.fromkeys(self.shapes):
+            for parameter in self.block.init(Size(*shape, self.depth, 1)).values():
+                if parameter.kind == "weight":
+                    (parameter.law or law).base.check(parameter.shape)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:

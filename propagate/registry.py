@@ -65,6 +65,12 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
         raise UnusableInput(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
 
+def check_at_most(name: str, value: int, most: int) -> None:
+    """Raise `UnusableInput` if a count is too large."""
+    if value > most:
+        raise UnusableInput(f"{name} must be at most {most}, got {value}")
+
+
 def number(value: float) -> str:
     """Return the shortest spelling of a number that reads back as the same."""
     short = f"{value:g}"

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from propagate import activations, batches, engine, plan, record, registry
 from propagate.activations import Activation
 from propagate.batches import Batch
+from propagate.blocks import Family
 from propagate.engine import Block, Draw, Layer, Program, Run
 from propagate.initializers import Base, Initializer, initializer
 from propagate.measures import Selection, decades, select
@@ -145,6 +146,8 @@ def sweep(
         select(measures, net.block.table),
         loss,
     )
+    for law in grid.laws:
+        net.check(law)
     feed = Feed(net, _typed(key), data, input, batch, cosine, loss)
     mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
     steps = _steps(plan.grid(net, grid.laws, len(grid.phis), block), seeds, mesh.size)
@@ -465,10 +468,10 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     """Return the network with its input and output sizes taken from the data."""
     if data is None:
         return net
-    features = data.inputs.shape[1]
-    if net.input_size not in (None, features):
-        raise UnusableInput(f"the network takes {net.input_size} features, got {features}")
-    net = replace(net, input_size=features)
+    units = _units(net.block, data.inputs.shape[1])
+    if net.input_size not in (None, units):
+        raise UnusableInput(f"the network takes {net.input_size} features, got {units}")
+    net = replace(net, input_size=units)
     if loss == "gaussian":
         return net
     outputs = _outputs(data, loss)
@@ -480,6 +483,16 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
             f"these labels need {outputs} outputs, the network has {net.output_size}"
         )
     return replace(net, output_size=net.output_size or outputs)
+
+
+def _units(block: Family, features: int) -> int:
+    """Return the units of each position of an input."""
+    positions = math.prod(block.signal(1))
+    if features % positions:
+        raise UnusableInput(
+            f"a signal of {block} has {positions} positions, which {features} features do not fill"
+        )
+    return features // positions
 
 
 def _outputs(data: Batch, loss: LossKind) -> int:

@@ -5,11 +5,15 @@ from types import MappingProxyType
 
 from propagate import registry
 from propagate.blocks.block import Family
+from propagate.blocks.conv import Conv1d, Conv2d
 from propagate.blocks.mlp import Mlp
+from propagate.blocks.recurrent import Gru, Lstm, Rnn
+from propagate.blocks.residual import Residual
+from propagate.blocks.transformer import Transformer
 from propagate.types import UnusableInput
 
 FAMILIES: Mapping[str, Callable[..., Family]] = MappingProxyType(
-    {family.name: family for family in (Mlp,)}
+    {f.name: f for f in (Mlp, Conv1d, Conv2d, Residual, Rnn, Lstm, Gru, Transformer)}
 )
 
 

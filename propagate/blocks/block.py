@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from propagate import registry
 from propagate.activations import Activation
 from propagate.initializers import Initializer
-from propagate.measures import MEASURES, Measure, observe, power_of_two, rescale
+from propagate.measures import MEASURES, Measure, observe, power_of_two, q, rescale
 from propagate.types import Array, Precision, Tree, UnusableInput, at_least_float32
 
 Norm = Literal["none", "batch", "layer", "rms"]
@@ -144,13 +144,15 @@ class At:
             return run(weight, x) * scale
         return _watched(run, self._fixed.gradients[gradient_of(name)], weight, x, scale, slot)
 
+    def multiply(self, a: Array, b: Array) -> Array:
+        """Return the matrix product of two signals, at the network's precision."""
+        wide = at_least_float32(self._fixed.dtype)
+        a, b = a.astype(self._fixed.dtype), b.astype(self._fixed.dtype)
+        return jnp.matmul(a, b, precision=self._fixed.precision, preferred_element_type=wide)
+
     def bias(self, name: str, u: Array) -> Array:
         """Add a bias."""
         return u + self.params[name] * self._scale[name].astype(u.dtype)
-
-    def scaled(self, name: str) -> Array:
-        """Return a parameter with its scale."""
-        return self.params[name] * self._scale[name].astype(self.params[name].dtype)
 
     def phi(self, h: Array) -> Array:
         """Activate; the first activation of a layer is the one that is recorded."""
@@ -198,7 +200,6 @@ class Family:
     name: ClassVar[str]
     resizes: ClassVar[bool] = False  # whether a layer may change the number of units
     wants_gain: ClassVar[bool] = False
-    measures: ClassVar[tuple[Measure, ...]] = ()  # beside those of every stack
     arrays: ClassVar[int] = 1  # of a signal's size that a layer keeps for the way back
 
     def __post_init__(self) -> None:
@@ -230,28 +231,40 @@ class Family:
         raise NotImplementedError
 
     @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The statistics beside those of every stack."""
+        return ()
+
+    @property
     def table(self) -> tuple[Measure, ...]:
-        """The statistics that its stacks have."""
-        return (*MEASURES, *self.measures)
+        """The statistics that its stacks have, those of the gradient of each weight included."""
+        every = self.init(Size(1, 1, 1, 1)).items()
+        weights = [gradient_of(name) for name, p in every if p.kind == "weight"]
+        if len(weights) == 1:
+            return (*MEASURES, *self.measures)
+        return (*MEASURES, *self.measures, Measure("q", q, tuple(weights), power=2))
 
     @property
     def homogeneous(self) -> bool:
         """Whether scaling the input scales every signal alike if phi is homogeneous."""
         return self.norm == "none"
 
-    def masks(self, size: Size) -> dict[str, Parameter]:
-        """Return the parameters that `activated` needs."""
-        if not self.dropout:
-            return {}
-        return {"mask": Parameter((size.batch, *self.signal(size.fan_in)), kind="uniform")}
+    def masks(self, size: Size, name: str = "mask") -> dict[str, Parameter]:
+        """Return the parameter that `dropped` needs under a name, if any."""
+        shape = (size.batch, *self.signal(size.fan_in))
+        return {name: Parameter(shape, kind="uniform")} if self.dropout else {}
 
-    def activated(self, at: At, h: Array) -> Array:
+    def activated(self, at: At, h: Array, mask: str = "mask") -> Array:
         """Return phi(h), normalised and dropped out as the options say."""
         x = at.phi(normalise(self.norm, h) if self.norm_at == "before" else h)
         x = normalise(self.norm, x) if self.norm_at == "after" else x
+        return self.dropped(at, x, mask)
+
+    def dropped(self, at: At, x: Array, mask: str) -> Array:
+        """Return x with a share of units dropped, the rest scaled up."""
         if not self.dropout:
             return x
-        return jnp.where(at.params["mask"] >= self.dropout, x / (1 - self.dropout), 0)
+        return jnp.where(at.params[mask] >= self.dropout, x / (1 - self.dropout), 0)
 
 
 def normalise(norm: Norm, x: Array) -> Array:
