@@ -44,6 +44,7 @@ def predict(
         -9.08
     """
     check_count("batch", batch)
+    _check_family(net)
     if not 0 < q < math.inf or not 0 <= correlation <= 1:
         raise UnusableInput(
             f"q must be positive and finite and correlation in [0, 1], got {q} and {correlation}"
@@ -71,6 +72,11 @@ def predict(
         {"layer": np.arange(net.depth + 1)},
     )
     return made.assign_attrs(record.provenance(network=net.describe(), theory="mean field, 1/n"))
+
+
+def _check_family(net: Network) -> None:
+    if str(net.family) != "mlp":
+        raise UnusableInput(f"{net.family} is not covered by theory: only plain mlp stacks are")
 
 
 def _decades(wander: Wander) -> np.ndarray:
