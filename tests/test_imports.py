@@ -21,6 +21,8 @@ ORDER = (
     "record",
     "gauss",
     "meanfield",
+    "batch_norm",
+    "passage",
     "finite_width",
     "predict",
     "overlay",
