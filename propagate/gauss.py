@@ -8,6 +8,9 @@ arguments the pair is turned by 45°, so that $1-c$ enters as it is, never as a 
 $$h_\pm = \sqrt q\left(\sqrt{1-\tfrac\epsilon2}\,z_1 \pm \sqrt{\tfrac\epsilon2}\,z_2\right),
 \qquad \epsilon = 1 - c.$$
 
+The same, with `dims`, for coordinates of a vector that is uniform on a sphere of radius
+$\sqrt{\rm dims}$, which is what normalising makes of a Gaussian one; it is N(0, 1) again at inf.
+
 JAX evaluates $\phi$ and its derivatives, in float64 whatever the user's flags; all else is NumPy.
 """
 
@@ -23,12 +26,15 @@ import numpy as np
 from propagate.activations import Activation, activation
 from propagate.types import Elementwise, UnusableInput
 
-REACH = 13.0  # beyond it the density is below 1e-37
+REACH = 13.0  # standard deviations, beyond which the density is below 1e-37
+FARTHEST = 37.0  # the same for a phi that grows as e^h does: beyond it the density is no float64
+UNSEEN = 1e-20  # of the largest phi^4 times density: what may be left out
 ORDER = 20  # points in a panel
 ORDERS = (14, 20, 40, 80)  # tried in turn until two agree
 AGREED = 1e-12
 AROUND = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # ends of panels in h, from each kink
 WITHIN = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, REACH)  # ends of panels in z
+BEYOND = (16.0, 19.0, 22.0, 25.0, 28.0, 31.0, 34.0, FARTHEST)  # the same, where these matter
 SEARCHED = 32.0  # kinks of a function of your own are looked for in [-SEARCHED, SEARCHED]
 
 
@@ -40,11 +46,12 @@ class Estimate(NamedTuple):
 
 
 class Values(NamedTuple):
-    """phi, phi' and phi'' at some h."""
+    """phi, phi' and phi'' at some h, and h itself."""
 
     phi: np.ndarray
     slope: np.ndarray
     bend: np.ndarray
+    h: np.ndarray
 
 
 Integrand = Callable[[np.ndarray, Values], np.ndarray]
@@ -68,24 +75,33 @@ def expect(phi: str | Activation | Elementwise, f: Integrand, q: float = 1.0) ->
     own = activation(phi)
     if not 0 <= q < math.inf:
         raise UnusableInput(f"q must be a second moment, 0 or more and finite, got {q}")
-    fine, error = math.nan, math.inf
-    for order in ORDERS:
-        coarse, fine = fine, float(average(own, f, np.array([q]), order)[0])
-        error = abs(fine - coarse)
-        if error <= AGREED * abs(fine):
-            break
-    if not math.isfinite(fine):
+    value, error = refined(lambda order: average(own, f, np.array([q]), order))
+    if not np.isfinite(value).all():
         raise UnusableInput(
-            f"{own.name} is not finite within {REACH:g} standard deviations of q = {q:g}; "
-            "theory needs E phi^2 to exist"
+            f"{own.name} is not finite, or beyond float64, within {FARTHEST:g} standard "
+            f"deviations of q = {q:g}; theory needs E phi^2 to exist"
         )
-    return Estimate(fine, error + 4 * float(np.finfo(float).eps) * abs(fine))
+    return Estimate(float(value[0]), float(error[0]))
 
 
-def average(phi: Activation, f: Integrand, q: np.ndarray, order: int = ORDER) -> np.ndarray:
+def refined(average: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return averages that two orders agree on, and by how much they differ."""
+    fine, error = np.asarray(math.nan), np.asarray(math.inf)
+    for order in ORDERS:
+        coarse, fine = fine, average(order)
+        with np.errstate(invalid="ignore"):
+            error = abs(fine - coarse)
+            if (error <= AGREED * np.max(abs(fine))).all() or not np.isfinite(fine).all():
+                break
+    return fine, error + 4 * np.finfo(float).eps * abs(fine)
+
+
+def average(
+    phi: Activation, f: Integrand, q: np.ndarray, order: int = ORDER, dims: float = math.inf
+) -> np.ndarray:
     """Return E f at each q of an array, shape (Q,)."""
     root = np.sqrt(np.asarray(q, float))[:, None]
-    z, weight = nodes(root, np.asarray(kinks(phi))[None, :] + 0 * root, order)
+    z, weight = nodes(root, kinks(phi) + 0 * root, order, dims, reach(phi, root))
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
         return np.sum(weight * f(z, evaluate(phi, root * z)), axis=-1)
 
@@ -96,30 +112,54 @@ def average_pair(
     q: float,
     epsilon: float,
     order: int = ORDER,
+    dims: float = math.inf,
 ) -> np.ndarray:
     """Return E f(values at h_+, values at h_-); epsilon = 1 - cosine, in [0, 2].
 
     f is symmetric in its two arguments; it may return several integrands, stacked in front.
     """
     apart, middle = (math.sqrt(q * share) for share in (epsilon / 2, 1 - epsilon / 2))
-    own = np.asarray(kinks(phi))
-    outer, outer_weight = nodes(np.array([[apart]]), own[None, :], order)
+    own, far = np.asarray(kinks(phi)), reach(phi, np.sqrt([[q]]))
+    bends = np.append(own, _leaves(own, apart, middle, dims * q))
+    outer, outer_weight = nodes(np.array([[apart]]), bends[None, :], order, dims, far)
     half = outer[0] > 0  # f is symmetric, so is the integrand in z_2
-    delta, outer_weight = apart * outer[0][half], 2 * outer_weight[0][half]
-    at = np.concatenate([own - delta[:, None], own + delta[:, None]], axis=1)
-    z, weight = nodes(np.full((len(delta), 1), middle), at, order)
-    h = middle * z
-    inner = f(evaluate(phi, h + delta[:, None]), evaluate(phi, h - delta[:, None]))
+    outer, outer_weight = outer[0][half], 2 * outer_weight[0][half]
+    delta = apart * outer[:, None]
+    root = np.full_like(delta, middle)
+    if dims < math.inf:  # the other coordinates share what this one leaves
+        root *= np.sqrt(np.maximum(dims - outer[:, None] ** 2, 0) / (dims - 1))
+    at = np.concatenate([own - delta, own + delta], axis=1)
+    z, weight = nodes(root, at, order, dims - 1, far)
+    h = root * z
+    inner = f(evaluate(phi, h + delta), evaluate(phi, h - delta))
     return np.sum(outer_weight * np.sum(weight * inner, axis=-1), axis=-1)
 
 
-def nodes(root: np.ndarray, at: np.ndarray, order: int = ORDER) -> tuple[np.ndarray, np.ndarray]:
-    """Return points z and weights, N(0, 1) included, for each row: shape (rows, points).
+def _leaves(at: np.ndarray, apart: float, middle: float, square: float) -> np.ndarray:
+    """Return the h_+ - h_- over 2 at which a kink leaves the sphere: the average bends there."""
+    if math.isinf(square):
+        return np.zeros(0)
+    whole = math.hypot(apart, middle)
+    far = np.sqrt(np.maximum(square - (at / whole) ** 2, 0)) * middle / whole * apart
+    near = at * (apart / whole) ** 2
+    return np.concatenate([near - far, near + far])
+
+
+def nodes(
+    root: np.ndarray,
+    at: np.ndarray,
+    order: int = ORDER,
+    dims: float = math.inf,
+    reach: float = REACH,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return points z and weights, the density included, for each row: shape (rows, points).
 
     Args:
         root: the scale of h, (rows, 1).
         at: kinks in h, (rows, kinks).
         order: points in a panel.
+        dims: of the sphere of radius sqrt(dims) of which z is a coordinate, 2 or more.
+        reach: where to end.
     """
     around = np.asarray(AROUND)
     ends = np.concatenate([-around[:0:-1], around])
@@ -127,17 +167,42 @@ def nodes(root: np.ndarray, at: np.ndarray, order: int = ORDER) -> tuple[np.ndar
     in_h = (centres[:, :, None] + ends).reshape(len(at), -1)
     with np.errstate(divide="ignore", invalid="ignore"):
         in_z = np.where(root > 0, in_h / root, 0.0)
-    both = np.concatenate([-np.asarray(WITHIN)[::-1], [0.0], WITHIN])
-    edges = np.concatenate([np.clip(in_z, -REACH, REACH), both + 0 * root], axis=1)
-    edges.sort(axis=1)
+    within = np.asarray(WITHIN + (BEYOND if reach > REACH else ()))
+    both = np.concatenate([-within[::-1], [0.0], within])
+    edges = np.concatenate([in_z, both + 0 * root], axis=1)
+    edges = np.sort(np.clip(edges, *(min(reach, math.sqrt(dims)) * np.array([-1, 1]))), axis=1)
+    if math.isinf(dims):
+        z, weight = _panels(edges, order)
+        return z, weight * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    angle, weight = _panels(np.arcsin(np.clip(edges / math.sqrt(dims), -1, 1)), order, soft=True)
+    weight *= np.cos(angle) ** (dims - 2)
+    return math.sqrt(dims) * np.sin(angle), weight / weight.sum(axis=1, keepdims=True)
+
+
+def _panels(edges: np.ndarray, order: int, soft: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return Gauss–Legendre points and weights on the panels between edges, row by row.
+
+    `soft` is for square roots of the distance to an edge, which points next to it turn into lines.
+    """
     x, w = _legendre(order)
-    width, middle = (
-        np.diff(edges, axis=1)[..., None] / 2,
-        (edges[:, 1:] + edges[:, :-1])[..., None] / 2,
-    )
-    z = (middle + width * x).reshape(len(edges), -1)
-    density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return z, (width * w).reshape(len(edges), -1) * density
+    if soft:
+        x, w = np.sin(math.pi / 2 * x), w * math.pi / 2 * np.cos(math.pi / 2 * x)
+    width, middle = np.diff(edges, axis=1) / 2, (edges[:, 1:] + edges[:, :-1]) / 2
+    points, weights = middle[..., None] + width[..., None] * x, width[..., None] * w
+    return points.reshape(len(edges), -1), weights.reshape(len(edges), -1)
+
+
+def reach(phi: Activation, root: np.ndarray) -> float:
+    """Return how many standard deviations count: 13, or 37 if phi^4 still weighs something there.
+
+    Such a phi grows as e^h does; what lies beyond 37 is beyond float64 too, and so comes out inf.
+    """
+    z = np.concatenate([np.linspace(-1, 1, 105) * REACH, BEYOND, -np.asarray(BEYOND)])
+    with np.errstate(all="ignore"):
+        value = evaluate(phi, float(np.max(root)) * z)
+        size = 4 * np.log(np.maximum(abs(value.phi), abs(value.slope))) - z * z / 2
+        beyond = np.max(size[105:]) - np.max(size[:105])
+    return REACH if beyond < math.log(UNSEEN) else FARTHEST
 
 
 @functools.cache
@@ -152,7 +217,8 @@ def evaluate(phi: Activation, h: np.ndarray) -> Values:
     flat[: np.size(h)] = np.ravel(h)
     with jax.enable_x64(True):
         values = _compiled(phi.fn)(flat)
-    return Values(*(np.asarray(v)[: np.size(h)].reshape(np.shape(h)) for v in values))
+    own, slope, bend = (np.asarray(v)[: np.size(h)].reshape(np.shape(h)) for v in values)
+    return Values(own, slope, bend, np.asarray(h))
 
 
 @functools.lru_cache(maxsize=256)
@@ -213,7 +279,7 @@ def moments(
     """
     own, at = activation(phi), np.atleast_1d(np.asarray(q, float))
     root = np.sqrt(at)[:, None]
-    z, weight = nodes(root, np.asarray(kinks(own))[None, :] + 0 * root)
+    z, weight = nodes(root, kinks(own) + 0 * root, reach=reach(own, root))
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
         return _averages(z, weight, root, evaluate(own, root * z))
 

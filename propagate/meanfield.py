@@ -149,9 +149,24 @@ def c_map(
     own = activation(phi)
     second = float(gauss.moments(own, q)["second"][0])
     apart = float(gauss.average_pair(own, lambda a, b: (a.phi - b.phi) ** 2, q, one_minus_c))
-    lost = sigma_w2 * ((1 / keep - 1) * second + apart / 2)
+    return weighted(sigma_w2, sigma_b2, second, apart / 2, keep)[1]
+
+
+def weighted(
+    sigma_w2: float, sigma_b2: float, second: float, apart: float, keep: float = 1.0
+) -> tuple[float, float]:
+    """Return q and 1 - c after dropout and weights.
+
+    Args:
+        sigma_w2: the variance of a weight, times fan_in.
+        sigma_b2: the variance of a bias.
+        second: E x^2 of what comes in.
+        apart: half the mean squared difference of two inputs' x.
+        keep: the share that dropout keeps.
+    """
+    lost = sigma_w2 * ((1 / keep - 1) * second + apart)
     after = sigma_w2 / keep * second + sigma_b2
-    return lost / after if after else math.nan
+    return after, lost / after if after else math.nan
 
 
 def fixed_points(
@@ -170,9 +185,8 @@ def fixed_points(
         74.9182...
     """
     own = usable(phi)
-    _check(sigma_w2=sigma_w2, sigma_b2=sigma_b2)
-    if not 0 < keep <= 1:
-        raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
+    check_variances(sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+    check_keep(keep)
     sw2 = sigma_w2 / keep
 
     def excess(q: np.ndarray) -> np.ndarray:
@@ -233,7 +247,7 @@ def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
         "no q >= 0.05 has q - E phi^2/E phi'^2 = sigma_b^2 = 0.05 for softplus"
     """
     own = usable(phi)
-    _check(sigma_b2=sigma_b2)
+    check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
         at = gauss.moments(own, q)
@@ -298,7 +312,7 @@ def half_stable(phi: Phi) -> CriticalPoints:
 def saddle_nodes(phi: Phi, sigma_b2: float) -> tuple[tuple[float, float], ...]:
     r"""Return each (sigma_w², q) at which two fixed points of the q-map meet, chi_par = 1."""
     own = usable(phi)
-    _check(sigma_b2=sigma_b2)
+    check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
         at = gauss.moments(own, q)
@@ -351,10 +365,17 @@ def usable(phi: Phi) -> Activation:
     return own
 
 
-def _check(**variances: float) -> None:
+def check_variances(**variances: float) -> None:
+    """Raise `UnusableInput` unless each is 0 or more and finite."""
     for name, value in variances.items():
         if not 0 <= value < math.inf:
             raise UnusableInput(f"{name} must be a variance, 0 or more and finite, got {value}")
+
+
+def check_keep(keep: float) -> None:
+    """Raise `UnusableInput` unless `keep` is a share above 0."""
+    if not 0 < keep <= 1:
+        raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
 
 
 @functools.lru_cache(maxsize=256)

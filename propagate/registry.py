@@ -52,10 +52,10 @@ def check_number(name: str, value: Any) -> None:
         raise UnusableInput(f"{name} must be a finite number, got {value!r}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise `UnusableInput` unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise UnusableInput(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise `UnusableInput` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UnusableInput(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -28,6 +28,8 @@ ORDER = (
     "record",
     "gauss",
     "meanfield",
+    "batch_norm",
+    "passage",
     "finite_width",
     "predict",
     "overlay",
