@@ -10,6 +10,7 @@ record with `judge` and `plot`, and see with `predict` what theory expects.
 import importlib
 from types import ModuleType
 
+from propagate import operations as operations
 from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation

@@ -170,7 +170,7 @@ def fixed_points(
         74.9182...
     """
     own = usable(phi)
-    _check(sigma_w2=sigma_w2, sigma_b2=sigma_b2)
+    check_variances(sigma_w2=sigma_w2, sigma_b2=sigma_b2)
     if not 0 < keep <= 1:
         raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
     sw2 = sigma_w2 / keep
@@ -233,7 +233,7 @@ def critical(phi: Phi, sigma_b2: float = 0.05) -> CriticalPoints:
         "no q >= 0.05 has q - E phi^2/E phi'^2 = sigma_b^2 = 0.05 for softplus"
     """
     own = usable(phi)
-    _check(sigma_b2=sigma_b2)
+    check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
         at = gauss.moments(own, q)
@@ -298,7 +298,7 @@ def half_stable(phi: Phi) -> CriticalPoints:
 def saddle_nodes(phi: Phi, sigma_b2: float) -> tuple[tuple[float, float], ...]:
     r"""Return each (sigma_w², q) at which two fixed points of the q-map meet, chi_par = 1."""
     own = usable(phi)
-    _check(sigma_b2=sigma_b2)
+    check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
         at = gauss.moments(own, q)
@@ -351,7 +351,8 @@ def usable(phi: Phi) -> Activation:
     return own
 
 
-def _check(**variances: float) -> None:
+def check_variances(**variances: float) -> None:
+    """Raise an error that names the argument that is no variance."""
     for name, value in variances.items():
         if not 0 <= value < math.inf:
             raise UnusableInput(f"{name} must be a variance, 0 or more and finite, got {value}")
