@@ -11,6 +11,7 @@ import importlib
 from types import ModuleType
 
 from propagate import blocks as blocks
+from propagate import operations as operations
 from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation

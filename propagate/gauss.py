@@ -113,13 +113,14 @@ def average_pair(
     epsilon: float,
     order: int = ORDER,
     dims: float = math.inf,
+    mean: float = 0.0,
 ) -> np.ndarray:
-    """Return E f(values at h_+, values at h_-); epsilon = 1 - cosine, in [0, 2].
+    """Return E f(values at mean + h_+, values at mean + h_-); epsilon = 1 - cosine, in [0, 2].
 
     f is symmetric in its two arguments; it may return several integrands, stacked in front.
     """
     apart, middle = (math.sqrt(q * share) for share in (epsilon / 2, 1 - epsilon / 2))
-    own, far = np.asarray(kinks(phi)), reach(phi, np.sqrt([[q]]))
+    own, far = _features(phi, mean), reach(phi, np.sqrt([[q]]))
     bends = np.append(own, _leaves(own, apart, middle, dims * q))
     outer, outer_weight = nodes(np.array([[apart]]), bends[None, :], order, dims, far)
     half = outer[0] > 0  # f is symmetric, so is the integrand in z_2
@@ -130,7 +131,7 @@ def average_pair(
         root *= np.sqrt(np.maximum(dims - outer[:, None] ** 2, 0) / (dims - 1))
     at = np.concatenate([own - delta, own + delta], axis=1)
     z, weight = nodes(root, at, order, dims - 1, far)
-    h = root * z
+    h = mean + root * z
     inner = f(evaluate(phi, h + delta), evaluate(phi, h - delta))
     return np.sum(outer_weight * np.sum(weight * inner, axis=-1), axis=-1)
 
@@ -210,6 +211,22 @@ def _legendre(order: int) -> tuple[np.ndarray, np.ndarray]:
     return np.polynomial.legendre.leggauss(order)
 
 
+def mean_square(units: float, step: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return values and weights of the mean of z^2 over n units, $\chi^2_n/n$.
+
+    Its logarithm has a smooth density, over which sums converge at once.
+
+    Args:
+        units: n, above 2; it need not be whole.
+        step: between values, in standard deviations of the logarithm.
+    """
+    sd = math.sqrt(2 / units)
+    u = np.arange(-8 * sd - 80 / (units - 2), 8 * sd, step * sd)
+    log = units / 2 * (u - np.exp(u))
+    weight = np.exp(log - log.max())
+    return np.exp(u), weight / weight.sum()
+
+
 def evaluate(phi: Activation, h: np.ndarray) -> Values:
     """Return phi, phi' and phi'' at h in float64."""
     size = 1 << max(int(np.size(h)) - 1, 0).bit_length()  # few sizes, few compilations
@@ -270,18 +287,24 @@ def _bisect(phi: Activation, which: int, low: float, high: float) -> float | Non
 
 
 def moments(
-    phi: str | Activation | Elementwise, q: np.ndarray | float = 1.0
+    phi: str | Activation | Elementwise, q: np.ndarray | float = 1.0, mean: float = 0.0
 ) -> dict[str, np.ndarray]:
-    r"""Return expectations at each q, shape (Q,).
+    r"""Return expectations over $h \sim N(m, q)$ at each q, shape (Q,).
 
     `mean` E phi, `second` E phi^2, `variance` Var phi, `slope2` E phi'^2, `slope4` E phi'^4, and
     `growth`, $dE\phi^2/dq = E[\sqrt q z\phi\phi']/q$.
     """
     own, at = activation(phi), np.atleast_1d(np.asarray(q, float))
     root = np.sqrt(at)[:, None]
-    z, weight = nodes(root, kinks(own) + 0 * root, reach=reach(own, root))
+    z, weight = nodes(root, _features(own, mean)[None, :] + 0 * root, reach=reach(own, root))
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
-        return _averages(z, weight, root, evaluate(own, root * z))
+        return _averages(z, weight, root, evaluate(own, mean + root * z))
+
+
+def _features(phi: Activation, mean: float) -> np.ndarray:
+    """Return where panels end, from the mean: the kinks, and h = 0, which `nodes` has at mean 0."""
+    own = np.asarray(kinks(phi))
+    return own if not mean else np.append(own, 0.0) - mean
 
 
 def _averages(
