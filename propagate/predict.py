@@ -6,14 +6,14 @@ import numpy as np
 import xarray as xr
 
 from propagate import finite_width, record
-from propagate.activations import activation
+from propagate.family_theory import IDENTITY, passages, variances
 from propagate.finite_width import Law, State, Step, Wander
 from propagate.initializers import Initializer
 from propagate.network import Network
+from propagate.passage import gradients
 from propagate.registry import check_count
 from propagate.types import UnusableInput
 
-IDENTITY = activation("identity")
 LN10 = math.log(10)
 
 
@@ -23,7 +23,8 @@ def predict(
     r"""Return the record that theory expects `measure` to find.
 
     Args:
-        net: a stack with independent, centred weights.
+        net: a stack with independent, centred weights: plain layers, circular convolutions,
+            residual blocks, with any norm and dropout.
         batch: how many inputs a second moment is averaged over.
         q: second moment of the input.
         correlation: mean cosine between inputs, from 0 to 1.
@@ -32,8 +33,9 @@ def predict(
         A record with dim (layer): `log10_forward_q`, `log10_activation_q`,
         `log10_forward_variance`, `forward_correlation`, `log10_backward_q`, and
         `log10_forward_q_sd`, `log10_backward_q_sd`: the standard deviation over draws of the
-        weights, in decades, or inf where the width is too small for theory to say. The
-        logarithms are means over draws, as those of seeds are.
+        weights, in decades, or inf where theory cannot say: the width is too small, or the stack
+        is not plain. The logarithms are means over draws, as those of seeds are.
+        `log10_activation_q` is of plain stacks alone.
 
     Raises:
         UnusableInput: not covered by theory; the message says what is not.
@@ -44,11 +46,12 @@ def predict(
         -9.08
     """
     check_count("batch", batch)
-    _check_family(net)
     if not 0 < q < math.inf or not 0 <= correlation <= 1:
         raise UnusableInput(
             f"q must be positive and finite and correlation in [0, 1], got {q} and {correlation}"
         )
+    if str(net.family) != "mlp":
+        return _of_family(net, batch, q, 1 - correlation)
     steps = _travel(net, q, 1 - correlation)
     kernel = finite_width.forward(steps, batch)
     forward = finite_width.measured(steps, kernel, batch)
@@ -67,16 +70,31 @@ def predict(
             "log10_backward_q": np.append(gradient, 0.0) + backward.shift / LN10,
             "log10_backward_q_sd": _decades(backward),
         }
-    made = xr.Dataset(
-        {name: ("layer", values) for name, values in columns.items()},
-        {"layer": np.arange(net.depth + 1)},
-    )
-    return made.assign_attrs(record.provenance(network=net.describe(), theory="mean field, 1/n"))
+    return _record(net, columns, "mean field, 1/n")
 
 
-def _check_family(net: Network) -> None:
-    if str(net.family) != "mlp":
-        raise UnusableInput(f"{net.family} is not covered by theory: only plain mlp stacks are")
+def _record(net: Network, columns: dict[str, np.ndarray], theory: str) -> xr.Dataset:
+    rows = {name: ("layer", values) for name, values in columns.items()}
+    made = xr.Dataset(rows, {"layer": np.arange(net.depth + 1)})
+    return made.assign_attrs(record.provenance(network=net.describe(), theory=theory))
+
+
+def _of_family(net: Network, batch: int, q: float, apart: float) -> xr.Dataset:
+    """Return the limit of wide layers, whose band is not known."""
+    steps = passages(net, q, apart, batch)
+    q_of = np.array([q, *(s.q for s in steps)])
+    between = np.array([apart, *(s.apart for s in steps)])
+    unknown = np.full(net.depth + 1, math.inf)
+    with np.errstate(divide="ignore"):
+        columns = {
+            "log10_forward_q": np.log10(q_of),
+            "log10_forward_q_sd": unknown,
+            "forward_correlation": 1 - between,
+            "log10_forward_variance": np.log10(q_of * between * (1 - 1 / batch)),
+            "log10_backward_q": np.log10(gradients(steps)[:, 0]),
+            "log10_backward_q_sd": unknown,
+        }
+    return _record(net, columns, "mean field")
 
 
 def _decades(wander: Wander) -> np.ndarray:
@@ -111,21 +129,3 @@ def _gradient_c2(net: Network, k: int) -> float:
 
 def _keeps_norms(law: Initializer) -> bool:
     return law.base.name == "orthogonal"
-
-
-def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:
-    r"""Return $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ of a layer.
-
-    Raises:
-        UnusableInput: weights that are scaled by data, or that are not centred and independent.
-    """
-    mean, variance = law.moments(fan_in, fan_out)
-    if law.data_scaled:
-        why = "its scale depends on the data"
-    elif math.isnan(variance):
-        why = "the moments of a function of your own are not known"
-    elif mean or law.base.name == "identity" or law.base.name.startswith("sparse"):
-        why = "its weights are not independent, centred and of finite spread over fan_in"
-    else:
-        return fan_in * variance, law.bias(fan_in, fan_out) ** 2
-    raise UnusableInput(f"{law.name} is not covered by theory: {why}")

@@ -32,6 +32,7 @@ ORDER = (
     "meanfield",
     "batch_norm",
     "passage",
+    "family_theory",
     "operations",
     "finite_width",
     "predict",

@@ -84,13 +84,14 @@ class Residual(Family):
             x = self.activated(at, f, f"mask{k}")
             x = at.gain * x if self.branch == "nf" else x
             f = at.bias(f"bias{k}", at.product(f"map{k}", x, prepare=prepare))
-        return h + at.tap("branch", f * self._scale(at.size.depth))
+        return h + at.tap("branch", f * self.scale(at.size.depth))
 
     @property
     def _alpha(self) -> float:
         return self.alpha if self.alpha is not None else NF_ALPHA if self.branch == "nf" else 1.0
 
-    def _scale(self, depth: int) -> float:
+    def scale(self, depth: int) -> float:
+        """Return what the branch is multiplied by."""
         if self.branch in ("skipinit", "rezero"):
             return 0.0
         return self._alpha / math.sqrt(depth) if self.branch == "depth" else self._alpha
