@@ -77,6 +77,11 @@ class Network:
                 f"a layer of {self.block.name} has as many outputs as inputs: width, input_size "
                 f"and output_size must be equal, got {', '.join(map(str, sorted(sizes)))}"
             )
+        if self.activate_input is not None and not self.block.starts_with_phi:
+            raise UnusableInput(
+                f"a layer of {self.block.name} does not start with its activation: leave "
+                f"activate_input out, got {self.activate_input}"
+            )
         for units in sizes:
             self.block.check(units, self.depth)
         self.check(self.law)

@@ -17,6 +17,7 @@ from propagate.types import UnusableInput
 _CALL = re.compile(
     r"^(?P<name>[a-z_][a-z0-9_]*?)(?:\((?P<args>.*)\)|_(?P<number>-?[0-9.]+(?:e[+-]?\d+)?))?$"
 )
+_OUTER_COMMA = re.compile(r",(?![^()]*\))")  # not one within a spelling's own brackets
 
 
 def build(kind: str, table: Mapping[str, Callable[..., Any]], text: str) -> Any:
@@ -98,9 +99,9 @@ def _unknown(kind: str, table: Mapping[str, Any], name: str) -> UnusableInput:
 def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        key, equals, value = part.rpartition("=")
-        if equals:
+    for part in filter(None, (piece.strip() for piece in _OUTER_COMMA.split(text))):
+        key, equals, value = part.partition("=")
+        if equals and "(" not in key:
             kwargs[key.strip()] = _value(value.strip())
         else:
             args.append(_value(part))

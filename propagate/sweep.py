@@ -221,6 +221,8 @@ class Feed:
     def raw(self) -> bool:
         """Whether the input goes into the first weights as it is, without the activation."""
         activated = self.net.activate_input
+        if not self.net.block.starts_with_phi:
+            return False
         return self.data is not None if activated is None else not activated
 
     def layer_keys(self, seed: int) -> Array:

@@ -199,6 +199,7 @@ class Family:
 
     name: ClassVar[str]
     resizes: ClassVar[bool] = False  # whether a layer may change the number of units
+    starts_with_phi: ClassVar[bool] = True  # so that data goes past the first activation
     wants_gain: ClassVar[bool] = False
     arrays: ClassVar[int] = 1  # of a signal's size that a layer keeps for the way back
 

@@ -5,7 +5,7 @@ respect to each earlier one.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal, NamedTuple
 
@@ -26,13 +26,29 @@ class _Laws(NamedTuple):
 
     input: Initializer
     recurrent: Initializer
-    bias: float  # factor on the bias of the first; PyTorch adds two
-    forget: float
+    bias: float = 0.0  # factor on the bias of the first; PyTorch adds two
+    forget: float = 0.0
+
+
+def laws(defaults: Defaults, gates: int) -> _Laws:
+    """Return what a framework draws for a cell of so many gates: 1 an RNN, 3 a GRU, 4 an LSTM.
+
+    Source: the frameworks' own code.
+    """
+    return {"torch": _torch, "keras": _keras, "flax": _flax, "haiku": _haiku}[defaults](gates)
+
+
+def _torch(gates: int) -> _Laws:
+    return _Laws(initializer("torch"), initializer("torch"), bias=math.sqrt(2))
+
+
+def _keras(gates: int) -> _Laws:
+    """Keras draws one (n, gates·n) matrix for all gates: here, the share of one gate."""
+    glorot = math.sqrt(2 / (1 + gates)) * initializer("keras")
+    return _Laws(glorot, _block_of(gates), forget=float(gates == 4))
 
 
 def _block_of(gates: int) -> Initializer:
-    """Keras draws one (n, gates·n) orthogonal matrix for all gates: here, one gate of it."""
-
     def sample(key: Array, shape: tuple[int, ...], dtype) -> Array:
         wide = jax.nn.initializers.orthogonal()(key, (shape[0], gates * shape[1]), dtype)
         return wide[:, : shape[1]]
@@ -41,24 +57,17 @@ def _block_of(gates: int) -> Initializer:
     return Initializer(base.name, base if gates > 1 else ORTHOGONAL, Scale(1.0))
 
 
-def laws(defaults: Defaults, gates: int) -> _Laws:
-    """Return what a framework draws for a cell of so many gates.
-
-    Source: the frameworks' own code; Haiku's one Linear on (x, h) has twice the fan_in.
-    """
-    of = {
-        "torch": lambda: _Laws(initializer("torch"), initializer("torch"), math.sqrt(2), 0.0),
-        "keras": lambda: _Laws(_glorot(gates), _block_of(gates), 0.0, float(gates == 4)),
-        "flax": lambda: _Laws(initializer("flax"), initializer("orthogonal"), 0.0, 0.0),
-        "haiku": lambda: _Laws(
-            *(math.sqrt(0.5) * initializer("haiku"),) * 2, 0.0, float(gates == 4)
-        ),
-    }
-    return of[defaults]()
+def _flax(gates: int) -> _Laws:
+    return _Laws(initializer("flax"), initializer("orthogonal"))
 
 
-def _glorot(gates: int) -> Initializer:
-    return math.sqrt(2 / (1 + gates)) * initializer("keras")
+def _haiku(gates: int) -> _Laws:
+    """One Linear on (x, h), of twice the fan_in, in an LSTM; two in an RNN; the GRU's are
+    truncated normals whose variance is put right."""
+    if gates == 3:
+        return _Laws(initializer("flax"), initializer("flax"))
+    linear = (math.sqrt(0.5) if gates == 4 else 1.0) * initializer("haiku")
+    return _Laws(linear, linear, forget=float(gates == 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +153,7 @@ class Lstm(_Recurrent):
     name: ClassVar[str] = "lstm"
     gates: ClassVar[tuple[str, ...]] = ("input_gate", "forget_gate", "candidate", "output_gate")
     homogeneous: ClassVar[bool] = False
+    starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
@@ -186,19 +196,31 @@ class Lstm(_Recurrent):
 class Gru(_Recurrent):
     r"""A GRU: $h_t = (1-z) \phi(x_t U + r (h_{t-1} W) + b) + z h_{t-1}$ with gates r and z.
 
+    The reset acts on the product, as in PyTorch, Keras and Flax; Haiku's acts on the state.
+    PyTorch's second bias stands within the reset, $r (h_{t-1} W + b')$.
+
     Example:
         >>> sorted(Gru().init(Size(4, 4, 9, 2)))[:2]
-        ['bias_candidate', 'bias_reset']
+        ['bias_candidate', 'bias_inside']
     """
 
     name: ClassVar[str] = "gru"
     gates: ClassVar[tuple[str, ...]] = ("reset", "update", "candidate")
     homogeneous: ClassVar[bool] = False
+    starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 6
+
+    def init(self, size: Size) -> dict[str, Parameter]:
+        """Return the parameters of every recurrent stack, and the bias within the reset."""
+        found = super().init(size)
+        two = self.defaults == "torch"
+        outside = found["bias_candidate"]
+        found["bias_inside"] = replace(outside, factor=1.0 if two else 0.0)
+        return found | ({"bias_candidate": replace(outside, factor=1.0)} if two else {})
 
     def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return the next state."""
         reset, update = (jax.nn.sigmoid(self.gate(at, name, h)) for name in self.gates[:2])
-        u = reset * at.product("recurrent_candidate", h)
+        u = reset * at.bias("bias_inside", at.product("recurrent_candidate", h))
         u = at.bias("bias_candidate", u + at.product("input_candidate", at.params["input"]))
         return (1 - update) * self.activated(at, u) + update * h

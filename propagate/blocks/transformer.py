@@ -58,6 +58,7 @@ class Transformer(Family):
 
     name: ClassVar[str] = "transformer"
     homogeneous: ClassVar[bool] = False
+    starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 24
 
     def __post_init__(self) -> None:
