@@ -31,6 +31,8 @@ class Predict:
     """Initialiser: a name of `propagate list`, such as he_normal, "sigma(1.3,0.3)"."""
     activation: str = "relu"
     """Activation: a name of `propagate list`."""
+    family: str = "mlp"
+    """Kind of layer: a family of `propagate list`, such as "residual(branch=nf)"."""
     depth: int = 50
     """Number of layers."""
     width: int = 256
@@ -52,7 +54,7 @@ class Predict:
         """Run; return the exit code."""
         if self.out is not None:
             files.writable(self.out)
-        net = Network(self.depth, self.width, activation=self.activation, init=self.init)
+        net = Network(self.depth, self.width, self.family, self.activation, self.init)
         theory = predict(net, batch=self.batch)
         found = None
         if self.seeds:
