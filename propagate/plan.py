@@ -105,7 +105,7 @@ def program(
     """Return what is compiled for a block."""
     own = [p for size in sizes(net, batch) for p in net.block.init(size).values() if not p.shared]
     stored = sum(math.prod(p.shape) for p in own) * ITEMSIZE <= WEIGHT_BYTES
-    arrays = net.block.arrays + bool(dict(selection)["weight_gradient"])
+    arrays = net.block.arrays + bool(dict(selection).get("weight_gradient"))
     row = arrays * pairings.size * batch * ITEMSIZE
     runs = [
         part
