@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from propagate.activations import Activation
-from propagate.blocks.block import At, Family, Fixed, Parameter, Size, gradient_of
+from propagate.blocks.block import At, Family, Fixed, Parameter, Size, first_of, gradient_of
 from propagate.initializers import NORMAL, Base
 from propagate.measures import (
     Measure,
@@ -133,6 +133,7 @@ class Layer(NamedTuple):
     draw: Draw | Array  # or the key to draw it with
     scale: dict[str, Array]  # (C,) factors on the draws
     phi: Array  # () index of the activation
+    raw: Array  # () whether its first activation is left out, as of data
     index: Array  # () from 1
 
 
@@ -227,7 +228,7 @@ def run(program: Program, block: Block) -> dict[Place, dict[str, Array]]:
         found.append(seen)
         tape.append(kept)
 
-    g = rescale(_cotangent(program.loss, carry, block.target))
+    g = rescale(_cotangent(program, carry, block.target))
     back = [{"backward": _lift(observe(g, program.measures("backward")))}]
     for part, layers, kept in reversed(list(zip(program.runs, block.layers, tape, strict=True))):
         g, seen = _back(program, block, part, g, layers, kept)
@@ -241,7 +242,8 @@ def layer(
     """Apply one layer to every configuration; return h and what was seen on the way."""
 
     def one(h: Array, scale: Draw, slots: Tree) -> tuple[Array, tuple]:
-        at = At(program.fixed(part), program.size(part), params, scale, own.phi, own.index, slots)
+        numbers = own.phi, own.raw, own.index
+        at = At(program.fixed(part), program.size(part), params, scale, *numbers, slots)
         out = program.family.apply(at, h)
         return out.astype(at_least_float32(program.dtype)), (at.seen, at.noted)
 
@@ -259,7 +261,8 @@ def _forward(program: Program, block: Block, part: Run, carry: tuple, own: Layer
     held = jnp.where(block.homogeneous, 0, exponent)
     passed = signal.passed + exponent - held
     out = {"forward": observe(Scaled(y, held + passed), program.measures("forward"))}
-    out |= _observe_seen(program, own.phi, seen, signal.passed)
+    first = first_of(program.activations, own.phi, own.raw)
+    out |= _observe_seen(program, first, seen, signal.passed)
     for place, values in noted.items():
         out[place] = out.get(place, {"exponent": signal.passed}) | values
     kept = _Kept(_Pull.of(pull, params), signal.passed)
@@ -371,14 +374,15 @@ def _params(program: Program, part: Run, own: Layer, shared: Draw) -> Draw:
     return {**draw(program.base, parameters, program.dtype, own.draw), **shared}
 
 
-def _cotangent(loss: LossKind, h: _Signal, target: Array) -> Array:
+def _cotangent(program: Program, h: _Signal, target: Array) -> Array:
     signal = h.y * per_config(power_of_two(h.held + h.passed, h.y.dtype), h.y)
-    flat = signal.reshape(*signal.shape[:2], -1)
-    return jax.vmap(jax.grad(LOSSES[loss]), in_axes=(0, None))(flat, target).reshape(signal.shape)
 
+    def loss(h: Array) -> Array:
+        if program.loss == "gaussian":
+            return jnp.sum(h * target.reshape(h.shape).astype(h.dtype))
+        return LOSSES[program.loss](program.family.outputs(h), target)
 
-def _gaussian(h: Array, v: Array) -> Array:
-    return jnp.sum(h * v.astype(h.dtype))
+    return jax.vmap(jax.grad(loss))(signal)
 
 
 def _cross_entropy(h: Array, labels: Array) -> Array:
@@ -390,7 +394,7 @@ def _mse(h: Array, y: Array) -> Array:
     return jnp.mean(jnp.square(h - y.astype(h.dtype)))
 
 
-LOSSES = {"gaussian": _gaussian, "cross_entropy": _cross_entropy, "mse": _mse}
+LOSSES = {"cross_entropy": _cross_entropy, "mse": _mse}
 
 
 def _cut(part: Run, layers: Layer) -> Layer:

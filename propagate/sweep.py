@@ -370,17 +370,15 @@ def _blocks(
 
 
 class _Numbers(NamedTuple):
-    per_run: tuple  # scale (l, C), phi (l,) and index (l,) of each run
+    per_run: tuple  # scale (l, C), and phi, raw and index (l,) of each run
     homogeneous: np.ndarray  # (C,)
 
 
 def _numbers(grid: Grid, program: Program, feed: Feed, pairings: Pairings) -> _Numbers:
     laws = pairings.filled(grid.laws)
     phi = np.full(grid.net.depth, pairings.phi, np.int32)
-    if feed.raw:
-        phi[0] = len(program.activations) - 1  # the identity
     index = np.arange(1, grid.net.depth + 1, dtype=np.int32)
-    per_layer = plan.scales(grid.net, laws, feed.size), phi, index
+    per_layer = plan.scales(grid.net, laws, feed.size), phi, feed.raw & (index == 1), index
     per_run = [jax.tree.map(lambda a, rows=rows: a[rows], per_layer) for rows in _rows(program)]
     return _Numbers(tuple(per_run), plan.homogeneous(grid.net, grid.phis[pairings.phi], laws))
 

@@ -10,9 +10,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from lowering import abstract, callbacks, mesh
 
 import propagate as pp
-from propagate import engine, measures, plan
+from propagate import plan
 from propagate.batches import Batch, load
 from propagate.sweep import Interrupted, _compiled, jitted
 
@@ -21,39 +22,8 @@ SMALL = {"depth": 4, "width": 16}
 INITS = ["normal_0.01", "lecun_normal", "he_uniform", "torch", "orthogonal", "constant_0.1"]
 
 
-def lowered_for(depth: int):
-    """The sweep's program and an abstract block of it."""
-    net = pp.Network(depth=depth, width=16)
-    selection = measures.select()
-    phis = [pp.ACTIVATIONS[name]() for name in ("relu", "gelu")]
-    pairings = plan.grid(net, [net.law] * 2, 2, 2)[0]
-    program = plan.program(net, phis, pairings, selection, "gaussian", batch=8)
-    spec = jax.ShapeDtypeStruct
-    draws = {"weight": (1, depth, 16, 16), "bias": (1, depth, 16)}
-    layers = engine.Layer(
-        {name: spec(shape, "float32") for name, shape in draws.items()},
-        {name: spec((1, depth, 2), "float32") for name in draws},
-        spec((1, depth), "int32"),
-        spec((1, depth), "int32"),
-    )
-    batch = spec((1, 8, 16), "float32")
-    return program, engine.Block((layers,), {}, spec((1, 2), "bool"), batch, batch)
-
-
-def mesh():
-    return jax.make_mesh((1,), ("slot",), axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def callbacks(fn, *args) -> list[str]:
-    """The host callbacks of a function lowered for all three platforms."""
-    exported = jax.export.export(fn, platforms=("cpu", "cuda", "tpu"))(*args)
-    assert exported.platforms == ("cpu", "cuda", "tpu")
-    calls = re.findall(r"custom_call *@([\w.]+)", exported.mlir_module())
-    return [name for name in calls if "callback" in name]
-
-
 def test_lowers_for_every_platform_without_a_callback():
-    program, block = lowered_for(6)
+    program, block = abstract(pp.Network(6, 16))
     assert not callbacks(jitted(program, mesh()), block)
 
 
@@ -69,7 +39,7 @@ def test_a_callback_would_be_found():
 
 def test_program_does_not_grow_with_depth():
     def size(depth):
-        program, block = lowered_for(depth)
+        program, block = abstract(pp.Network(depth, 16))
         return str(jitted(program, mesh()).lower(block).as_text()).count("\n")
 
     assert size(10) == size(1000)

@@ -76,7 +76,7 @@ class Fixed(NamedTuple):
     """What of a layer is known when it is compiled.
 
     Attributes:
-        phis: the activations that a layer may have.
+        phis: the activations that a layer may have; the identity is the last.
         gains: 1/sqrt(Var phi(z)), z ~ N(0, 1), of each, where the family wants them.
         dtype: of weights and signals.
         precision: of products.
@@ -112,11 +112,13 @@ class At:
         params: Mapping[str, Array],
         scale: Mapping[str, Array],
         phi: Array,
+        raw: Array,
         index: Array,
         slots: Mapping[str, Tree],
     ) -> None:
         self.size, self.params, self.index = size, params, index
-        self._fixed, self._scale, self._phi, self._slots = fixed, scale, phi, slots
+        self._fixed, self._scale, self._slots = fixed, scale, slots
+        self._phi, self._next = phi, first_of(fixed.phis, phi, raw)
         self.seen: dict[str, Array] = {}
         self.noted: dict[str, dict[str, Array]] = {}
 
@@ -155,16 +157,20 @@ class At:
         return u + self.params[name] * self._scale[name].astype(u.dtype)
 
     def phi(self, h: Array) -> Array:
-        """Activate; the first activation of a layer is the one that is recorded."""
-        x, slope = _activated(self._fixed.phis, self._phi, h.astype(self._fixed.dtype))
+        """Activate; the first activation of a layer is the one that is recorded.
+
+        It is also the one that data goes past.
+        """
+        self._last, self._next = self._next, self._phi
+        x, slope = _activated(self._fixed.phis, self._last, h.astype(self._fixed.dtype))
         if "activation" not in self.seen and self._fixed.measures.get("activation"):
             self.seen |= {"activation": x, "slope": slope}
         return x
 
     @property
     def gain(self) -> Array:
-        """1/sqrt(Var phi(z)), z ~ N(0, 1): what brings the activation to unit variance."""
-        return jnp.asarray(self._fixed.gains, jnp.float32)[self._phi]
+        """1/sqrt(Var phi(z)), z ~ N(0, 1), of the activation last applied."""
+        return jnp.asarray(self._fixed.gains, jnp.float32)[self._last]
 
     def tap(self, place: str, x: Array) -> Array:
         """Record a signal and its gradient under the name of a place; return it."""
@@ -185,7 +191,8 @@ class Family:
 
     Attributes:
         norm: normalisation without parameters, next to the activation: over the batch (train
-            mode), over a layer's units, or by its rms.
+            mode; of a convolution over its positions too), over the units of each input (and
+            position), or by their rms.
         norm_at: whether it acts `"before"` the activation or `"after"` it.
         dropout: the share of activated units that is dropped; the rest is scaled up.
 
@@ -230,6 +237,10 @@ class Family:
     def apply(self, at: At, h: Array) -> Array:
         """Return a layer's h, (batch, *signal(fan_out)), from that of the layer before."""
         raise NotImplementedError
+
+    def outputs(self, h: Array) -> Array:
+        """Return what a loss sees of (batch, *signal): units, averaged over any positions."""
+        return jnp.mean(h.reshape(h.shape[0], -1, h.shape[-1]), axis=1)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -282,6 +293,11 @@ def matmul(weight: Array, x: Array, precision: Precision) -> Array:
     """Return x W, summed in float32 or wider."""
     wide = at_least_float32(weight.dtype)
     return jnp.matmul(x, weight, precision=precision, preferred_element_type=wide)
+
+
+def first_of(phis: tuple[Activation, ...], phi: Array, raw: Array) -> Array:
+    """Return the index of a layer's first activation: the identity, if it takes data as it is."""
+    return jnp.where(raw, len(phis) - 1, phi)
 
 
 def gradient_of(name: str) -> str:

@@ -23,9 +23,9 @@ class Residual(Family):
 
     Attributes:
         branch: `"plain"`; `"depth"`, scaled by $1/\sqrt L$; `"skipinit"` or `"rezero"`, scaled by
-            0; `"fixup"`, whose last weight is 0 and whose others are $L^{-1/(2m-2)}$ as large
-            (Zhang et al., 2019); `"nf"`, $h + \alpha f(h/\beta_l)$ with $\beta_l^2 = 1 +
-            (l-1)\alpha^2$ and scaled, standardised weights (Brock et al., 2021).
+            0; `"fixup"`, whose biases and last weight are 0 and whose other weights are
+            $L^{-1/(2m-2)}$ as large (Zhang et al., 2019); `"nf"`, $h + \alpha f(h/\beta_l)$ with
+            $\beta_l^2 = 1 + (l-1)\alpha^2$ and scaled, standardised weights (Brock et al., 2021).
         alpha: another factor on the branch; 1, or 0.2 of `"nf"`, by default.
         maps: m, the weights of a branch.
 
@@ -67,7 +67,7 @@ class Residual(Family):
         for k in range(1, self.maps + 1):
             factor = self._factor(k, size.depth)
             found[f"map{k}"] = Parameter((n, n), n, n, factor=factor)
-            found[f"bias{k}"] = bias(size)
+            found[f"bias{k}"] = bias(size, factor=0.0 if self.branch == "fixup" else 1.0)
             found |= self.masks(size, f"mask{k}")
         return found
 

@@ -1,0 +1,50 @@
+"""Signal propagation plots of residual stacks: the stream, and what a branch adds to it.
+
+De & Smith (2020), arXiv:2002.10444: a plain branch doubles the stream at every block, a
+normalised one adds 1; Brock et al. (2021), arXiv:2101.08692: nf adds alpha² = 0.04; SkipInit and
+Fixup (Zhang et al., 2019, arXiv:1901.09321) start as the identity.
+"""
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+import propagate as pp
+
+DEPTH = 16
+LAYER = np.arange(DEPTH + 1)
+STREAM = {
+    "plain": ("residual", 2.0**LAYER),
+    "depth-scaled": ("residual(branch=depth)", (1 + 1 / DEPTH) ** LAYER),
+    "batch norm in the branch": ("residual(norm=batch)", 1 + LAYER),
+    "nf": ("residual(branch=nf)", 1 + 0.04 * LAYER),
+    "SkipInit": ("residual(branch=skipinit)", 1 + 0 * LAYER),
+    "Fixup": ("residual(branch=fixup)", 1 + 0 * LAYER),
+}
+
+
+def draw(small: bool = False) -> Figure:
+    """Draw and check the figure."""
+    width, seeds = (128, 8) if small else (256, 16)
+    figure = Figure((10, 4.2), layout="constrained")
+    stream, branch = figure.subplots(1, 2)
+    for k, (name, (family, expected)) in enumerate(STREAM.items()):
+        net = pp.Network(DEPTH, width, family)
+        places = ("forward_q", "branch_q")
+        record = 10 ** pp.measure(net, jax.random.key(0), seeds=seeds, measures=places)
+        q, added = (record[f"log10_{place}"] for place in places)
+        mean, error = (q / q[:, 0]).mean("seed"), (q / q[:, 0]).std("seed") / np.sqrt(seeds - 1)
+        # Student's t with 7 degrees of freedom: 8 standard errors, 1e-4; 1/n a layer is finite
+        band = 8 * error + LAYER / width * expected + 1e-5
+        assert np.all(np.abs(mean - expected) <= band), f"{name}: the stream's q is {mean.values}"
+        style = {"color": pp.plot.COLOURS[k], "marker": pp.plot.MARKERS[k], "markersize": 4}
+        stream.semilogy(LAYER, mean, linestyle="", **style, label=name)
+        stream.semilogy(LAYER, expected, color=style["color"], linewidth=0.8)
+        shown = added.mean("seed").values
+        branch.semilogy(LAYER[1:], np.where(shown == 0, np.nan, shown)[1:], **style)
+    silent = "SkipInit and Fixup add exactly 0"
+    branch.text(0.98, 0.03, silent, ha="right", va="bottom", transform=branch.transAxes)
+    stream.set(xlabel="block", ylabel="second moment", title="stream; lines: theory")
+    branch.set(xlabel="block", title="what the branch adds")
+    figure.legend(*stream.get_legend_handles_labels(), loc="outside right upper")
+    return figure
