@@ -31,29 +31,31 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
     of = _of_family(net.block)
     found = []
     for k, shape in enumerate(net.shapes):
-        phi = IDENTITY if k == 0 and net.activate_input is False else net.phi
-        at = _Layer(net.block, phi, net.law, Size(*shape, net.depth, batch), k + 1)
+        first = IDENTITY if k == 0 and net.activate_input is False else net.phi
+        at = _Layer(net, first, Size(*shape, net.depth, batch), k + 1)
         found.append(of(at, q, apart))
         q, apart = found[-1].q, found[-1].apart
     return found
 
 
 class _Layer:
-    """One layer: its family, activation, law of weights, size and number."""
+    """One layer; data goes past the first of its activations."""
 
-    def __init__(
-        self, family: Family, phi: Activation, law: Initializer, size: Size, index: int
-    ) -> None:
-        self.family, self.phi, self.law, self.size, self.index = family, phi, law, size, index
-        self.parameters = family.init(size)
+    def __init__(self, net: Network, first: Activation, size: Size, index: int) -> None:
+        self.family, self.law, self.size, self.index = net.block, net.law, size, index
+        self.phi, self.first = net.phi, first
+        self.parameters = net.block.init(size)
 
-    def passage(self, weight: str, bias: str, q: float, apart: float) -> Passage:
+    def passage(
+        self, weight: str, bias: str, q: float, apart: float, *, first: bool = True
+    ) -> Passage:
         """Return norm, phi, norm, dropout, weights, as the family's options have it."""
         norm: Norm | None = None if self.family.norm == "none" else self.family.norm
         own = self.weights(self.parameters[weight], self.parameters[bias])
         after = self.family.norm_at == "after"
         size = self.size.batch
-        return layer(self.phi, own, q, apart, norm=norm, after=after, batch=size)
+        phi = self.first if first else self.phi
+        return layer(phi, own, q, apart, norm=norm, after=after, batch=size)
 
     def weights(self, weight: Parameter, bias: Parameter) -> Weights:
         """Return a weight's variances."""
@@ -88,7 +90,7 @@ def _residual(at: _Layer, q: float, apart: float) -> Passage:
     assert isinstance(family, Residual)
     inner, between = q, apart
     for k in range(1, family.maps + 1):
-        steps.append(at.passage(f"map{k}", f"bias{k}", inner, between))
+        steps.append(at.passage(f"map{k}", f"bias{k}", inner, between, first=k == 1))
         inner, between = steps[-1].q, steps[-1].apart
     return residual(chain(*steps), q, apart, scale=family.scale(at.size.depth))
 
@@ -106,8 +108,10 @@ def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
         )
     own = Weights(1.0, variances(at.law, at.size.fan_in, at.size.fan_out)[1], 1 - family.dropout)
     inner, between = q / beta2, apart
-    for _ in range(family.maps):
-        steps.append(layer(at.phi, own, inner, between, norm="layer", after=True))
+    for k in range(family.maps):
+        steps.append(
+            layer(at.phi if k else at.first, own, inner, between, norm="layer", after=True)
+        )
         inner, between = steps[-1].q, steps[-1].apart
     branch = chain(*steps)
     return residual(branch._replace(back=branch.back / beta2), q, apart, scale=scale)
