@@ -37,17 +37,12 @@ class Law(NamedTuple):
     orthogonal: bool
 
 
-class Step(NamedTuple):
-    """What theory says of a layer's h and of the step from it to the next layer's.
+class Place(NamedTuple):
+    """What theory says of a layer's h.
 
     Attributes:
         q: second moment of h; `apart`: 1 - c of two inputs.
-        second: E phi^2; `chi`: the factor on a gradient's second moment.
-        memory: p = d ln q'/d ln q; `curve`: q^2/q' d^2q'/dq^2.
-        bend: d ln E phi'^2/d ln q; `bend2`: its derivative.
-        forward, backward: n·v of one input; `..._shared`: of two.
-        mixed: n·covariance of the two means, of one input and of two.
-        lean: n·(mean + half the variance) of the logarithm of a forward step.
+        second: E phi^2.
         own: n·v that a mean of h^2 has about K; `own_shared`: of two inputs.
         units: n.
     """
@@ -55,6 +50,25 @@ class Step(NamedTuple):
     q: float
     apart: float
     second: float
+    own: float
+    own_shared: float
+    units: int
+
+
+class Step(NamedTuple):
+    """What theory says of the step from a layer's h to the next layer's.
+
+    Attributes:
+        start: h itself.
+        chi: the factor on a gradient's second moment.
+        memory: p = d ln q'/d ln q; `curve`: q^2/q' d^2q'/dq^2.
+        bend: d ln E phi'^2/d ln q; `bend2`: its derivative.
+        forward, backward: n·v of one input; `..._shared`: of two.
+        mixed: n·covariance of the two means, of one input and of two.
+        lean: n·(mean + half the variance) of the logarithm of a forward step.
+    """
+
+    start: Place
     chi: float
     memory: float
     curve: float
@@ -67,9 +81,6 @@ class Step(NamedTuple):
     mixed: float
     mixed_shared: float
     lean: float
-    own: float
-    own_shared: float
-    units: int
 
 
 class Wander(NamedTuple):
@@ -89,6 +100,24 @@ class State(NamedTuple):
     apart: float
     wander: float = 0.0
     drawn: bool = True
+
+
+def place(phi: Activation, units: int, orthogonal: bool, at: State, second: float) -> Place:
+    """Return what is said of h, whose E phi^2 is `second`; `orthogonal`: the weights around it."""
+    own = 0.0 if orthogonal else 2.0
+    shared = own * (1 - _effective(at)) ** 2
+    return Place(at.q, at.apart, second, own, shared, units)
+
+
+def end(phi: Activation, units: int, orthogonal: bool, at: State) -> Place:
+    """Return the last place, from which there is no step."""
+    second = float(gauss.moments(phi, at.q)["second"][0])
+    return place(phi, units, orthogonal, at, second)
+
+
+def _effective(at: State) -> float:
+    """Return 1 - the root mean square of c, which wanders about its mean."""
+    return 1 - min(1.0, math.sqrt((1 - at.apart) ** 2 + at.wander))
 
 
 def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step, State]:
@@ -113,20 +142,13 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         )
     share, kept = sw2 * second / after, 2.0 if law.orthogonal else 0.0
     held = 0.0 if at.drawn else kept
-    effective = 1 - min(1.0, math.sqrt((1 - at.apart) ** 2 + at.wander))
+    effective = _effective(at)
     one, two = (_relative(phi, at.q, e, second, slope2) for e in (0.0, effective))
-    forward, shared = one["forward"] - 1, two["forward"] - 1
-    lean = 0.0
-    if phi.homogeneous:
-        mean, variance = meanfield.fluctuation(phi, n)
-        shared *= n * variance / forward
-        forward, lean = n * variance, n * (mean + variance / 2)
+    forward, shared, lean = _of_logarithm(phi, n, one["forward"] - 1, two["forward"] - 1)
     c2, memory = (1 - effective) ** 2, sw2 * at.q * growth / after
     logs = np.log(near["slope2"])
     found = Step(
-        q=at.q,
-        apart=at.apart,
-        second=second,
+        start=place(phi, n, law.orthogonal, at, second),
         chi=sw2 * law.fan_out / n * slope2,
         memory=memory,
         curve=sw2 * at.q * float(near["growth"][2] - near["growth"][0]) / (2 * STEP) / after,
@@ -139,16 +161,22 @@ def step(phi: Activation, law: Law, at: State, gradient_c2: float) -> tuple[Step
         mixed=(one["mixed"] - 1) * share,
         mixed_shared=(two["mixed"] - 1) * share,
         lean=lean * share,
-        own=2.0 - kept,
-        own_shared=(2.0 - kept) * c2,
-        units=n,
     )
-    apart = at.apart
-    if apart:
-        apart = meanfield.c_map(phi, sw2, law.sigma_b2, at.q, apart)
+    apart = meanfield.c_map(phi, sw2, law.sigma_b2, at.q, at.apart) if at.apart else 0.0
     slope = sw2 * two["slopes"] * slope2 * at.q / after
     wander = slope**2 * at.wander + _of_cosine(one, two) * share**2 / n
     return found, State(after, apart, wander, drawn=False)
+
+
+def _of_logarithm(
+    phi: Activation, units: int, alone: float, shared: float
+) -> tuple[float, float, float]:
+    """Return n·v of one input and of two, and n·lean: exact for a homogeneous phi."""
+    if not phi.homogeneous:
+        return alone, shared, 0.0
+    mean, variance = meanfield.fluctuation(phi, units)
+    exact = units * variance
+    return exact, shared * exact / alone, units * (mean + variance / 2)
 
 
 def _relative(
@@ -184,51 +212,50 @@ def _of_batch(alone: float, shared: float, batch: int) -> float:
 def forward(steps: list[Step], batch: int) -> Wander:
     """Return how ln K wanders in each layer, the first of which is given."""
     variance, alone, mean, lean, holds = [0.0], [0.0], [0.0], [0.0], [True]
-    for s in steps[:-1]:
+    for s in steps:
         fresh = _of_batch(s.forward, s.forward_shared, batch)
         lost = s.lean * fresh / s.forward if s.forward > 0 else 0.0
         mean.append(s.memory * mean[-1] + s.curve * alone[-1] / 2)
-        lean.append(s.memory * lean[-1] + lost / s.units)
+        lean.append(s.memory * lean[-1] + lost / s.start.units)
         holds.append(holds[-1] and (abs(s.curve) + abs(s.bend)) * alone[-1] < CURVED)
-        alone.append(s.memory**2 * alone[-1] + s.forward / s.units)
-        variance.append(s.memory**2 * variance[-1] + fresh / s.units)
+        alone.append(s.memory**2 * alone[-1] + s.forward / s.start.units)
+        variance.append(s.memory**2 * variance[-1] + fresh / s.start.units)
     shift = np.array(mean) + np.array(lean) - np.array(variance) / 2
     return Wander(np.array(variance), shift, np.array(holds))
 
 
-def measured(steps: list[Step], kernel: Wander, batch: int) -> Wander:
+def measured(places: list[Place], kernel: Wander, batch: int) -> Wander:
     """Return how ln of the mean of h^2 wanders, which is K's and what it wanders about K."""
-    own = np.array([_of_batch(s.own, s.own_shared, batch) / s.units for s in steps])
-    alike = (1 - steps[0].apart) ** 2  # the input is drawn, whatever the weights are
-    own[0] = 2 * _of_batch(1.0, alike, batch) / steps[0].units
+    own = np.array([_of_batch(p.own, p.own_shared, batch) / p.units for p in places])
+    alike = (1 - places[0].apart) ** 2  # the input is drawn, whatever the weights are
+    own[0] = 2 * _of_batch(1.0, alike, batch) / places[0].units
     return Wander(kernel.variance + own, kernel.shift - own / 2, kernel.holds)
 
 
-def backward(steps: list[Step], batch: int) -> Wander:
-    """Return how ln of a gradient's second moment wanders at each layer."""
+def backward(steps: list[Step], units: int, batch: int) -> Wander:
+    """Return how ln of a gradient's second moment wanders at each layer, the last of `units`."""
     kernel, alone = forward(steps, batch), forward(steps, 1)
     variance, single = _sum_back(steps, kernel, batch), _sum_back(steps, alone, 1)
     each = [
-        s.bend * alone.shift[k] + s.bend2 * alone.variance[k] / 2 - s.backward / s.units / 2
-        for k, s in enumerate(steps[:-1])
+        s.bend * alone.shift[k] + s.bend2 * alone.variance[k] / 2 - s.backward / s.start.units / 2
+        for k, s in enumerate(steps)
     ]
     mean = np.append(np.cumsum(each[::-1])[::-1], 0.0)
-    variance += 2 / batch / steps[-1].units  # the cotangent is drawn as well
-    single += 2 / steps[-1].units
-    mean -= 1 / steps[-1].units
-    holds = np.full(len(steps), kernel.holds.all())
+    variance += 2 / batch / units  # the cotangent is drawn as well
+    single += 2 / units
+    mean -= 1 / units
+    holds = np.full(len(steps) + 1, kernel.holds.all())
     return Wander(variance, mean + (single - variance) / 2, holds)
 
 
 def _sum_back(steps: list[Step], kernel: Wander, batch: int) -> np.ndarray:
     """Return the variance of the sum of the steps back to each layer."""
-    taken = steps[:-1]
-    full = np.diag([_of_batch(s.backward, s.backward_shared, batch) / s.units for s in taken])
-    for j, s in enumerate(taken):
+    full = np.diag([_of_batch(s.backward, s.backward_shared, batch) / s.start.units for s in steps])
+    for j, s in enumerate(steps):
         full[j, j] += s.bend**2 * kernel.variance[j]
         later = s.bend * s.memory * kernel.variance[j]
-        later += _of_batch(s.mixed, s.mixed_shared, batch) / s.units
-        for k in range(j + 1, len(taken)):
-            full[j, k] = full[k, j] = taken[k].bend * later
-            later *= taken[k].memory
-    return np.maximum([full[j:, j:].sum() for j in range(len(steps))], 0)
+        later += _of_batch(s.mixed, s.mixed_shared, batch) / s.start.units
+        for k in range(j + 1, len(steps)):
+            full[j, k] = full[k, j] = steps[k].bend * later
+            later *= steps[k].memory
+    return np.maximum([full[j:, j:].sum() for j in range(len(steps) + 1)], 0)

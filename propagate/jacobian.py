@@ -1,111 +1,30 @@
-r"""Singular values of input–output Jacobians, measured and expected.
+"""Jacobians as measured: singular values, and norms of the part behind each layer.
 
-Theory (Pennington et al., 2017, 2018; Tao, 2011): for L layers at a fixed point, $J J^T$ is a free
-product, whose spectrum has mean $\chi_1^L$, relative variance
-$L(\mu_2/\mu_1^2 - 1 - s_1)$ with $\mu_k = E\phi'^{2k}$ and $s_1 = -1$ for Gaussian weights, 0 for
-orthogonal ones, and the upper edge $\min_z \lambda(z)$ of
-
-$$\lambda = \frac{1+y}{y}\,(\sigma_w^2\,y\,z)^L \text{ (Gaussian)},\quad
-\frac{1+y}{y}\left(\frac{\sigma_w^2\,y\,z}{1+y}\right)^L \text{ (orthogonal)},\quad
-y = E\frac{\phi'^2}{z - \phi'^2},\ z > \sup\phi'^2.$$
+Of any function, of a function that is given layer by layer, or of a random stack. What theory
+expects of them: `spectra`, and `expected_norms`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from propagate import gauss
-from propagate.activations import Activation, activation
-from propagate.meanfield import Phi
 from propagate.network import Network
+from propagate.predict import growth, travel
 from propagate.registry import check_count
+from propagate.spectra import Spectrum as Spectrum
+from propagate.spectra import density as density
+from propagate.spectra import spectrum as spectrum
 from propagate.sweep import layers_of
 from propagate.types import Array, UnusableInput
 
+Layer = Callable[[Array], Array]
 DENSE = 2**24  # entries of a Jacobian that is formed as a whole
-FAR = 1e6  # where a slope is looked at that may be unbounded
-ISOMETRIC = 1.0  # relative variance of squared singular values, below which all are of one size
-
-
-class Spectrum(NamedTuple):
-    """What free probability expects of the squared singular values of L layers.
-
-    Attributes:
-        mean: of the squares, chi_1^L.
-        variance: of the squares, divided by the squared mean.
-        edge: the largest square, in the limit of wide layers; inf if phi' is unbounded.
-    """
-
-    mean: float
-    variance: float
-    edge: float
-
-    @property
-    def isometric(self) -> bool:
-        """Dynamical isometry: squared singular values spread by less than their mean."""
-        return self.variance < ISOMETRIC
-
-
-def spectrum(
-    phi: Phi, depth: int, sigma_w2: float, *, q: float = 1.0, orthogonal: bool = False
-) -> Spectrum:
-    """Return the spectrum that L layers at second moment q have in the limit of large width.
-
-    Args:
-        phi: an activation.
-        depth: L.
-        sigma_w2: variance of a weight times fan_in.
-        q: second moment of the pre-activations, in every layer.
-        orthogonal: whether weights are orthogonal times sigma_w rather than Gaussian.
-
-    Raises:
-        UnusableInput: depth is not a count, or q or sigma_w2 is not positive and finite.
-
-    Example:
-        >>> spectrum("identity", 8, 1.0).variance, round(spectrum("identity", 1, 1.0).edge, 6)
-        (8.0, 4.0)
-    """
-    own = activation(phi)
-    check_count("depth", depth)
-    if not (0 < q < math.inf and 0 < sigma_w2 < math.inf):
-        raise UnusableInput(f"q and sigma_w2 must be positive, got {q} and {sigma_w2}")
-    at = gauss.moments(own, q)
-    mu_1, mu_2 = float(at["slope2"][0]), float(at["slope4"][0])
-    spread = mu_2 / mu_1**2 - (1 if orthogonal else 0)
-    edge = _edge(own, depth, sigma_w2, q, orthogonal)
-    return Spectrum(_exp(depth * math.log(sigma_w2 * mu_1)), depth * spread, edge)
-
-
-def _edge(phi: Activation, depth: int, sigma_w2: float, q: float, orthogonal: bool) -> float:
-    from scipy.optimize import minimize_scalar  # slow to load
-
-    root = np.array([[math.sqrt(q)]])
-    z, weight = gauss.nodes(root, np.asarray(gauss.kinks(phi))[None, :])
-    squares = gauss.evaluate(phi, root * z).slope ** 2
-    top = float(squares.max())
-    far = FAR * (1 + math.sqrt(q)) * np.array([-1.0, 1.0])
-    if not float((gauss.evaluate(phi, far).slope ** 2).max()) <= 1.5 * top:
-        return math.inf
-
-    def log_edge(log_above: float) -> float:
-        above = math.exp(log_above)
-        y = float(np.sum(weight * squares / (top * (1 + above) - squares)))
-        step = math.log(sigma_w2 * y * top * (1 + above) / (1 + y if orthogonal else 1))
-        return math.log1p(y) - math.log(y) + depth * step
-
-    found = minimize_scalar(
-        log_edge, bounds=(-32.0, 25.0), method="bounded", options={"xatol": 1e-10}
-    )
-    return _exp(min(float(found.fun), log_edge(-32.0)))
-
-
-def _exp(log: float) -> float:
-    """Return e^log, inf beyond float64."""
-    return math.exp(log) if log < 709 else math.inf
+PROBES = 64  # cotangents that are drawn where there are too many
 
 
 def singular_values(
@@ -134,11 +53,18 @@ def singular_values(
         if largest >= min(rows, columns):
             raise UnusableInput(f"largest must be below {min(rows, columns)}, got {largest}")
         return _lanczos(run, flat, rows, largest)
+    _check_size(rows, columns)
+    return _svd(jax.jit(jax.jacrev(run) if rows < columns else jax.jacfwd(run))(flat))
+
+
+def _check_size(rows: int, columns: int) -> None:
     if rows * columns > DENSE:
         raise UnusableInput(
             f"a Jacobian of {rows} x {columns} is too large to be formed; pass largest=10"
         )
-    jacobian = jax.jit(jax.jacrev(run) if rows < columns else jax.jacfwd(run))(flat)
+
+
+def _svd(jacobian: Array) -> np.ndarray:
     return np.linalg.svd(np.asarray(jacobian, np.float64), compute_uv=False)
 
 
@@ -173,16 +99,150 @@ def of_network(
     Raises:
         UnusableInput: the layers are not two of the stack's, in order, or the weights need data.
     """
-    if net.law.data_scaled:
-        raise UnusableInput(f"{net.law.name} depends on the data, which a Jacobian has none of")
     first, last = layers or (0, net.depth)
     if not 0 <= first < last <= net.depth:
         raise UnusableInput(f"layers must be two of 0 … {net.depth}, in order, got {layers}")
-    inputs, steps = layers_of(net, key, batch=1)
+    parts, h = split(net, key)
+    here = _along(parts[:first])(h)
+    own = parts[first:last]
+    if largest is not None:
+        return singular_values(_along(own), here, largest=largest)
+    end, pulls = _pulls(own, here)
+    _check_size(end.size, here.size)
+    rows = _unit_cotangents(end)
+    for pull in reversed(pulls):  # layer by layer: a program of all of them is slow to compile
+        rows = _back(pull, rows)
+    return _svd(rows)
 
-    def run(h: Array, start: int, stop: int) -> Array:
-        for step in steps[start:stop]:
-            h = step(h)
+
+def split(net: Network, key: Array) -> tuple[list[Layer], Array]:
+    """Return the layers of a random stack, from h to the next h, and an input, one of a batch.
+
+    The draws are those of `measure` with the same key, seed 0.
+
+    Raises:
+        UnusableInput: the weights need data.
+    """
+    if net.law.data_scaled:
+        raise UnusableInput(f"{net.law.name} depends on the data, which a Jacobian has none of")
+    with threadpool_limits(1, "blas"):  # many small orthogonal matrices: threads only wait
+        inputs, steps = layers_of(net, key, batch=1)
+    return [lambda h, step=step: step(h[None])[0] for step in steps], inputs[0]
+
+
+def _along(layers: Sequence[Layer]) -> Layer:
+    def run(h: Array) -> Array:
+        for layer in layers:
+            h = layer(h)
         return h
 
-    return singular_values(lambda h: run(h, first, last), run(inputs, 0, first), largest=largest)
+    return run
+
+
+class Norms(NamedTuple):
+    """Norms of the Jacobians from each of L + 1 places to the last.
+
+    Attributes:
+        log10: of the squared Frobenius norm divided by the units at the place, shape (L + 1,).
+        error: one standard error, in decades; 0 where all cotangents were used.
+    """
+
+    log10: np.ndarray
+    error: np.ndarray
+
+
+def partial_norms(
+    layers: Sequence[Layer],
+    x: Array,
+    *,
+    probes: int | None = None,
+    key: Array | None = None,
+) -> Norms:
+    r"""Return $\|\partial h_L/\partial h_l\|_F^2/n_l$ at one input, for every place l.
+
+    It is the second moment at $h_l$ of a gradient that is unit Gaussian at the output, on average.
+
+    Args:
+        layers: a function, split: each takes an array to the next one's, of any shapes.
+        x: $h_0$.
+        probes: unit Gaussian cotangents to draw (Hutchinson); by default there is one for each
+            unit of the output, which is exact, or 64 where these would take more than 2^24 numbers.
+        key: for the probes.
+
+    Raises:
+        UnusableInput: no layers, or probes without a key.
+
+    Example:
+        >>> halve = lambda h: h / 2
+        >>> partial_norms([halve, halve], jnp.ones(3)).log10.round(3).tolist()
+        [-1.204, -0.602, 0.0]
+
+    Reference:
+        Doshi et al. (2021), arXiv:2111.12143.
+    """
+    if not layers:
+        raise UnusableInput("a function that is split into layers is required, got none")
+    h, pulls = _pulls(layers, x)
+    if probes is None and h.size * max(h.size, jnp.size(x)) > DENSE:
+        probes = PROBES
+    if probes is None:
+        g = _unit_cotangents(h)
+    else:
+        check_count("probes", probes, 2)
+        if key is None:
+            raise UnusableInput("a key is required to draw probes, got none")
+        g = jax.random.normal(key, (probes, *h.shape), h.dtype)
+    log_scale = 0.0
+    found = [_norm(g, log_scale, probes)]
+    for pull in reversed(pulls):
+        g = _back(pull, g)
+        largest = float(jnp.max(jnp.abs(g)))
+        if 0 < largest < math.inf:  # so that squares stay within the dtype
+            g, log_scale = g / largest, log_scale + math.log10(largest)
+        found.append(_norm(g, log_scale, probes))
+    return Norms(*np.array(found[::-1]).T)
+
+
+def _pulls(layers: Sequence[Layer], x: Array) -> tuple[Array, list[Callable[[Array], Any]]]:
+    """Return the output, and what takes a cotangent back through each layer."""
+    pulls, h = [], jnp.asarray(x)
+    for layer in layers:
+        h, pull = jax.vjp(layer, h)
+        pulls.append(pull)
+    return h, pulls
+
+
+def _unit_cotangents(h: Array) -> Array:
+    """Return a cotangent for each unit of the output, (units, *shape)."""
+    return jnp.eye(h.size, dtype=h.dtype).reshape(-1, *h.shape)
+
+
+def _back(pull: Callable[[Array], Any], g: Array) -> Array:
+    """Return cotangents, stacked in front, before a layer."""
+    return jax.vmap(lambda v: pull(v)[0])(g)
+
+
+def _norm(g: Array, log_scale: float, probes: int | None) -> tuple[float, float]:
+    """Return log10 of the squared norm per unit, and its standard error over the probes."""
+    squares = np.mean(np.square(np.asarray(g, np.float64)).reshape(len(g), -1), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = float(np.log10(squares.mean() if probes else squares.sum())) + 2 * log_scale
+        error = squares.std(ddof=1) / math.sqrt(len(g)) / squares.mean() / math.log(10)
+    return log, float(error) if probes else 0.0
+
+
+def expected_norms(net: Network, *, q: float = 1.0) -> np.ndarray:
+    r"""Return log10 of what theory expects of `partial_norms`, shape (L + 1,).
+
+    $E\|\partial h_L/\partial h_l\|_F^2/n_l = \prod_{k>l}\chi_k$ over draws of wide layers.
+
+    Args:
+        net: a plain stack that `predict` covers.
+        q: second moment of the input.
+
+    Raises:
+        UnusableInput: not covered by theory.
+    """
+    if str(net.family) != "mlp":
+        raise UnusableInput(f"plain mlp stacks are covered, got {net.family}: see predict")
+    return growth(travel(net, q, 1.0)[0])

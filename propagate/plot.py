@@ -1,4 +1,4 @@
-"""Pictures of a record and of findings: growth curves, maps of verdicts, histograms.
+"""Pictures of a record and of findings: growth curves, maps of verdicts, histograms, spectra.
 
 Every function draws on the axis that is passed in, or on a figure of its own that no global
 state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (log10).
@@ -13,12 +13,13 @@ import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from propagate import plot_rates
 from propagate.plot_phase import phase as phase
+from propagate.plot_spectrum import spectrum as spectrum
 from propagate.site_verdict import spine
 from propagate.types import Direction, UnusableInput
 
@@ -30,7 +31,6 @@ THEORY = {"color": "black", "linestyle": "--", "linewidth": 0.8, "label": "theor
 KEY = "0.3"  # in the legend: of any colour
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
 SHOWN_DECADES = 40.0  # `curves` shows these on either side of 1
-STEEPEST_RATE = 1.0  # decades per layer, the ends of the colours of `heatmap`
 NAMED_SITES = 40  # as many are named below the axis
 SHOWN_LAYERS = 6  # in `histograms`
 SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: `histograms` in one unit
@@ -143,10 +143,7 @@ def heatmap(
     ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
     ax.set_title(f"growth of the {'signal' if direction == 'forward' else 'gradient'}")
-    bar = ax.figure.colorbar(image, ax=ax, extend="both", label="decades per layer")
-    bar.set_ticks([-1, -0.1, -0.01, 0, 0.01, 0.1, 1])
-    bar.set_ticklabels(["≤ −1", "−0.1", "−0.01", "0", "+0.01", "+0.1", "≥ +1"])
-    bar.minorticks_off()
+    plot_rates.bar(ax, image, "decades per layer")
     return ax
 
 
@@ -353,14 +350,14 @@ def _cells(ax: Axes, findings: list[list[Any]]) -> AxesImage:
     """Draw the rate of each finding as a colour, and its verdict in words."""
     rates = np.array([[np.nan if f is None else float(f.rate) for f in row] for row in findings])
     rates[~np.isfinite(rates)] = np.nan
-    norm = SymLogNorm(0.01, vmin=-STEEPEST_RATE, vmax=STEEPEST_RATE, base=10)
-    colours = colormaps["RdBu_r"].with_extremes(bad="0.88")
-    image = ax.imshow(rates, norm=norm, cmap=colours, aspect="auto")
+    scale = plot_rates.colours()
+    image = ax.imshow(rates, aspect="auto", **scale)
     for (i, j), rate in np.ndenumerate(rates):
         finding = findings[i][j]
         number = "" if np.isnan(rate) else f"\n{rate:+.2g}".replace("-", "−")
         words = "" if finding is None else finding.verdict.value + number
-        dark = np.dot(colours(norm(rate))[:3], (0.299, 0.587, 0.114)) < 0.47  # ITU-R BT.601 luma
+        shade = scale["cmap"](scale["norm"](rate))[:3]
+        dark = np.dot(shade, (0.299, 0.587, 0.114)) < 0.47  # ITU-R BT.601 luma
         colour = "white" if dark else "black"
         ax.text(j, i, words, color=colour, ha="center", va="center", fontsize="small")
     return image

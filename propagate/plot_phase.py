@@ -1,18 +1,16 @@
 """The picture of a phase diagram; `propagate.plot.phase`."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
+from propagate import plot_rates
 from propagate.types import UnusableInput
 
 DEPTHS = (10, 30, 100, 300)  # layers, whose contours are drawn
-STEEPEST = 1.0  # decades per layer, the ends of the colours
 
 
 def phase(
@@ -44,22 +42,16 @@ def phase(
         ax = Figure(figsize=(6.6, 4.4), layout="constrained").add_subplot()
     x, y = plane["sigma_w2"].values, plane["sigma_b2"].values
     growth = plane["log10_growth"].values
-    colours: dict[str, Any] = {
-        "norm": SymLogNorm(0.01, vmin=-STEEPEST, vmax=STEEPEST, base=10),
-        "cmap": "RdBu_r",
-    }
-    image = ax.pcolormesh(x, y, growth, shading="nearest", rasterized=True, **colours)
+    scale = plot_rates.colours()
+    image = ax.pcolormesh(x, y, growth, shading="nearest", rasterized=True, **scale)
     _lines(ax, plane)
     lost = ~np.isfinite(plane["q"].values) | (plane["q"].values == 0)
     if lost.any() and not lost.all():
         with_hatch = {"levels": [0.5, 1.5], "colors": "none", "hatches": ["///"]}
         ax.contourf(x, y, lost.astype(float), **with_hatch)
     points = np.array(list(measured)).reshape(-1, 3)
-    ax.scatter(*points[:, :2].T, c=points[:, 2], s=70, edgecolors="black", clip_on=False, **colours)
-    bar = ax.figure.colorbar(image, ax=ax, extend="both", label="gradient, decades per layer")
-    bar.set_ticks([-1, -0.1, -0.01, 0, 0.01, 0.1, 1])
-    bar.set_ticklabels(["≤ −1", "−0.1", "−0.01", "0", "+0.01", "+0.1", "≥ +1"])
-    bar.minorticks_off()
+    ax.scatter(*points[:, :2].T, c=points[:, 2], s=70, edgecolors="black", clip_on=False, **scale)
+    plot_rates.bar(ax, image, "gradient, decades per layer")
     title = f"{plane.attrs.get('activation', '')}: edge of chaos (solid), trainable depth (dotted)"
     title += ", measured (circles)" if len(points) else ""
     ax.set(xlabel=r"$\sigma_w^2$", ylabel=r"$\sigma_b^2$", title=title)

@@ -1,13 +1,14 @@
 r"""`predict`: the record that theory expects of a stack, with a band for finite width and batch."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 
 from propagate import finite_width, record
 from propagate.family_theory import IDENTITY, passages, variances
-from propagate.finite_width import Law, State, Step, Wander
+from propagate.finite_width import Law, Place, State, Step, Wander
 from propagate.initializers import Initializer
 from propagate.network import Network
 from propagate.passage import gradients
@@ -52,14 +53,14 @@ def predict(
         )
     if str(net.family) != "mlp":
         return _of_family(net, batch, q, 1 - correlation)
-    steps = _travel(net, q, 1 - correlation)
+    steps, end = travel(net, q, 1 - correlation)
+    places = [*(step.start for step in steps), end]
     kernel = finite_width.forward(steps, batch)
-    forward = finite_width.measured(steps, kernel, batch)
-    backward = finite_width.backward(steps, batch)
+    forward = finite_width.measured(places, kernel, batch)
+    backward = finite_width.backward(steps, end.units, batch)
     q_of, apart, second = (
-        np.array([getattr(s, k) for s in steps]) for k in ("q", "apart", "second")
+        np.array([getattr(p, k) for p in places]) for k in ("q", "apart", "second")
     )
-    gradient = np.log10([s.chi for s in steps[:-1]])[::-1].cumsum()[::-1]
     with np.errstate(divide="ignore"):
         columns = {
             "log10_forward_q": np.log10(q_of) + forward.shift / LN10,
@@ -67,7 +68,7 @@ def predict(
             "log10_activation_q": np.log10(second) + kernel.shift / LN10,
             "forward_correlation": 1 - apart,
             "log10_forward_variance": np.log10(q_of * apart * (1 - 1 / batch)),
-            "log10_backward_q": np.append(gradient, 0.0) + backward.shift / LN10,
+            "log10_backward_q": growth(steps) + backward.shift / LN10,
             "log10_backward_q_sd": _decades(backward),
         }
     return _record(net, columns, "mean field, 1/n")
@@ -102,23 +103,22 @@ def _decades(wander: Wander) -> np.ndarray:
     return np.where(wander.holds, np.sqrt(wander.variance) / LN10, math.inf)
 
 
-def _travel(net: Network, q: float, apart: float) -> list[Step]:
-    """Return the step from every layer, the input first; the last layer's is to nowhere."""
+def growth(steps: Sequence[Step]) -> np.ndarray:
+    """Return log10 of a gradient's second moment at each layer, at infinite width."""
+    return np.append(np.log10([step.chi for step in steps])[::-1].cumsum()[::-1], 0.0)
+
+
+def travel(net: Network, q: float, apart: float) -> tuple[list[Step], Place]:
+    """Return the step from every layer, the input first, and where the last one leads."""
     activated = net.activate_input in (None, True)
-    state, steps = State(q, apart), []
+    state, steps, held = State(q, apart), [], _keeps_norms(net.law)
     for k, (fan_in, fan_out) in enumerate(net.shapes):
-        law = Law(
-            *variances(net.law, fan_in, fan_out),
-            fan_in,
-            fan_out,
-            fan_in == fan_out and _keeps_norms(net.law),
-        )
+        keeps = fan_in == fan_out and held
+        law = Law(*variances(net.law, fan_in, fan_out), fan_in, fan_out, keeps)
         phi = IDENTITY if k == 0 and not activated else net.phi
         found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
         steps.append(found)
-    width = net.shapes[-1][1]
-    last = Law(1.0, 0.0, width, width, _keeps_norms(net.law))
-    return [*steps, finite_width.step(net.phi, last, state, 0.0)[0]]
+    return steps, finite_width.end(net.phi, net.shapes[-1][1], held, state)
 
 
 def _gradient_c2(net: Network, k: int) -> float:

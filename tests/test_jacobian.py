@@ -99,6 +99,93 @@ def test_an_unbounded_slope_has_no_edge():
     assert math.isinf(jacobian.spectrum("relu", 2000, 4.0).mean)
 
 
+def fuss_catalan(depth):
+    """Penson & Zyczkowski (2011): places and density of the squares of L Gaussian matrices."""
+    at = np.linspace(1e-5, 1 - 1e-5, 20001) * math.pi / (depth + 1)
+    wide, narrow = np.sin((depth + 1) * at), np.sin(depth * at)
+    place = wide ** (depth + 1) / (np.sin(at) * narrow**depth)
+    return place, np.sin(at) ** 2 * narrow ** (depth - 1) / (math.pi * wide**depth)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 16])
+def test_the_density_of_gaussian_products(depth):
+    place, exact = (values[::-1] for values in fuss_catalan(depth))
+    found = jacobian.density("identity", depth, 1.0)
+    expected = np.interp(found.log10_square, np.log10(place), exact * place * math.log(10), 0, 0)
+    inside = found.log10_square > np.log10(place[1])
+    off = np.abs(found.per_decade - expected)[inside]
+    assert off.max() < 1e-3 * expected.max()
+
+
+@pytest.mark.parametrize(("name", "orthogonal", "q"), [
+    ("relu", False, 1.0), ("relu", True, 1.0), ("tanh", True, 1 / 16), ("gelu", False, 1.0)
+])  # fmt: skip
+def test_a_density_has_the_moments_of_its_spectrum(name, orthogonal, q):
+    sigma_w2 = 1 / float(gauss.moments(name, q)["slope2"][0])
+    theory = jacobian.spectrum(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
+    found = jacobian.density(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
+    share = found.per_decade
+    zeros, mean, second = (
+        -np.trapezoid(share * 10 ** (k * found.log10_square), found.log10_square) for k in (0, 1, 2)
+    )
+    assert zeros == pytest.approx(1 - (0.5 if name == "relu" else 0), abs=5e-3)
+    assert (mean, second) == pytest.approx((1, 1 + theory.variance), rel=5e-3)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: jacobian.density("squared_relu", 2, 1.0),
+    lambda: jacobian.density("identity", 2, 1.0, orthogonal=True),
+    lambda: jacobian.density("relu", 1, 2.0, orthogonal=True),
+])  # fmt: skip
+def test_what_has_no_density_is_said(call):
+    with pytest.raises(UnusableInput, match="density"):
+        call()
+
+
+def test_norms_of_a_product_of_matrices():
+    """Against NumPy, exactly; within the stated error if probed; at every scale."""
+    rng = np.random.default_rng(0)
+    matrices = [rng.normal(size=s) for s in ((5, 7), (4, 5), (3, 4))]
+    layers = [lambda h, m=m: 1e-15 * jnp.asarray(m, "float32") @ h for m in matrices]
+    exact = [0.0]
+    for k in (2, 1, 0):
+        whole = np.linalg.multi_dot([*matrices[:k:-1], matrices[k]]) if k < 2 else matrices[2]
+        exact.insert(0, np.log10(np.sum(whole**2) / whole.shape[1]) - 30 * (3 - k))
+    found = jacobian.partial_norms(layers, jnp.ones(7))
+    np.testing.assert_allclose(found.log10, exact, atol=1e-5)
+    assert not found.error.any()
+    probed = jacobian.partial_norms(layers, jnp.ones(7), probes=2000, key=KEY)
+    assert (np.abs(probed.log10 - exact) < 5 * probed.error).all()
+    assert (probed.error < 0.02).all() and (probed.error > 0.002).all()
+
+
+def test_norms_of_a_stack_are_the_products_of_chi():
+    """Within five standard deviations of a draw's norms; the gradients measured of the same draw,
+    with other inputs, are within as many."""
+    net = pp.Network(10, 512, activation="tanh", init=(1.5, 0.2))
+    found = jacobian.partial_norms(*jacobian.split(net, KEY))
+    theory = pp.predict(net, batch=1)
+    expected = jacobian.expected_norms(net)
+    np.testing.assert_allclose(expected, theory.log10_backward_q, atol=0.02)
+    record = pp.measure(net, KEY, batch=64, measures=("q",))
+    for other in (expected, record.log10_backward_q[0].values):
+        off = np.abs(found.log10 - other)
+        assert (off < 5 * theory.log10_backward_q_sd.values).all()
+    wrong = jacobian.expected_norms(pp.Network(10, 512, activation="tanh", init=(2.2, 0.2)))
+    assert (np.abs(found.log10 - wrong) > 5 * theory.log10_backward_q_sd.values)[0]
+
+
+def test_norms_where_the_output_is_large():
+    """2^24 numbers are not formed: 64 probes stand for them, and need a key."""
+    double = lambda h: 2 * h  # noqa: E731
+    with pytest.raises(UnusableInput, match="key"):
+        jacobian.partial_norms([double], jnp.ones(5000))
+    found = jacobian.partial_norms([double], jnp.ones(5000), key=KEY)
+    assert abs(found.log10[0] - math.log10(4)) < 5 * found.error[0] < 0.02
+    dead = jacobian.partial_norms([lambda h: 0 * h], jnp.ones(3))
+    assert dead.log10.tolist() == [-math.inf, 0.0]
+
+
 @pytest.mark.parametrize("call", [
     lambda: jacobian.spectrum("relu", 0, 1.0),
     lambda: jacobian.spectrum("relu", 2, -1.0),
@@ -106,6 +193,9 @@ def test_an_unbounded_slope_has_no_edge():
     lambda: jacobian.singular_values(lambda x: x, jnp.ones(5), largest=5),
     lambda: jacobian.of_network(pp.Network(3, 8), KEY, layers=(2, 2)),
     lambda: jacobian.of_network(pp.Network(3, 8, init="lsuv"), KEY),
+    lambda: jacobian.of_network(pp.Network(2, 5000), KEY),
+    lambda: jacobian.partial_norms([], jnp.ones(3)),
+    lambda: jacobian.partial_norms([lambda h: h], jnp.ones(3), probes=1, key=KEY),
 ])  # fmt: skip
 def test_bad_input(call):
     with pytest.raises(UnusableInput):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from propagate import plot
 from propagate.measures import HISTOGRAM_EDGES
+from propagate.spectra import Density, Spectrum
 from propagate.types import UnusableInput
 
 DEPTH = 10
@@ -329,6 +331,40 @@ def test_histograms_name_layers_that_are_zero():
         "6: all zero",
     ]
     assert [np.isfinite(line.get_ydata()).any() for line in right.lines] == [False] * 4 + [True] * 2
+
+
+def test_a_spectrum_has_its_shares_and_theory():
+    """Of 8 values one is zero and one below rounding; what is seen adds up to the rest."""
+    values = np.array([2.0, 1.0, 1.0, 0.5, 0.5, 0.1, 1e-9, 0.0])
+    theory = Spectrum(mean=1.0, variance=1.5, edge=4.0)
+    places = np.linspace(math.log10(4), -30, 400)
+    density = Density(places, np.full(400, 1 / 35), 0.0)
+    ax = plot.spectrum(values, theory=theory, density=density)
+    (bars,) = ax.patches
+    shares, edges, _ = bars.get_data()
+    assert np.sum(shares * np.diff(edges)) == pytest.approx(6 / 8)
+    words = [text.get_text() for text in ax.get_legend().get_texts()]
+    spread = np.var(values**2) / np.mean(values**2) ** 2
+    assert f"measured: variance {spread:.3g}, 25% below rounding" in words
+    assert [word for word in words if word.startswith("theory: variance 1.5, 9")]
+    edge, curve = ax.lines
+    assert edge.get_xdata()[0] == pytest.approx(math.log10(4))
+    assert min(curve.get_xdata()) >= edges[0]
+
+
+def test_a_spike_keeps_the_height_of_what_is_wide():
+    wide = plot.spectrum(np.logspace(-3, 1, 200), label="wide")
+    top = wide.get_ylim()
+    plot.spectrum(np.ones(200), label="isometry", ax=wide)
+    assert wide.get_ylim() == top
+    words = [text.get_text() for text in wide.get_legend().get_texts()]
+    assert words[-1] == "isometry: all the same"
+    assert plot.spectrum(np.ones(9)).get_ylim()[1] > 1
+    marked = plot.spectrum(np.ones(9), theory=Spectrum(1.0, 0.0, 1.0))
+    assert "theory: all the same" in [t.get_text() for t in marked.get_legend().get_texts()]
+    for nothing in ([], [0.0, 0.0], [1.0, np.nan]):
+        with pytest.raises(UnusableInput, match="singular values"):
+            plot.spectrum(np.array(nothing))
 
 
 def test_what_cannot_be_drawn_is_said():
