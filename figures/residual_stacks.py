@@ -27,7 +27,7 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     width, seeds = (128, 8) if small else (256, 16)
     figure = Figure((10, 4.2), layout="constrained")
-    stream, branch = figure.subplots(1, 2)
+    stream, branch = figure.subplots(1, 2, sharex=True)
     for k, (name, (family, expected)) in enumerate(STREAM.items()):
         net = pp.Network(DEPTH, width, family)
         places = ("forward_q", "branch_q")
@@ -37,14 +37,12 @@ def draw(small: bool = False) -> Figure:
         # Student's t with 7 degrees of freedom: 8 standard errors, 1e-4; 1/n a layer is finite
         band = 8 * error + LAYER / width * expected + 1e-5
         assert np.all(np.abs(mean - expected) <= band), f"{name}: the stream's q is {mean.values}"
-        style = {"color": pp.plot.COLOURS[k], "marker": pp.plot.MARKERS[k], "markersize": 4}
+        style = {"color": pp.plot.COLOURS[k], "marker": "osDv^+"[k], "markersize": 5}
         stream.semilogy(LAYER, mean, linestyle="", **style, label=name)
         stream.semilogy(LAYER, expected, color=style["color"], linewidth=0.8)
         shown = added.mean("seed").values
         branch.semilogy(LAYER[1:], np.where(shown == 0, np.nan, shown)[1:], **style)
-    silent = "SkipInit and Fixup add exactly 0"
-    branch.text(0.98, 0.03, silent, ha="right", va="bottom", transform=branch.transAxes)
     stream.set(xlabel="block", ylabel="second moment", title="stream; lines: theory")
-    branch.set(xlabel="block", title="what the branch adds")
+    branch.set(xlabel="block", title="what a branch adds; SkipInit, Fixup: exactly 0")
     figure.legend(*stream.get_legend_handles_labels(), loc="outside right upper")
     return figure
