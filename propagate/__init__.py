@@ -13,6 +13,8 @@ from types import ModuleType
 from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
+from propagate.coordinate_check import CoordinateCheck as CoordinateCheck
+from propagate.coordinate_check import coordinate_check as coordinate_check
 from propagate.diagnosis import Diagnosis as Diagnosis
 from propagate.diagnosis import diagnose as diagnose
 from propagate.findings import Finding as Finding

@@ -159,12 +159,13 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     rate = float(samples.mean())
     if len(samples) < thresholds.ENOUGH_SEEDS:
         samples = np.diff(settled).ravel()
-    half = _half_width(samples)
+    half = half_width(samples)
     total = float((followed[:, -1] - followed[:, 0]).mean())
     return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
-def _half_width(samples: np.ndarray) -> float:
+def half_width(samples: np.ndarray) -> float:
+    """Return half of the interval of a mean over samples, at the level of `CONFIDENCE`."""
     from scipy.special import stdtrit  # a tenth of the time of `import propagate`
 
     if len(samples) < 2:
