@@ -159,19 +159,22 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     rate = float(samples.mean())
     if len(samples) < thresholds.ENOUGH_SEEDS:
         samples = np.diff(settled).ravel()
-    half = half_width(samples)
+    half = _half_width(samples)
     total = float((followed[:, -1] - followed[:, 0]).mean())
     return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
-def half_width(samples: np.ndarray) -> float:
-    """Return half of the interval of a mean over samples, at the level of `CONFIDENCE`."""
-    from scipy.special import stdtrit  # a tenth of the time of `import propagate`
-
+def _half_width(samples: np.ndarray) -> float:
     if len(samples) < 2:
         return math.inf
-    t = stdtrit(len(samples) - 1, (1 + thresholds.CONFIDENCE) / 2)
-    return float(t * samples.std(ddof=1) / math.sqrt(len(samples)))
+    return student(len(samples) - 1) * float(samples.std(ddof=1)) / math.sqrt(len(samples))
+
+
+def student(freedom: int) -> float:
+    """Return how many standard errors Student's t reaches at the level `CONFIDENCE`."""
+    from scipy.special import stdtrit  # a tenth of the time of `import propagate`
+
+    return float(stdtrit(freedom, (1 + thresholds.CONFIDENCE) / 2))
 
 
 def in_words(rise: Growth) -> str:

@@ -1,15 +1,17 @@
 r"""Powers of width: fits to the record of a coordinate check, and what a parametrisation asks.
 
-$\text{rms} \propto \text{width}^p$; p is the slope of log10 rms against log10 width, least squares,
-for each seed, and its interval is Student's t over seeds.
+$\text{rms} \propto \text{width}^p$: a level for each seed and one slope are fitted by least squares
+to log10 rms against log10 width. The interval of the slope is Student's t, from what is left over:
+the scatter of the seeds and any bend.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from propagate.findings import half_width
+from propagate.findings import student
 from propagate.thresholds import WIDTH_EXPONENT
 from propagate.types import UnusableInput
 
@@ -20,6 +22,7 @@ Outcome = Literal[
 ]
 OFF: tuple[Outcome, ...] = ("not finite", "grows", "shrinks")
 SHOWN = 5  # exponents in words
+PRODUCTS = ("matmul", "conv", "tag")  # judged though they have no parameter: attention logits
 VARIABLES: dict[Quantity, str] = {
     "size": "log10_forward_q",
     "change": "log10_change_q",
@@ -37,7 +40,7 @@ class Exponent(NamedTuple):
         quantity: `"size"` of a signal, its `"change"` since initialisation, its `"signal
             gradient"`; `"gradient"` and `"update"` of a parameter.
         step: after how many updates.
-        value: the power, mean over seeds.
+        value: the power, by least squares.
         low: lower end of its interval.
         high: upper end.
         outcome: `"steady"` within ±`thresholds.WIDTH_EXPONENT`, `"allowed"` to shrink, `"zero"`
@@ -54,7 +57,8 @@ class Exponent(NamedTuple):
 
     def __str__(self) -> str:
         """Return it as a sentence."""
-        when = "at initialisation" if not self.step else f"after {self.step} updates"
+        plural = "s" if self.step > 1 else ""
+        when = f"after {self.step} update{plural}" if self.step else "at initialisation"
         half = (self.high - self.low) / 2
         power = f"width^({self.value:+.2f} ± {half:.2f})"
         return f"{self.name}, {self.quantity} {when}: {self.outcome} ({power})"
@@ -121,7 +125,7 @@ def exponents(record: xr.Dataset, parametrisation: Parametrisation | None) -> Ex
 
 
 def power(widths: np.ndarray, log10_rms: np.ndarray) -> tuple[float, float, float]:
-    """Return the power of width in a rms, and the ends of its interval over seeds.
+    """Return the power of width in a rms, and the ends of its interval.
 
     Args:
         widths: increasing.
@@ -133,23 +137,29 @@ def power(widths: np.ndarray, log10_rms: np.ndarray) -> tuple[float, float, floa
         (0.5, 0.5, 0.5)
     """
     if not np.isfinite(log10_rms).all():
-        return np.nan, np.nan, np.nan
+        return math.nan, math.nan, math.nan
     x = np.log10(widths) - np.log10(widths).mean()
-    slopes = x @ log10_rms / (x @ x)
-    mean, half = float(slopes.mean()), half_width(slopes)
-    return mean, mean - half, mean + half
+    y = log10_rms - log10_rms.mean(axis=0)
+    spread = float(x @ x) * y.shape[1]
+    slope = float((x @ y).sum()) / spread
+    free = y.size - y.shape[1] - 1
+    left = float(np.square(y - slope * x[:, None]).sum())
+    half = student(free) * math.sqrt(left / free / spread) if free else math.inf
+    return slope, slope - half, slope + half
 
 
 def _asked(
     record: xr.Dataset, k: int, quantity: Quantity, parametrisation: Parametrisation | None
 ) -> Literal["steady", "no growth"] | None:
-    """Return what a site's exponent must be."""
+    """Return what a site's exponent must be; None if it is not asked for or of no layer."""
     if parametrisation is None or quantity not in ("size", "change"):
         return None
-    wide = bool(record["wide"].values[k])
+    wide, kind = bool(record["wide"].values[k]), record["kind"].values[k]
+    layer = wide or bool(record["parameter"].values[k])
+    if not layer and kind not in PRODUCTS:
+        return None  # part of the loss, or a statistic of a normalisation
     if quantity == "size":
         return "steady" if wide or parametrisation == "standard" else "no growth"
-    layer = wide or bool(record["parameter"].values[k])
     return "steady" if layer and parametrisation == "mup" else "no growth"
 
 
