@@ -66,7 +66,7 @@ def coordinate_check(
     steps: int = 3,
     seeds: int = 4,
     optimizer: Any = "adam",
-    learning_rate: float = 0.01,
+    learning_rate: float = 0.001,
     parametrisation: Parametrisation | None = "mup",
     scale: Scale | None = None,
     only: str | None = None,

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from propagate.plot_coordinate import coordinate_check as coordinate_check
 from propagate.plot_phase import phase as phase
 from propagate.site_verdict import spine
 from propagate.types import Direction, UnusableInput

@@ -22,7 +22,7 @@ Outcome = Literal[
 ]
 OFF: tuple[Outcome, ...] = ("not finite", "grows", "shrinks")
 SHOWN = 5  # exponents in words
-PRODUCTS = ("matmul", "conv", "tag")  # judged though they have no parameter: attention logits
+PRODUCTS = ("matmul", "conv", "tag")  # judged though they may have no parameter
 VARIABLES: dict[Quantity, str] = {
     "size": "log10_forward_q",
     "change": "log10_change_q",
@@ -148,19 +148,27 @@ def power(widths: np.ndarray, log10_rms: np.ndarray) -> tuple[float, float, floa
     return slope, slope - half, slope + half
 
 
+def layers(record: xr.Dataset) -> np.ndarray:
+    """Return which sites are judged: not parts of the loss or statistics of normalisations.
+
+    They have as many coordinates as the width, a parameter, or are products without one, such as
+    attention logits.
+    """
+    product = np.isin(record["kind"].values, PRODUCTS)
+    return record["wide"].values | (record["parameter"].values != "") | product
+
+
 def _asked(
     record: xr.Dataset, k: int, quantity: Quantity, parametrisation: Parametrisation | None
 ) -> Literal["steady", "no growth"] | None:
-    """Return what a site's exponent must be; None if it is not asked for or of no layer."""
-    if parametrisation is None or quantity not in ("size", "change"):
+    """Return what a site's exponent must be; None if that is not asked."""
+    asked = parametrisation is not None and quantity in ("size", "change")
+    if not asked or not layers(record)[k]:
         return None
-    wide, kind = bool(record["wide"].values[k]), record["kind"].values[k]
-    layer = wide or bool(record["parameter"].values[k])
-    if not layer and kind not in PRODUCTS:
-        return None  # part of the loss, or a statistic of a normalisation
+    wide, made = bool(record["wide"].values[k]), bool(record["parameter"].values[k])
     if quantity == "size":
         return "steady" if wide or parametrisation == "standard" else "no growth"
-    return "steady" if layer and parametrisation == "mup" else "no growth"
+    return "steady" if (wide or made) and parametrisation == "mup" else "no growth"
 
 
 def _outcome(
@@ -179,5 +187,5 @@ def _outcome(
         return "steady" if low >= -WIDTH_EXPONENT else "allowed"
     if high < -WIDTH_EXPONENT:
         return "shrinks"
-    settled = -WIDTH_EXPONENT <= low and high <= WIDTH_EXPONENT
+    settled = low >= -WIDTH_EXPONENT and high <= WIDTH_EXPONENT
     return "steady" if settled else "inconclusive"

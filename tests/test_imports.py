@@ -56,6 +56,7 @@ ORDER = (
     "verdict",
     "width_verdict",
     "plot_phase",
+    "plot_coordinate",
     "plot",
     "tree",
     "diagnosis",
