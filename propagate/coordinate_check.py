@@ -64,7 +64,7 @@ def coordinate_check(
     key: Array,
     widths: Sequence[int] = (64, 128, 256, 512),
     steps: int = 3,
-    seeds: int = 4,
+    seeds: int = 8,
     optimizer: Any = "adam",
     learning_rate: float = 0.001,
     parametrisation: Parametrisation | None = "mup",

@@ -133,8 +133,9 @@ def power(widths: np.ndarray, log10_rms: np.ndarray) -> tuple[float, float, floa
 
     Example:
         >>> widths = np.array([64, 128, 256])
-        >>> power(widths, np.log10(np.stack([widths**0.5, 3 * widths**0.5], axis=1)))
-        (0.5, 0.5, 0.5)
+        >>> found = power(widths, np.log10(np.stack([widths**0.5, 3 * widths**0.5], axis=1)))
+        >>> [round(p, 6) for p in found]
+        [0.5, 0.5, 0.5]
     """
     if not np.isfinite(log10_rms).all():
         return math.nan, math.nan, math.nan

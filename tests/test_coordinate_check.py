@@ -52,7 +52,7 @@ def standard():
 def lazy():
     """Standard initial values, SGD at a rate of 1/width: the kernel regime."""
     return coordinate_check(
-        mlp(0.5),
+        mlp(0.5, outputs=16),
         key=KEY,
         widths=WIDTHS,
         steps=1,
@@ -72,27 +72,28 @@ def test_mup_passes():
 
 
 def test_standard_parametrisation_with_adam_grows(standard):
-    """An update is ±η at every weight, and it adds up over the inputs of a hidden layer.
+    """An update is ±η at every weight, and it adds up over the inputs of a layer.
 
-    Of n inputs these are n alike; of the fixed first ones, width^0. The change of the output is
-    that of the last weights, width^1, and the last weights, width^-1/2, on n changes of width^1
-    that their signs made: width^3/2 in the limit.
+    Of a hidden layer these are n: width^1. The change of the output is that of its own weights,
+    width^1, and, through weights of width^-1/2 whose signs made the change of the n hidden units,
+    width^3/2 in the limit. Standard errors are 0.06 and 0.09: four of them, and no 1/2.
     """
     assert standard.passed is False
     assert exponent(standard, "first", "change").outcome == "steady"
     second, third = (exponent(standard, name, "change") for name in ("second", "third"))
     assert second.outcome == third.outcome == "grows"
-    assert second.value == pytest.approx(1, abs=0.15)
-    assert 1 < third.value < 1.5
+    assert min(second.low, third.low) > 0.5
+    assert second.value == pytest.approx(1, abs=0.25)
+    assert 1 - 0.36 < third.value < 1.5 + 0.36
     assert exponent(standard, "third", "size", 0).outcome in ("steady", "inconclusive")
     assert str(standard).splitlines()[1].startswith("third, change after 1 update: grows (width^(")
 
 
 def test_the_kernel_regime_is_stable_but_learns_no_features(lazy):
-    """Yang and Hu (2021): changes go as width^-3/2, width^-1/2 and width^0."""
+    """Yang and Hu (2021): changes go as width^-3/2, width^-1/2 and width^0; 4 standard errors."""
     expected = {"first": -1.5, "second": -0.5, "third": 0.0}
     for name, p in expected.items():
-        assert exponent(lazy, name, "change").value == pytest.approx(p, abs=0.25)
+        assert exponent(lazy, name, "change").value == pytest.approx(p, abs=0.4)
     assert lazy.passed is not False
     assert exponent(lazy, "second", "change").outcome == "allowed"
     judged = exponents(lazy.record, "mup")
@@ -117,9 +118,10 @@ def scanned(width, key):
 def test_changes_are_those_of_updates_made_by_hand():
     rate, widths = 0.3, (4, 6)
     options = {"widths": widths, "steps": 2, "seeds": 1, "learning_rate": rate}
-    record = coordinate_check(
-        scanned, key=KEY, optimizer="sgd", parametrisation="standard", **options
-    ).record.isel(seed=0)
+    pair = optimizers.pair("sgd")  # as one of Optax's would be passed
+    made = coordinate_check(scanned, key=KEY, optimizer=pair, parametrisation=None, **options)
+    assert made.passed is None and "nothing judged" in str(made)
+    record = made.record.isel(seed=0)
     rms = lambda name: 10 ** (record[name] / 2)  # noqa: E731
 
     def signals(p, x):
@@ -180,14 +182,15 @@ def turned(width, key):
     ],
 )
 def test_rates_of_mup_do_not_depend_on_the_layout_of_weights(name, powers):
-    options = {"widths": (4, 8), "steps": 1, "seeds": 1, "learning_rate": 1e-3}
+    """The first update is the rate times the sign of the gradient, or times the gradient."""
+    options = {"widths": (4, 8), "steps": 1, "seeds": 1, "learning_rate": 0.01}
     record = coordinate_check(turned, key=KEY, optimizer=name, **options).record
-    plain = coordinate_check(
-        turned, key=KEY, optimizer=name, parametrisation=None, **options
-    ).record
-    ratio = (record.log10_update_q - plain.log10_update_q).isel(seed=0, step=0, width=1) / 2
-    found = dict(zip(record["weight"].values, ratio.values / np.log10(2), strict=True))
-    assert found == pytest.approx(powers, abs=1e-4)
+    first = record.isel(seed=0, step=0)
+    log_q = first.log10_update_q - (first.log10_gradient_q if name == "sgd" else 0)
+    rates = 10 ** (log_q.transpose("weight", "width").values / 2)
+    np.testing.assert_allclose(rates[:, 0], 0.01, rtol=2e-3)
+    found = np.log2(rates[:, 1] / rates[:, 0])
+    assert dict(zip(record["weight"].values, found, strict=True)) == pytest.approx(powers, abs=0.01)
 
 
 def test_a_run_that_diverges_fails():
@@ -204,14 +207,9 @@ def scanned_linear(width, key):
     return (lambda p, x: jnp.mean((x @ p["w"]) ** 4)), {"w": w}, jnp.ones((3, width))
 
 
-def test_a_pair_like_optaxs_and_no_judgement():
-    pair = optimizers.pair("sgd")
-    options = {"widths": (4, 6), "steps": 1, "seeds": 1}
-    found = coordinate_check(scanned, key=KEY, optimizer=pair, parametrisation=None, **options)
-    assert found.passed is None
-    assert "nothing judged" in str(found)
+def test_for_a_pair_like_optaxs_the_rates_of_mup_must_be_given():
     with pytest.raises(UnusableInput, match="pass scale"):
-        coordinate_check(scanned, key=KEY, optimizer=pair, **options)
+        coordinate_check(scanned, key=KEY, widths=(4, 6), optimizer=optimizers.pair("sgd"))
 
 
 def test_a_power_is_that_of_a_regression():
