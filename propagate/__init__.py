@@ -16,6 +16,8 @@ from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
 from propagate.batch_norm import batch_norm_rate as batch_norm_rate
+from propagate.coordinate_check import CoordinateCheck as CoordinateCheck
+from propagate.coordinate_check import coordinate_check as coordinate_check
 from propagate.diagnosis import Diagnosis as Diagnosis
 from propagate.diagnosis import diagnose as diagnose
 from propagate.findings import Finding as Finding

@@ -165,12 +165,16 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
 
 
 def _half_width(samples: np.ndarray) -> float:
-    from scipy.special import stdtrit  # a tenth of the time of `import propagate`
-
     if len(samples) < 2:
         return math.inf
-    t = stdtrit(len(samples) - 1, (1 + thresholds.CONFIDENCE) / 2)
-    return float(t * samples.std(ddof=1) / math.sqrt(len(samples)))
+    return student(len(samples) - 1) * float(samples.std(ddof=1)) / math.sqrt(len(samples))
+
+
+def student(freedom: int) -> float:
+    """Return how many standard errors Student's t reaches at the level `CONFIDENCE`."""
+    from scipy.special import stdtrit  # a tenth of the time of `import propagate`
+
+    return float(stdtrit(freedom, (1 + thresholds.CONFIDENCE) / 2))
 
 
 def in_words(rise: Growth) -> str:

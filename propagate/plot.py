@@ -18,6 +18,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from propagate import plot_rates
+from propagate.plot_coordinate import coordinate_check as coordinate_check
 from propagate.plot_phase import phase as phase
 from propagate.plot_spectrum import spectrum as spectrum
 from propagate.site_verdict import spine

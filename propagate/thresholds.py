@@ -90,6 +90,9 @@ Attention alone takes them above it by its second layer (Dong et al. 2021, arXiv
 transformer of 2 pre-LN blocks with skip connections had 0.67 at most at initialisation.
 """
 
+WIDTH_EXPONENT = 0.25
+"""TBD"""
+
 
 def unit_error(units: np.ndarray) -> np.ndarray:
     """Return the standard error of log10 q over random weights, of `units` Gaussian units.

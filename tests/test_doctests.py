@@ -22,8 +22,14 @@ MODULES = (
     "tree",
     "baseline",
     "verdict",
+    "optimizers",
+    "width_verdict",
+    "coordinate_check",
 )
-FUNCTIONS = ("Network", "measure", "sweep", "judge", "save", "load", "diagnose", "value_and_grad")
+FUNCTIONS = (
+    *("Network", "measure", "sweep", "judge", "save", "load", "diagnose", "value_and_grad"),
+    "coordinate_check",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
