@@ -91,7 +91,14 @@ transformer of 2 pre-LN blocks with skip connections had 0.67 at most at initial
 """
 
 WIDTH_EXPONENT = 0.25
-"""TBD"""
+"""Power of width that still counts as none, of the rms of a signal or of its change.
+
+Halfway to 1/2, the smallest power by which a parametrisation goes wrong. In
+`tests/benchmarks/width_exponents.py` (two hidden layers, widths 64 to 512, 8 seeds) the changes of
+16 networks in µP had powers from -0.12 to +0.05, with intervals of ±0.10 at most, and all passed;
+the output's of those with a readout of variance 1/width had +0.35 to +0.69 on average: 15 of 16
+failed, one was not settled.
+"""
 
 
 def unit_error(units: np.ndarray) -> np.ndarray:
