@@ -46,5 +46,5 @@ def draw(small: bool = False) -> Figure:
     norm.set(xlabel="layer", ylabel="share of the input's", title="second moment of each draw")
     profile.set(xlabel="layer", title="modes of its profile; lines: theory")
     norm.legend()
-    profile.legend()
+    profile.legend(loc=(0.42, 0.5))
     return figure

@@ -43,6 +43,6 @@ def draw(small: bool = False) -> Figure:
         shown = added.mean("seed").values
         branch.semilogy(LAYER[1:], np.where(shown == 0, np.nan, shown)[1:], **style)
     stream.set(xlabel="block", ylabel="second moment", title="stream; lines: theory")
-    branch.set(xlabel="block", title="what a branch adds; SkipInit, Fixup: exactly 0")
+    branch.set(xlabel="block", title="what a branch adds (SkipInit, Fixup: 0)")
     figure.legend(*stream.get_legend_handles_labels(), loc="outside right upper")
     return figure
