@@ -1,8 +1,7 @@
 """Tokens that become equal: their mean cosine and the entropy of attention, layer by layer.
 
-Dong et al. (2021), arXiv:2103.03404: attention alone makes all tokens of an input equal within
-two layers. Skips delay it; with Post-LN tokens are equal again at depth 12, with DeepNorm they
-stay apart. Entropy is a share of that of uniform attention.
+Dong et al. (2021), arXiv:2103.03404: attention alone makes all tokens of an input equal. Skips
+delay it; with Post-LN tokens are equal at depth 12, with DeepNorm they stay apart.
 """
 
 import jax
@@ -24,8 +23,8 @@ LABELS = ("attention alone", "Post-LN", "attention + skip", "Pre-LN", "DeepNorm"
 def measured(arrangement: str, width: int):
     """Return the record of 12 layers."""
     net = pp.Network(12, width, f"transformer(arrangement={arrangement})", init="xavier_normal")
-    measures = ("forward_token_correlation", "attention_entropy")
-    return pp.measure(net, jax.random.key(0), seeds=4, batch=2, measures=measures).mean("seed")
+    options = {"measures": ("forward_token_correlation", "attention_entropy")}
+    return pp.measure(net, jax.random.key(0), seeds=4, batch=2, **options).mean("seed")
 
 
 def draw(small: bool = False) -> Figure:

@@ -43,8 +43,7 @@ def draw(small: bool = False) -> Figure:
         seen = ranked > ranked[0] - 12
         gap = np.abs(below - np.arange(width) / width)[seen].max()
         assert gap < (0.06 if small else 0.03), f"L = {depth}: {gap:.3f} off the density"
-        name = {"theory": theory, "density": density, "label": "Gaussian", "ax": ax}
-        pp.plot.spectrum(gaussian, **name)
+        pp.plot.spectrum(gaussian, theory=theory, density=density, label="Gaussian", ax=ax)
         pp.plot.spectrum(orthogonal, label="orthogonal", color="#D55E00", ax=ax)
         ax.set(title=f"{depth} linear layer{'s'[: depth - 1]} of {width} units", xlim=(-10.5, 3))
         ax.label_outer()
