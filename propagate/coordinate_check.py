@@ -101,6 +101,7 @@ def coordinate_check(
             or one whose rates under µP are not known and no `scale`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> def build(width, key):
         ...     k = jax.random.split(key, 4)
         ...     params = {"in": jax.random.normal(k[0], (16, width)) / 4,

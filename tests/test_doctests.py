@@ -25,6 +25,15 @@ MODULES = (
     "optimizers",
     "width_verdict",
     "coordinate_check",
+    "blocks.mlp",
+    "blocks.conv",
+    "blocks.residual",
+    "blocks.recurrent",
+    "blocks.transformer",
+    "batch_norm",
+    "passage",
+    "operations",
+    "jacobian",
 )
 FUNCTIONS = (
     *("Network", "measure", "sweep", "judge", "save", "load", "diagnose", "value_and_grad"),
