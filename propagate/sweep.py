@@ -471,7 +471,8 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     units = _units(net.block, data.inputs.shape[1])
     if net.input_size not in (None, units):
         raise UnusableInput(f"the network takes {net.input_size} features, got {units}")
-    net = replace(net, input_size=units)
+    same = None if net.block.resizes else net.width  # such layers have as many outputs as inputs
+    net = replace(net, input_size=units, output_size=net.output_size or same)
     if loss == "gaussian":
         return net
     outputs = _outputs(data, loss)

@@ -191,3 +191,14 @@ def test_lowers_for_every_platform_and_does_not_grow_with_depth(spelling):
 def test_what_cannot_be_meant_is_refused_at_construction(spelling, message):
     with pytest.raises(pp.UnusableInput, match=message):
         pp.Network(2, 8, family=spelling)
+
+
+@pytest.mark.parametrize("family", ["residual", "conv1d(positions=4,kernel=3)"])
+def test_data_and_labels_need_no_sizes(family):
+    """Layers that cannot resize have as many outputs as inputs, of which classes are the first."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(5, 8)), rng.integers(0, 3, 5)
+    net = pp.Network(3, 8, family)
+    options = {"inputs": data[0], "labels": data[1], "loss": "cross_entropy", "measures": ("q",)}
+    record = pp.measure(net, jax.random.key(0), seeds=1, **options)
+    assert np.isfinite(record.log10_backward_q).all()
