@@ -116,11 +116,15 @@ class Program:
         every = self.family.init(self.size(part))
         return {name: p for name, p in every.items() if p.shared == shared}
 
+    def weights(self, part: Run) -> dict[Place, Parameter]:
+        """Return the weights of a layer of a run, by the place of their gradient."""
+        every = self.family.init(self.size(part)).items()
+        return {gradient_of(name): p for name, p in every if p.kind == "weight"}
+
     def slots(self, part: Run) -> dict[str, tuple[Measure, ...]]:
         """Return the statistics of gradients within a layer: of its weights, and of its taps."""
-        weights = [n for n, p in self.family.init(self.size(part)).items() if p.kind == "weight"]
         total, found = self.measures("weight_gradient"), {}
-        for place in map(gradient_of, weights):
+        for place in self.weights(part):
             if total or self.measures(place):
                 found[place] = self.measures(place) or total
         taps = {p: ms for p, ms in self.selection if p.endswith("_gradient") and ms}
@@ -303,19 +307,17 @@ def _backward(program: Program, part: Run, carry: tuple, xs: tuple[Layer, _Kept]
     y, k = rescale(into)
     out = Scaled(y, k + g.exponent)
     seen = {"backward": observe(out, program.measures("backward"))}
-    weights = {gradient_of(n) for n, p in program.family.init(program.size(part)).items()}
+    weights = program.weights(part)
     for place, slot in slots.items():
         more = g.exponent + (kept.passed if place in weights else 0)
         seen[place] = slot | {"exponent": slot["exponent"].astype(jnp.int32) + more}
     if program.measures("weight_gradient"):
-        seen["weight_gradient"] = _together(program, part, seen)
+        seen["weight_gradient"] = _together(weights, seen)
     return (out, shared), {p: s for p, s in seen.items() if program.measures(p)}
 
 
-def _together(program: Program, part: Run, seen: dict[Place, dict[str, Array]]):
+def _together(weights: Mapping[Place, Parameter], seen: dict[Place, dict[str, Array]]):
     """Return the second moment of the gradient of all of a layer's weights."""
-    parameters = program.family.init(program.size(part))
-    weights = {gradient_of(n): p for n, p in parameters.items() if p.kind == "weight"}
     if len(weights) == 1:
         return seen[next(iter(weights))]
     sizes = jnp.asarray([math.prod(p.shape) for p in weights.values()], jnp.float32)[:, None]

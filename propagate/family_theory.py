@@ -30,9 +30,9 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
     """
     of = _of_family(net.block)
     found = []
-    for k, shape in enumerate(net.shapes):
+    for k, size in enumerate(net.sizes(batch)):
         first = IDENTITY if k == 0 and net.activate_input is False else net.phi
-        at = _Layer(net, first, Size(*shape, net.depth, batch), k + 1)
+        at = _Layer(net, first, size, k + 1)
         found.append(of(at, q, apart))
         q, apart = found[-1].q, found[-1].apart
     return found
@@ -86,35 +86,44 @@ def _plain(at: _Layer, q: float, apart: float) -> Passage:
 
 
 def _residual(at: _Layer, q: float, apart: float) -> Passage:
-    family, steps = at.family, []
+    family = at.family
     assert isinstance(family, Residual)
-    inner, between = q, apart
+
+    def step(k: int, q: float, apart: float) -> Passage:
+        return at.passage(f"map{k}", f"bias{k}", q, apart, first=k == 1)
+
+    return residual(_branch(family, step, q, apart), q, apart, scale=family.scale(at.size.depth))
+
+
+def _branch(
+    family: Residual, step: Callable[[int, float, float], Passage], q: float, apart: float
+) -> Passage:
+    """Return the passage through all maps of a branch, from that of each."""
+    steps = []
     for k in range(1, family.maps + 1):
-        steps.append(at.passage(f"map{k}", f"bias{k}", inner, between, first=k == 1))
-        inner, between = steps[-1].q, steps[-1].apart
-    return residual(chain(*steps), q, apart, scale=family.scale(at.size.depth))
+        steps.append(step(k, q, apart))
+        q, apart = steps[-1].q, steps[-1].apart
+    return chain(*steps)
 
 
 def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
     """Weights are standardised, so that the mean of x is lost; gains bring its variance to 1."""
-    family, steps = at.family, []
+    family = at.family
     assert isinstance(family, Residual)
-    scale = family.scale(at.size.depth)
-    beta2 = 1 + (at.index - 1) * scale**2
+    beta2 = float(family.expected_variance(at.index))
     if not math.isclose(q, beta2, rel_tol=1e-6) or family.norm != "none":
         raise UnusableInput(
             f"nf is covered where its stream has the expected variance {beta2:g} and no norm, "
             f"got {q:g} and norm={family.norm}"
         )
     own = Weights(1.0, variances(at.law, at.size.fan_in, at.size.fan_out)[1], 1 - family.dropout)
-    inner, between = q / beta2, apart
-    for k in range(family.maps):
-        steps.append(
-            layer(at.phi if k else at.first, own, inner, between, norm="layer", after=True)
-        )
-        inner, between = steps[-1].q, steps[-1].apart
-    branch = chain(*steps)
-    return residual(branch._replace(back=branch.back / beta2), q, apart, scale=scale)
+
+    def step(k: int, q: float, apart: float) -> Passage:
+        return layer(at.first if k == 1 else at.phi, own, q, apart, norm="layer", after=True)
+
+    branch = _branch(family, step, q / beta2, apart)
+    branch = branch._replace(back=branch.back / beta2)
+    return residual(branch, q, apart, scale=family.scale(at.size.depth))
 
 
 def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:

@@ -57,10 +57,7 @@ class Scale:
     mode: Mode = "constant"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("constant", "fan_in", "fan_out", "fan_avg"):
-            raise UnusableInput(
-                f"mode must be one of constant, fan_in, fan_out, fan_avg, got {self.mode!r}"
-            )
+        registry.check_choice("mode", self.mode, Mode)
         if not isinstance(self.gain, (int, float)) or not math.isfinite(self.gain):
             raise UnusableInput(f"the scale of an initialiser must be a number, got {self.gain!r}")
 

@@ -88,8 +88,8 @@ class Network:
 
     def check(self, law: Initializer) -> None:
         """Raise `UnusableInput` if a law cannot be drawn in the shapes of the layers."""
-        for shape in dict.fromkeys(self.shapes):
-            for parameter in self.block.init(Size(*shape, self.depth, 1)).values():
+        for size in dict.fromkeys(self.sizes(1)):
+            for parameter in self.block.init(size).values():
                 if parameter.kind == "weight":
                     (parameter.law or law).base.check(parameter.shape)
 
@@ -98,6 +98,10 @@ class Network:
         """(fan_in, fan_out) of every weight matrix, first to last."""
         sizes = [self.input_size or self.width, *[self.width] * (self.depth - 1)]
         return tuple(zip(sizes, [*sizes[1:], self.output_size or self.width], strict=True))
+
+    def sizes(self, batch: int) -> list[Size]:
+        """Return what every layer is made for, with a batch of inputs."""
+        return [Size(*shape, self.depth, batch) for shape in self.shapes]
 
     def describe(self) -> dict[str, str | int]:
         """Return the specification as plain values, as records carry it."""

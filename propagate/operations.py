@@ -21,7 +21,7 @@ import numpy as np
 from propagate import attention, gauss
 from propagate.activations import Activation
 from propagate.attention import Shape
-from propagate.meanfield import Phi, check_variances, usable
+from propagate.meanfield import Phi, check_keep, check_variances, usable
 from propagate.registry import check_count
 from propagate.softmax import Rows, overlap
 from propagate.types import UnusableInput
@@ -221,8 +221,7 @@ class Dropout:
     keep: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep <= 1:
-            raise UnusableInput(f"keep, the share that is kept, must be in (0, 1], got {self.keep}")
+        check_keep(self.keep)
 
     def forward(self, x: Signal) -> Signal:
         """E x^2/keep; the mean, and what two positions share, stay."""

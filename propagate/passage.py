@@ -19,13 +19,14 @@ Dropout divides what it keeps by ρ: the diagonal has $\sigma_w^2/\rho$, pairs h
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from propagate import batch_norm, gauss, meanfield
 from propagate.activations import Activation
 from propagate.meanfield import Phi
+from propagate.registry import check_choice
 from propagate.types import UnusableInput
 
 Norm = Literal["rms", "layer", "batch"]
@@ -109,8 +110,8 @@ def layer(
     own = meanfield.usable(phi)
     meanfield.check_variances(sigma_w2=weights.sigma_w2, sigma_b2=weights.sigma_b2)
     meanfield.check_keep(weights.keep)
-    if norm not in (None, *get_args(Norm)):
-        raise UnusableInput(f"norm must be one of {', '.join(get_args(Norm))}, got {norm!r}")
+    if norm is not None:
+        check_choice("norm", norm, Norm)
     _check(q, apart, norm)
     if norm == "batch":
         within = _batch(own, q * apart, batch, after)

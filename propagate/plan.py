@@ -3,6 +3,7 @@
 Numbers go in, static descriptions and small arrays come out; nothing runs on a device.
 """
 
+import collections
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.activations import Activation, activation
-from propagate.blocks.block import Size
 from propagate.engine import Program, Run
 from propagate.initializers import Base, Initializer
 from propagate.meanfield import gain
@@ -74,14 +74,9 @@ def _large(net: Network) -> bool:
     return len(net.block.signal(net.width)) > 1
 
 
-def sizes(net: Network, batch: int) -> list[Size]:
-    """Return what each layer is made for."""
-    return [Size(*shape, net.depth, batch) for shape in net.shapes]
-
-
 def _factors(net: Network, law: Initializer) -> tuple:
     """Return what tells a law from the others of its base in this network."""
-    different = dict.fromkeys(sizes(net, 1))
+    different = dict.fromkeys(net.sizes(1))
     return tuple(p.scale(law) for size in different for p in net.block.init(size).values())
 
 
@@ -103,8 +98,10 @@ def program(
     batch: int,
 ) -> Program:
     """Return what is compiled for a block."""
-    own = [p for size in sizes(net, batch) for p in net.block.init(size).values() if not p.shared]
-    stored = sum(math.prod(p.shape) for p in own) * ITEMSIZE <= WEIGHT_BYTES
+    alike = collections.Counter(net.sizes(batch))
+    own = {n: [p for p in net.block.init(n).values() if not p.shared] for n in alike}
+    numbers = sum(count * math.prod(p.shape) for n, count in alike.items() for p in own[n])
+    stored = numbers * ITEMSIZE <= WEIGHT_BYTES
     arrays = net.block.arrays + bool(dict(selection).get("weight_gradient"))
     row = arrays * pairings.size * batch * ITEMSIZE
     runs = [
@@ -139,9 +136,10 @@ def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Run]:
 
 def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
     """Return about how much memory a sweep takes, with `at_once` blocks in flight."""
-    layers = [net.block.init(size).values() for size in sizes(net, made.batch)]
-    matrices = [sum(math.prod(p.shape) for p in own) for own in layers]
-    weights = 2 * sum(matrices) if made.base is None else 3 * at_once * max(matrices)
+    alike = collections.Counter(net.sizes(made.batch))
+    layer = {n: sum(math.prod(p.shape) for p in net.block.init(n).values()) for n in alike}
+    every = sum(count * layer[n] for n, count in alike.items())
+    weights = 2 * every if made.base is None else 3 * at_once * max(layer.values())
     units = max(math.prod(net.block.signal(n)) for shape in net.shapes for n in shape)
     kept = 2 * sum(part.chunks + part.length for part in made.runs if part.chunks > 1)
     kept += 2 * sum(part.length for part in made.runs if part.chunks == 1)
@@ -150,7 +148,7 @@ def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
 
 def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, np.ndarray]:
     """Return the factors on the draws of each parameter, (L, C)."""
-    each = sizes(net, batch)
+    each = net.sizes(batch)
     of_size = {
         size: {n: [p.scale(law) for law in laws] for n, p in net.block.init(size).items()}
         for size in dict.fromkeys(each)

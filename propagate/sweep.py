@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -392,10 +392,12 @@ def _weights(program, base: Base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...]
     """Return each run's base weights, or the keys to draw them with, and what all layers share;
     one set per slot."""
     keys = jax.device_put(jnp.stack([feed.layer_keys(seed) for seed in seeds]), sharding)
-    shared_keys = jnp.stack([feed.shared_key(seed)[None] for seed in seeds])
     sampler = functools.partial(_sampler, mesh, base, program)
-    shared = sampler(program.runs[0], shared=True)
-    together = jax.tree.map(lambda a: a[:, 0], shared(jax.device_put(shared_keys, sharding)))
+    together = {}
+    if program.parameters(program.runs[0], shared=True):
+        shared_keys = jnp.stack([feed.shared_key(seed)[None] for seed in seeds])
+        drawn = sampler(program.runs[0], shared=True)(jax.device_put(shared_keys, sharding))
+        together = jax.tree.map(lambda a: a[:, 0], drawn)
     runs = [keys[:, rows] for rows in _rows(program)]
     if program.base is None:
         samplers = [sampler(part, shared=False) for part in program.runs]
@@ -448,8 +450,7 @@ def layers_of(
 
 
 def _data(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:
-    if loss not in get_args(LossKind):
-        raise UnusableInput(f"loss must be one of {', '.join(get_args(LossKind))}, got {loss!r}")
+    registry.check_choice("loss", loss, LossKind)
     if inputs is None and (labels is not None or loss != "gaussian"):
         raise UnusableInput(
             f"loss {loss!r} with labels needs inputs that they belong to: pass both"

@@ -19,7 +19,7 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
     """Signals and gradients of seed 0 by `jax.grad` with respect to zero perturbations."""
     feed = Feed(net, KEY, data, "gaussian", BATCH, 0.5, loss)
     h0, target, keys = feed.inputs(0), feed.target(0), feed.layer_keys(0)
-    named = [net.block.init(size) for size in plan.sizes(net, len(h0))]
+    named = [net.block.init(size) for size in net.sizes(len(h0))]
     pairs = list(zip(named, keys, strict=True))
     draws = [engine.draw(net.law.base, own, "float32", key) for own, key in pairs]
     weights = [net.law.scale(*s) * d["weight"] for s, d in zip(net.shapes, draws, strict=True)]

@@ -104,7 +104,7 @@ def compare(net: pp.Network, record, monkeypatch) -> None:
     signals, gradients = unrolled(net, monkeypatch)
     close = partial(np.testing.assert_allclose, atol=1e-4)
     close(record.log10_forward_q, [q_of([h]) for h in signals])
-    weights = {f"{n}_gradient" for n in net.block.init(plan.sizes(net, BATCH)[0])}
+    weights = {f"{n}_gradient" for n in net.block.init(net.sizes(BATCH)[0])}
     for place in gradients[1]:
         name = f"log10_{place}_q"
         first = 0 if place == "backward" else 1

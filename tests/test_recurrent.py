@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine, plan
+from propagate import engine
 from propagate.batches import Batch
 from propagate.initializers import initializer
 from propagate.sweep import Feed, layers_of
@@ -35,7 +35,7 @@ class Drawn(NamedTuple):
 
 def drawn(net: pp.Network) -> Drawn:
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.block.init(plan.sizes(net, BATCH)[0])
+    named = net.block.init(net.sizes(BATCH)[0])
     shared = {name: p for name, p in named.items() if p.shared}
     own = {name: p for name, p in named.items() if not p.shared}
     base = net.law.base
@@ -101,7 +101,7 @@ def log_q(arrays) -> np.ndarray:
 @pytest.mark.parametrize("family", CELLS)
 def test_equals_the_gradients_of_the_unrolled_loop(family):
     net = pp.Network(DEPTH, WIDTH, family, "tanh", (1.2, 0.3))
-    weights = [n for n, p in net.block.init(plan.sizes(net, 1)[0]).items() if p.kind == "weight"]
+    weights = [n for n, p in net.block.init(net.sizes(1)[0]).items() if p.kind == "weight"]
     states = ("cell_q", "hidden_q", "cell_gradient_q", "hidden_gradient_q")
     wanted = ["q", *(f"{name}_gradient_q" for name in weights), *states[: 4 * ("lstm" in family)]]
     record = pp.measure(net, KEY, seeds=1, batch=BATCH, measures=wanted).isel(seed=0)
@@ -225,7 +225,7 @@ def haiku_draws(kind):
 
 def our_draws(kind, defaults):
     net = pp.Network(1, UNITS, f"{kind}(defaults={defaults})", init="zeros")
-    named = net.block.init(plan.sizes(net, 1)[0])
+    named = net.block.init(net.sizes(1)[0])
     draws = engine.draw(net.law.base, named, "float32", KEY)
     scaled = {name: p.scale(net.law) * draws[name] for name, p in named.items()}
     kinds = ("input_", "recurrent_", "bias_")
@@ -271,7 +271,7 @@ def test_defaults_of_torch(kind):
 
 def test_a_keras_gate_is_a_quarter_of_an_orthogonal_matrix():
     net = pp.Network(1, UNITS, "lstm(defaults=keras)")
-    named = net.block.init(plan.sizes(net, 1)[0])
+    named = net.block.init(net.sizes(1)[0])
     recurrent, kernel = named["recurrent_candidate"].law, named["input_candidate"].law
     assert UNITS * recurrent.moments(UNITS, UNITS)[1] == 0.25
     assert UNITS * kernel.moments(UNITS, UNITS)[1] == pytest.approx(2 / 5)  # 6/(n + 4n)/3
@@ -337,7 +337,7 @@ def test_input_and_recurrent_initialisers_stand_apart():
         assert not weights[f"input_{name}"].any() and weights[f"bias_{name}"].any()
         square = weights[f"recurrent_{name}"] @ weights[f"recurrent_{name}"].T
         np.testing.assert_allclose(square, 4 * np.eye(WIDTH), atol=1e-5)
-    named = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)").block.init(plan.sizes(net, 1)[0])
+    named = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)").block.init(net.sizes(1)[0])
     swept = initializer("he_normal")
     assert named["input_reset"].scale(swept) == swept.scale(WIDTH, WIDTH)
     assert named["recurrent_reset"].scale(swept) == 0

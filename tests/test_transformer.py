@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine, plan
+from propagate import engine
 from propagate.blocks.transformer import Arrangement, Transformer
 from propagate.sweep import Feed, layers_of
 from propagate.types import UnusableInput
@@ -26,7 +26,7 @@ def network(options: str, depth: int = DEPTH) -> pp.Network:
 def weights(net: pp.Network) -> list[dict[str, jax.Array]]:
     """Return the weights of each layer of seed 0: 1.3²/fan_in, and what the arrangement says."""
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.block.init(plan.sizes(net, BATCH)[0])
+    named = net.block.init(net.sizes(BATCH)[0])
     draws = [engine.draw(net.law.base, named, "float32", key) for key in feed.layer_keys(0)]
     options = str(net.block)
     factors = dict.fromkeys(named, 1.0)

@@ -148,9 +148,8 @@ class At:
 
     def multiply(self, a: Array, b: Array) -> Array:
         """Return the matrix product of two signals, at the network's precision."""
-        wide = at_least_float32(self._fixed.dtype)
         a, b = a.astype(self._fixed.dtype), b.astype(self._fixed.dtype)
-        return jnp.matmul(a, b, precision=self._fixed.precision, preferred_element_type=wide)
+        return matmul(b, a, self._fixed.precision)
 
     def bias(self, name: str, u: Array) -> Array:
         """Add a bias."""

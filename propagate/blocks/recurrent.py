@@ -85,6 +85,7 @@ class _Recurrent(Family):
     defaults: Defaults = "none"
 
     gates: ClassVar[tuple[str, ...]] = ("state",)
+    homogeneous: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,19 +95,19 @@ class _Recurrent(Family):
 
     def init(self, size: Size) -> dict[str, Parameter]:
         """Return the weights and biases that all steps share, and each step's input."""
-        n, m = size.fan_in, size.fan_in
+        n = size.fan_in
         given = None if self.defaults == "none" else laws(self.defaults, len(self.gates))
         recurrent = initializer(self.recurrent_init) if self.recurrent_init else None
         kernel = initializer(self.input_init) if self.input_init else None
         if given:
             recurrent, kernel = recurrent or given.recurrent, kernel or given.input
-        own = partial(Parameter, fan_in=n, fan_out=m, shared=True)
+        own = partial(Parameter, fan_in=n, fan_out=n, shared=True)
         found = {}
         for gate in self.gates:
-            found[f"recurrent_{gate}"] = own((n, m), law=recurrent)
-            found[f"input_{gate}"] = own((n, m), law=kernel)
+            found[f"recurrent_{gate}"] = own((n, n), law=recurrent)
+            found[f"input_{gate}"] = own((n, n), law=kernel)
             factor, law = (given.bias, given.input) if given else (1.0, None)
-            found[f"bias_{gate}"] = own((m,), kind="bias", law=law, factor=factor)
+            found[f"bias_{gate}"] = own((n,), kind="bias", law=law, factor=factor)
         found["input"] = Parameter((size.batch, n), kind="noise")
         return found | self.masks(size)
 
@@ -126,7 +127,6 @@ class Rnn(_Recurrent):
     """
 
     name: ClassVar[str] = "rnn"
-    homogeneous: ClassVar[bool] = False
 
     def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return the next state."""
@@ -152,7 +152,6 @@ class Lstm(_Recurrent):
 
     name: ClassVar[str] = "lstm"
     gates: ClassVar[tuple[str, ...]] = ("input_gate", "forget_gate", "candidate", "output_gate")
-    homogeneous: ClassVar[bool] = False
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 8
 
@@ -206,7 +205,6 @@ class Gru(_Recurrent):
 
     name: ClassVar[str] = "gru"
     gates: ClassVar[tuple[str, ...]] = ("reset", "update", "candidate")
-    homogeneous: ClassVar[bool] = False
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 6
 

@@ -78,13 +78,17 @@ class Residual(Family):
 
     def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return h + alpha f(h)."""
-        f = h / jnp.sqrt(1 + (at.index - 1) * self._alpha**2) if self.branch == "nf" else h
+        f = h / jnp.sqrt(self.expected_variance(at.index)) if self.branch == "nf" else h
         prepare = standardised if self.branch == "nf" else None
         for k in range(1, self.maps + 1):
             x = self.activated(at, f, f"mask{k}")
             x = at.gain * x if self.branch == "nf" else x
             f = at.bias(f"bias{k}", at.product(f"map{k}", x, prepare=prepare))
         return h + at.tap("branch", f * self.scale(at.size.depth))
+
+    def expected_variance(self, index: Array | int) -> Array | float:
+        r"""Return $\beta_l^2$, the variance of the stream that enters block l of `"nf"`."""
+        return 1 + (index - 1) * self._alpha**2
 
     @property
     def _alpha(self) -> float:
