@@ -438,9 +438,10 @@ def layers_of(
         parameters = program.parameters(part, shared=False)
         params = engine.draw(net.law.base, parameters, program.dtype, key)
         apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
-        return lambda h: apply(h[None], {})[0][0].astype(program.dtype)
+        # the barrier: jaxlib 0.12 on a CPU misreads the bias where a caller's sum is fused with it
+        return lambda h: barrier(apply(h[None], {})[0][0].astype(program.dtype))
 
-    keys, steps = feed.layer_keys(seed), []
+    keys, steps, barrier = feed.layer_keys(seed), [], jax.lax.optimization_barrier
     for part, rows, run in zip(program.runs, _rows(program), numbers.per_run, strict=True):
         for k, key_of in enumerate(keys[rows]):
             layer = Layer({}, *jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), run))

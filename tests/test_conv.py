@@ -40,6 +40,15 @@ def test_a_linear_delta_orthogonal_stack_keeps_norms_and_a_gaussian_one_does_not
         assert wander[1].min() > 0.05
 
 
+def test_a_layer_may_be_summed_within_the_same_program():
+    """jaxlib 0.12 gives twice the sum of squares, if it may fuse the bias into it."""
+    net = pp.Network(3, 16, family="conv2d(positions=8)", activation="identity")
+    h, steps = layers_of(net, KEY, batch=8)
+    for step in steps:
+        squares = jax.jit(lambda h, step=step: (step(h) ** 2).sum())
+        np.testing.assert_allclose(squares(h), np.square(step(h)).sum(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("place", ["forward", "backward"])
 def test_he_keeps_the_second_moment_on_a_circle(place):
     net = pp.Network(4, 32, family="conv2d(positions=4)", activation="relu", init="he_normal")
