@@ -2,8 +2,8 @@ r"""Statistics of a value of any shape, as sums on the device that the host fini
 
 A custom model has hundreds of sites, and every scalar operation at each of them would be compiled
 to a program of its own. So the device only sums, and what is left of a statistic is done once, in
-float64, for all sites. Only $y = x/\max|x|$ is squared and summed, so that
-nothing over- or underflows that x does not.
+float64, for all sites. Only $y = x/\max|x|$ is squared, so that nothing over- or underflows that x
+does not; the plain sum is of x itself, since a quotient that two sums share would be written out.
 
 `REDUCTIONS` says which sums each measure needs and how it follows from them.
 """
@@ -47,9 +47,10 @@ SUMS: dict[str, Callable[[Laid], Array | tuple[Array, ...]]] = {
     "cosines": lambda y: cosines(y.reshape(y.shape[0], -1)),
     "token_cosines": cosines,
 }
-"""What the device adds up: of y, but for `COUNTS`, which are of x, and `flat`, of slopes."""
+"""What the device adds up: of y, but for those `OF_X`, and `flat`, of slopes."""
 
 COUNTS = ("zeros", "dead")
+OF_X = (*COUNTS, "sum")
 ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
 
 
@@ -143,13 +144,14 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
 def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     """Return `largest`, max|x|, and the sums.
 
-    XLA has maxima, quotients and sums of floats ready-made and shares them between sites of a
-    shape; a scale of any other kind, or a guard against 0/0, would be one more program for each.
+    XLA has maxima and sums of floats, of squares and of quotients ready-made; a scale of any other
+    kind, a guard against 0/0, or a quotient that two sums share would be one more program for each
+    site.
     """
     x = x.astype(at_least_float32(x.dtype))
     largest = jnp.max(jnp.abs(x))
     y = x / largest
-    given = {name: x if name in COUNTS else y for name in sums}
+    given = {name: x if name in OF_X else y for name in sums}
     laid = {name: v if name in ANYHOW else layout.lay(v) for name, v in given.items()}
     return {"largest": largest, **{name: SUMS[name](v) for name, v in laid.items()}}
 
@@ -169,10 +171,18 @@ def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int
     """
     wide = jax.tree.map(lambda v: np.asarray(v, np.float64), dict(seen))
     largest = wide.pop("largest", np.ones(()))
-    for end in (0.0, np.inf):  # where y is 0/0 or inf/inf, a sum of it is of x
-        kept = {name: v for name, v in wide.items() if name in COUNTS}
-        wide = jax.tree.map(lambda v, end=end: np.where(largest == end, end, v), wide) | kept
+    counts = {name: v for name, v in wide.items() if name in COUNTS}
     scale = np.where(largest > 0, largest, 1)
+    if "sum" in wide:
+        wide["sum"] = _in_units(wide["sum"], scale)
+    for end in (0.0, np.inf):  # where y is 0/0 or inf/inf, a sum of it is of x
+        wide = jax.tree.map(lambda v, end=end: np.where(largest == end, end, v), wide) | counts
     with np.errstate(invalid="ignore"):
         value = REDUCTIONS[measure.name].finish(wide, *map(np.float64, sizes))
     return decades(measure, np.asarray(value), np.log2(scale))
+
+
+def _in_units(total: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return a sum in units of the largest magnitude; NaN if it overflowed where that did not."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(total) & np.isfinite(scale), np.nan, total / scale)
