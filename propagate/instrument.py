@@ -98,7 +98,8 @@ class Probe:
 @functools.lru_cache(maxsize=4096)
 def _statistics(sums: tuple[str, ...], layout: Layout) -> Callable[[Array], Stats]:
     """Return a function that is traced once for each shape, however many sites have it."""
-    return jax.jit(lambda x: reduce(jax.lax.stop_gradient(x), sums, layout))
+    taken = jax.jit(lambda x: reduce(x, sums, layout))
+    return lambda x: taken(jax.lax.stop_gradient(x))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -52,6 +52,8 @@ SUMS: dict[str, Callable[[Laid], Array | tuple[Array, ...]]] = {
 COUNTS = ("zeros", "dead")
 OF_X = (*COUNTS, "sum")
 ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
+PADDED = ("sum", "squares")  # whatever zeros are added
+LEAST = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and compiles three kernels
 
 
 class Layout(NamedTuple):
@@ -149,11 +151,18 @@ def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     site.
     """
     x = x.astype(at_least_float32(x.dtype))
-    largest = jnp.max(jnp.abs(x))
-    y = x / largest
-    given = {name: x if name in OF_X else y for name in sums}
-    laid = {name: v if name in ANYHOW else layout.lay(v) for name, v in given.items()}
-    return {"largest": largest, **{name: SUMS[name](v) for name, v in laid.items()}}
+    padded = _padded(x)
+    largest = jnp.max(jnp.abs(padded))
+    taken = {"largest": largest}
+    for name in sums:
+        given = padded if name in PADDED else x if name in ANYHOW else layout.lay(x)
+        taken[name] = SUMS[name](given if name in OF_X else given / largest)
+    return taken
+
+
+def _padded(x: Array) -> Array:
+    """Return the value with zeros up to `LEAST` elements."""
+    return x if x.size >= LEAST else jnp.pad(x.ravel(), (0, LEAST - x.size))
 
 
 def flat(slope: Array) -> dict[str, Any]:
