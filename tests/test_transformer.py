@@ -208,3 +208,14 @@ def test_heads_that_do_not_divide_the_width_are_refused_when_made():
 def test_unusable_options_are_named(options, said):
     with pytest.raises(UnusableInput, match=said):
         Transformer(**options)
+
+
+def test_the_last_gradient_of_pre_norm_is_phi2_over_the_stream():
+    """Per token E phi^2 over the second moment before the last norm, of a Gaussian cotangent."""
+    batch, tokens, phi2 = 8, 16, 0.2  # E phi^2 of ReLU behind 2/(n + 4n)
+    places = ("forward", "mlp_branch", "attention_branch", "down_gradient")
+    net = pp.Network(6, 64, f"transformer(tokens={tokens})", init="xavier_normal")
+    record = pp.measure(net, KEY, seeds=8, batch=batch, measures=[f"{p}_q" for p in places])
+    signal, mlp, attention, squared = (10 ** record[f"log10_{p}_q"].mean("seed") for p in places)
+    stream = signal[-2] + attention[-1] + mlp[-1]
+    np.testing.assert_allclose(squared[-1], phi2 * batch * tokens / stream, rtol=0.2)
