@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.activations import Activation, activation
+from propagate.blocks.block import Size
 from propagate.engine import Program, Run
 from propagate.initializers import Base, Initializer
 from propagate.meanfield import gain
@@ -99,8 +100,7 @@ def program(
 ) -> Program:
     """Return what is compiled for a block."""
     alike = collections.Counter(net.sizes(batch))
-    own = {n: [p for p in net.block.init(n).values() if not p.shared] for n in alike}
-    numbers = sum(count * math.prod(p.shape) for n, count in alike.items() for p in own[n])
+    numbers = sum(count * _elements(net, n, shared=False) for n, count in alike.items())
     stored = numbers * ITEMSIZE <= WEIGHT_BYTES
     arrays = net.block.arrays + bool(dict(selection).get("weight_gradient"))
     row = arrays * pairings.size * batch * ITEMSIZE
@@ -137,13 +137,20 @@ def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Run]:
 def bytes_needed(net: Network, made: Program, rows: int, at_once: int) -> int:
     """Return about how much memory a sweep takes, with `at_once` blocks in flight."""
     alike = collections.Counter(net.sizes(made.batch))
-    layer = {n: sum(math.prod(p.shape) for p in net.block.init(n).values()) for n in alike}
-    every = sum(count * layer[n] for n, count in alike.items())
-    weights = 2 * every if made.base is None else 3 * at_once * max(layer.values())
+    own, shared = ({n: _elements(net, n, shared=s) for n in alike} for s in (False, True))
+    every = sum(count * own[n] for n, count in alike.items()) + max(shared.values())
+    again = 3 * at_once * (max(own.values()) + max(shared.values()))
+    weights = 2 * every if made.base is None else again
     units = max(math.prod(net.block.signal(n)) for shape in net.shapes for n in shape)
     kept = 2 * sum(part.chunks + part.length for part in made.runs if part.chunks > 1)
     kept += 2 * sum(part.length for part in made.runs if part.chunks == 1)
     return 4 * (weights + at_once * rows * units * net.block.arrays * (kept + 8))
+
+
+def _elements(net: Network, size: Size, *, shared: bool) -> int:
+    """Return how many parameters a layer has of its own, or shares with all others."""
+    found = net.block.init(size).values()
+    return sum(math.prod(p.shape) for p in found if p.shared == shared)
 
 
 def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, np.ndarray]:

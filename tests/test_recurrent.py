@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine
+from propagate import engine, plan
 from propagate.batches import Batch
 from propagate.initializers import initializer
+from propagate.measures import select
 from propagate.sweep import Feed, layers_of
 from propagate.types import UnusableInput
 
@@ -363,3 +364,17 @@ def test_data_leaves_the_activation_of_a_gated_cell_alone():
 def test_unusable_options_are_named(family, said):
     with pytest.raises(UnusableInput, match=said):
         pp.Network(2, WIDTH, family)
+
+
+def test_memory_counts_shared_weights_once():
+    """What a step more takes is a signal's, not the weights'."""
+    needed = []
+    for depth in (100, 101):
+        net = pp.Network(depth, 1024, family="lstm")
+        (pairings,) = plan.grid(net, [net.law], 1, 1)
+        made = plan.program(
+            net, [net.phi], pairings, select(("q",), net.block.table), "gaussian", 1
+        )
+        needed.append(plan.bytes_needed(net, made, 1, 1))
+    assert needed[0] > 4 * 8 * 1024**2
+    assert needed[1] - needed[0] < 1024**2
