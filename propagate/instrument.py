@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate import types
@@ -59,8 +60,7 @@ class Probe:
 
     def slot(self, site: Site) -> Stats:
         """Return the zeros of one site."""
-        stats = _shapes(self.backward(site), site.shape, site.dtype)
-        return jax.tree.map(lambda v: jnp.zeros((*site.loops, *v.shape), v.dtype), stats)
+        return _zeros(self.backward(site), site.shape, site.dtype, site.loops)
 
     def backward(self, site: Site) -> Callable[[Array], Stats]:
         """Return the function that takes the statistics of a site's gradient."""
@@ -103,9 +103,12 @@ def _statistics(sums: tuple[str, ...], layout: Layout) -> Callable[[Array], Stat
 
 
 @functools.lru_cache(maxsize=4096)
-def _shapes(statistics: Callable[[Array], Stats], shape: tuple[int, ...], dtype: Any) -> Stats:
-    """Return the shapes of statistics."""
-    return jax.eval_shape(statistics, jax.ShapeDtypeStruct(shape, dtype))
+def _zeros(
+    statistics: Callable[[Array], Stats], shape: tuple[int, ...], dtype: Any, loops: tuple[int, ...]
+) -> Stats:
+    """Return zeros of the shapes of statistics: the same ones for all sites of a shape."""
+    shapes = jax.eval_shape(statistics, jax.ShapeDtypeStruct(shape, dtype))
+    return jax.tree.map(lambda v: np.zeros((*loops, *v.shape), v.dtype), shapes)
 
 
 _flat = jax.jit(flat)

@@ -102,17 +102,20 @@ def of_network(
     first, last = layers or (0, net.depth)
     if not 0 <= first < last <= net.depth:
         raise UnusableInput(f"layers must be two of 0 … {net.depth}, in order, got {layers}")
+    ends = net.shapes[first][0], net.shapes[last - 1][1]
+    columns, rows = (math.prod(net.block.signal(units)) for units in ends)
+    if largest is None:
+        _check_size(rows, columns)
     parts, h = split(net, key)
     here = _along(parts[:first])(h)
     own = parts[first:last]
     if largest is not None:
         return singular_values(_along(own), here, largest=largest)
     end, pulls = _pulls(own, here)
-    _check_size(end.size, here.size)
-    rows = _unit_cotangents(end)
+    cotangents = _unit_cotangents(end)
     for pull in reversed(pulls):  # layer by layer: a program of all of them is slow to compile
-        rows = _back(pull, rows)
-    return _svd(rows)
+        cotangents = _back(pull, cotangents)
+    return _svd(cotangents)
 
 
 def split(net: Network, key: Array) -> tuple[list[Layer], Array]:

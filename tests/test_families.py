@@ -16,7 +16,7 @@ from propagate.blocks.block import At, matmul
 from propagate.sweep import Feed, jitted, layers_of
 
 KEY = jax.random.key(11)
-DEPTH, WIDTH, BATCH = 4, 8, 4
+DEPTH, WIDTH, BATCH = 3, 8, 4
 INITS = ["he_normal", "xavier_uniform", "torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [
