@@ -21,7 +21,7 @@ from propagate.trace import Meta, Trace
 from propagate.types import Array, Tree, UnusableInput
 
 Sites = Literal["default", "all"]
-SMALL = 2**16  # elements: below it, a copy costs less than code of its own
+SMALL = 2**18  # elements: below it, a copy costs less than code of its own
 
 
 @dataclass(frozen=True)

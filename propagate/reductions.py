@@ -153,7 +153,7 @@ def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     x = x.astype(at_least_float32(x.dtype))
     padded = _padded(x)
     largest = jnp.max(jnp.abs(padded))
-    taken = {"largest": largest}
+    taken: dict[str, Any] = {"largest": largest}
     for name in sums:
         given = padded if name in PADDED else x if name in ANYHOW else layout.lay(x)
         taken[name] = SUMS[name](given if name in OF_X else given / largest)

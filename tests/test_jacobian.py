@@ -162,7 +162,7 @@ def test_norms_of_a_product_of_matrices():
 def test_norms_of_a_stack_are_the_products_of_chi():
     """Within five standard deviations of a draw's norms; the gradients measured of the same draw,
     with other inputs, are within as many."""
-    net = pp.Network(10, 256, activation="tanh", init=(1.5, 0.2))
+    net = pp.Network(10, 512, activation="tanh", init=(1.5, 0.2))
     found = jacobian.partial_norms(*jacobian.split(net, KEY))
     theory = pp.predict(net, batch=1)
     expected = jacobian.expected_norms(net)
@@ -171,7 +171,7 @@ def test_norms_of_a_stack_are_the_products_of_chi():
     for other in (expected, record.log10_backward_q[0].values):
         off = np.abs(found.log10 - other)
         assert (off < 5 * theory.log10_backward_q_sd.values).all()
-    wrong = jacobian.expected_norms(pp.Network(10, 256, activation="tanh", init=(2.2, 0.2)))
+    wrong = jacobian.expected_norms(pp.Network(10, 512, activation="tanh", init=(2.2, 0.2)))
     assert (np.abs(found.log10 - wrong) > 5 * theory.log10_backward_q_sd.values)[0]
 
 
