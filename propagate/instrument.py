@@ -222,4 +222,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "scan": _scan,
     "cond": _cond,
 }
-"""One for each primitive whose inside can hold a site; `sites.py` walks into the same ones."""
+"""One for each primitive whose inside can hold a site; `walk.py` walks into the same ones."""

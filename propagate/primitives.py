@@ -1,4 +1,4 @@
-"""What JAX's primitives are to the walk of `sites.py`: tables by name, facts of one equation."""
+"""What JAX's primitives are to `walk.py`: tables by name, facts of one equation."""
 
 import math
 from typing import Any

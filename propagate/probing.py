@@ -16,9 +16,11 @@ from propagate.instrument import Probe
 from propagate.measures import Selection
 from propagate.models import leaf_names, split
 from propagate.reductions import Layout, needed, reduce
-from propagate.sites import Site, Trail, find
+from propagate.sites import Site
 from propagate.trace import Meta, Trace
+from propagate.trails import Trail
 from propagate.types import Array, Tree, UnusableInput
+from propagate.walk import find
 
 Sites = Literal["default", "all"]
 SMALL = 2**18  # elements: below it, a copy costs less than code of its own

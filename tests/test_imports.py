@@ -45,6 +45,8 @@ ORDER = (
     "reductions",
     "labels",
     "sites",
+    "trails",
+    "walk",
     "instrument",
     "adapters",
     "models",
