@@ -75,7 +75,7 @@ class Predict:
         columns = {}
         for direction in ("forward", "backward"):
             columns[f"{direction}\nexpected"] = theory[f"log10_{direction}_q"].values
-            columns[f"{direction}\n± over draws"] = theory[f"log10_{direction}_q_sd"].values
+            columns[f"{direction}\n± over draws"] = _known(theory[f"log10_{direction}_q_sd"].values)
             if found is not None:
                 columns[f"{direction}\nmeasured"] = (
                     found[f"log10_{direction}_q"].mean("seed").values
@@ -83,7 +83,8 @@ class Predict:
         for name in columns:
             table.add_column(name, justify="right")
         for k in np.unique(np.linspace(0, self.depth, ROWS).round().astype(int)):
-            table.add_row(str(k), *(f"{values[k]:.3f}" for values in columns.values()))
+            row = (values[k] for values in columns.values())
+            table.add_row(str(k), *("–" if np.isnan(v) else f"{v:.3f}" for v in row))
         return table
 
     def _advice(self, net: Network) -> str:
@@ -111,6 +112,11 @@ class Predict:
                 for one in departures(found, theory)
             ]
         return summary
+
+
+def _known(band: np.ndarray) -> np.ndarray:
+    """Return a band with NaN where theory gives none."""
+    return np.where(np.isinf(band), np.nan, band)
 
 
 def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[Path]:

@@ -209,9 +209,10 @@ def select(
 
 
 def _endings(measure: Measure, place: Place) -> tuple[str, ...]:
-    """Return what a statistic answers to; only one of the signals answers to its bare name."""
+    """Return what a statistic answers to; a signal's, or one of a kind, also to its bare name."""
     full = (f"{place}_{measure.name}", measure.variable(place))
-    return (measure.name, *full) if place in _SIGNALS and not measure.shaped else full
+    plain = place in _SIGNALS and not (measure.shaped and len(measure.places) > 1)
+    return (measure.name, *full) if plain else full
 
 
 def _taken(measure: Measure, place: Place, wanted: set[str] | None) -> bool:

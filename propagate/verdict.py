@@ -24,7 +24,8 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
 
     Args:
         record: of `measure`, `sweep` or `diagnose`; `q` in a direction is needed to judge it.
-            With `variance`, `symmetric_fraction`, `saturated_fraction` and `max` more is seen.
+            With `variance`, `symmetric_fraction`, `saturated_fraction`, `max` and
+            `forward_token_correlation` more is seen.
         theory: of `predict`, for the one network of the record. Where the measurement keeps to its
             band, growth is theory's, so that a seed's bad luck is not called vanishing; where it
             does not, the reason names the first layer that leaves it.
@@ -122,7 +123,7 @@ def _judge(
     rise = growth(log_q, direction)
     if expected is not None and expected.departure is None:
         rise = expected.growth
-    for test in (_lost, _grown, _collapsed, _saturated):
+    for test in (_lost, _grown, _collapsed, _alike_tokens, _saturated):
         found = test(signals, direction, log_q, rise, depth)
         if found is not None:
             break
@@ -247,6 +248,22 @@ def _collapsed(
         f"while q stays at 10^{np.median(log_q[:, -1]):.2f}"
     )
     return _Found(Verdict.COLLAPSING, layer, reason, fall)
+
+
+def _alike_tokens(
+    signals: _Signals, direction: Direction, log_q: np.ndarray, rise: Growth, depth: int
+) -> _Found | None:
+    """Collapsing: the positions of an input become alike, and stay so."""
+    cosine = signals("forward_token_correlation")
+    if direction != "forward" or cosine is None:
+        return None
+    apart = np.flatnonzero((cosine < thresholds.ALIKE).any(axis=0))
+    if not len(apart) or apart[-1] == depth:
+        return None
+    layer = int(apart[-1]) + 1
+    seen = f"{cosine[:, layer].mean():.3f} at layer {layer}"
+    reason = f"the mean cosine between positions of an input is {seen}, and stays so"
+    return _Found(Verdict.COLLAPSING, layer, reason)
 
 
 def _saturated(

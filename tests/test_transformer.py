@@ -172,6 +172,19 @@ def test_attention_alone_makes_tokens_equal_and_starves_the_queries():
     assert (query[:, 6] - query[:, 1]).max() < -6
 
 
+def test_tokens_that_become_alike_are_named_and_those_of_a_healthy_twin_are_not():
+    found = {}
+    for arrangement in ("attention", "pre"):
+        net = pp.Network(6, 32, f"transformer(arrangement={arrangement})", init="xavier_normal")
+        chosen = ("q", "token_correlation")
+        record = pp.measure(net, KEY, seeds=4, batch=8, measures=chosen)
+        found[arrangement] = next(f for f in pp.judge(record) if f.direction == "forward")
+    alike = found["attention"]
+    assert (alike.verdict, alike.layer) == (pp.Verdict.COLLAPSING, 2)
+    assert "between positions of an input is 0.99" in alike.reason
+    assert found["pre"].verdict is not pp.Verdict.COLLAPSING
+
+
 def test_gpt2_scaling_bounds_the_growth_of_the_stream():
     """GPT-2's 0.02 at width 768 is sigma_w² = 768 * 0.02² = 0.3072, here at width 64. An MLP adds
     ratio sigma_w²/(2L) sigma_w²/2 with ReLU, so all L of them 0.0944, whatever L is. 12 sets
