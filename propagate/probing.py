@@ -23,7 +23,7 @@ from propagate.types import Array, Tree, UnusableInput
 from propagate.walk import find
 
 Sites = Literal["default", "all"]
-SMALL = 2**18  # elements: below it, a copy costs less than code of its own
+SMALL = 2**16  # elements: below it, a copy costs less than code of its own
 
 
 @dataclass(frozen=True)
