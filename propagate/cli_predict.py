@@ -74,8 +74,9 @@ class Predict:
         table = Table("layer", title=title)
         columns = {}
         for direction in ("forward", "backward"):
+            band = theory[f"log10_{direction}_q_sd"].where(np.isfinite)
             columns[f"{direction}\nexpected"] = theory[f"log10_{direction}_q"].values
-            columns[f"{direction}\n± over draws"] = _known(theory[f"log10_{direction}_q_sd"].values)
+            columns[f"{direction}\n± over draws"] = band.values
             if found is not None:
                 columns[f"{direction}\nmeasured"] = (
                     found[f"log10_{direction}_q"].mean("seed").values
@@ -112,11 +113,6 @@ class Predict:
                 for one in departures(found, theory)
             ]
         return summary
-
-
-def _known(band: np.ndarray) -> np.ndarray:
-    """Return a band with NaN where theory gives none."""
-    return np.where(np.isinf(band), np.nan, band)
 
 
 def _write(folder: Path, theory: xr.Dataset, found: xr.Dataset | None) -> list[Path]:

@@ -438,10 +438,15 @@ def layers_of(
         parameters = program.parameters(part, shared=False)
         params = engine.draw(net.law.base, parameters, program.dtype, key)
         apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
-        # the barrier: jaxlib 0.12 on a CPU misreads the bias where a caller's sum is fused with it
-        return lambda h: barrier(apply(h[None], {})[0][0].astype(program.dtype))
 
-    keys, steps, barrier = feed.layer_keys(seed), [], jax.lax.optimization_barrier
+        def run(h: Array) -> Array:
+            out = apply(h[None], {})[0][0].astype(program.dtype)
+            # jaxlib 0.12 on a CPU misreads the bias where a caller's sum is fused with it
+            return jax.lax.optimization_barrier(out)
+
+        return run
+
+    keys, steps = feed.layer_keys(seed), []
     for part, rows, run in zip(program.runs, _rows(program), numbers.per_run, strict=True):
         for k, key_of in enumerate(keys[rows]):
             layer = Layer({}, *jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), run))

@@ -54,6 +54,15 @@ def test_a_value_without_inputs_has_no_variance_over_them():
             assert np.isnan(finish(m, jax.device_get(seen), (1, 1, 4)))
 
 
+def test_a_mean_whose_sum_overflows_is_not_measured():
+    mean, q = (next(m for m in measures.SITE_MEASURES if m.name == name) for name in ("mean", "q"))
+    for value, expected in ((1e37, np.nan), (1e33, 1.0)):
+        x = jnp.full((B, T, N), value)
+        seen = jax.device_get(reduce(x, needed([mean, q]), Layout(0, 2)))
+        np.testing.assert_allclose(finish(mean, seen, (B, T, N)), expected, rtol=1e-5)
+        np.testing.assert_allclose(finish(q, seen, (B, T, N)), 2 * np.log10(value), rtol=1e-5)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_what_is_not_finite_shows(value):
     x = Y.copy()

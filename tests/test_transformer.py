@@ -223,14 +223,19 @@ def test_unusable_options_are_named(options, said):
         Transformer(**options)
 
 
-def test_the_last_gradient_of_pre_norm_is_phi2_over_the_stream():
+@pytest.mark.parametrize("arrangement", ["pre", "post", "deepnorm"])
+def test_the_last_gradient_is_phi2_over_the_stream(arrangement):
     """Per token E phi^2 over the second moment before the last norm, of a Gaussian cotangent."""
-    batch, tokens, phi2 = 8, 16, 0.2  # E phi^2 of ReLU behind 2/(n + 4n)
+    depth, batch, tokens, phi2 = 6, 8, 16, 0.2  # E phi^2 of ReLU behind 2/(n + 4n)
     places = ("forward", "mlp_branch", "attention_branch", "down_gradient")
-    net = pp.Network(6, 64, f"transformer(tokens={tokens})", init="xavier_normal")
+    family = f"transformer(arrangement={arrangement},tokens={tokens})"
+    net = pp.Network(depth, 64, family, init="xavier_normal")
     record = pp.measure(net, KEY, seeds=8, batch=batch, measures=[f"{p}_q" for p in places])
     signal, mlp, attention, squared = (10 ** record[f"log10_{p}_q"].mean("seed") for p in places)
-    stream = signal[-2] + attention[-1] + mlp[-1]
+    before = {"post": 1, "pre": signal[-2] + attention[-1], "deepnorm": (2 * depth) ** 0.5}
+    if arrangement == "deepnorm":
+        phi2 *= (8 * depth) ** -0.5
+    stream = before[arrangement] + mlp[-1]
     np.testing.assert_allclose(squared[-1], phi2 * batch * tokens / stream, rtol=0.2)
 
 
