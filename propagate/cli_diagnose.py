@@ -83,22 +83,8 @@ class Diagnose:
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings))
 
     def _diagnosis(self) -> Diagnosis:
-        options: dict[str, Any] = {
-            "key": key(self.seed),
-            "kwargs": _keywords(self.kwargs),
-            "vmap": self.vmap,
-            "measures": self.measures,
-            "sites": self.sites,
-            "only": self.only,
-        }
-        # what the user's code prints is no result
-        with contextlib.redirect_stdout(sys.stderr), built(self.target) as (model, *inputs):
-            try:
-                return diagnose(model, *inputs, **options)
-            except PropagateError:
-                raise
-            except Exception as error:
-                raise PropagateError(f"running the model raised {told(error)}") from error
+        options = {"measures": self.measures, "sites": self.sites, "only": self.only}
+        return diagnosed(self.target, self.seed, self.vmap, self.kwargs, **options)
 
     def _changes(self, record: xr.Dataset) -> list[str] | None:
         """Return what has changed since the baseline; None if there was nothing to compare with."""
@@ -120,6 +106,19 @@ class Diagnose:
             console.print(found.source())
 
 
+def diagnosed(target: str, seed: int, vmap: bool, kwargs: str, **options: Any) -> Diagnosis:
+    """Return the diagnosis of the model that a target builds, with options of the command."""
+    options |= {"key": key(seed), "kwargs": _keywords(kwargs), "vmap": vmap}
+    # what the user's code prints is no result
+    with contextlib.redirect_stdout(sys.stderr), built(target) as (model, *inputs):
+        try:
+            return diagnose(model, *inputs, **options)
+        except PropagateError:
+            raise
+        except Exception as error:
+            raise PropagateError(f"running the model raised {told(error)}") from error
+
+
 def summary(found: Diagnosis, changes: list[str] | None) -> dict[str, Any]:
     """Return a diagnosis as plain values fit for JSON; null for what is not finite.
 
@@ -133,11 +132,12 @@ def summary(found: Diagnosis, changes: list[str] | None) -> dict[str, Any]:
         "findings": said["findings"],
         "unopened": [str(one) for one in found.unopened],
         "changes": changes,
-        "sites": _rows(found.record),
+        "sites": rows(found.record),
     }
 
 
-def _rows(record: xr.Dataset) -> list[dict[str, Any]]:
+def rows(record: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the variables of every site as plain values; None for what is not finite."""
     columns = {
         str(name): [_plain(value) for value in variable.values]
         for name, variable in record.variables.items()

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import tyro
 import xarray as xr
 from rich.table import Table
 
-from propagate import files, meanfield, record, report
+from propagate import cli_chain, cli_diagnose, files, meanfield, record, report
 from propagate.findings import growth
 from propagate.network import Network
 from propagate.overlay import departures
@@ -25,8 +26,14 @@ class Predict:
     """Say what mean-field theory expects of a stack, layer by layer, and measure it beside.
 
     Prints the table, the gain and the critical points of the activation.
+
+    With TARGET, as for `propagate diagnose`, it is your own model: it is measured, and theory
+    follows its program with the statistics of its weights. "given" is what was measured, where
+    theory has no answer.
     """
 
+    target: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[TARGET]")] = None
+    """my_model.py:build, or package.module:build from the current directory."""
     init: str = "he_normal"
     """Initialiser: a name of `propagate list`, such as he_normal, "sigma(1.3,0.3)"."""
     activation: str = "relu"
@@ -45,8 +52,12 @@ class Predict:
     """Networks to measure beside the prediction; 0 measures none."""
     seed: int = 0
     """Of the measurement."""
+    vmap: tyro.conf.FlagCreatePairsOff[bool] = False
+    """TARGET's model takes a single input: map it over the batch."""
+    kwargs: Annotated[str, tyro.conf.arg(metavar="JSON")] = "{}"
+    """Keyword arguments of every call of TARGET's model, such as '{"train": true}'."""
     out: Path | None = None
-    """Folder for the record of theory and, with --seeds, of the measurement and their picture."""
+    """Folder for the record of theory and, if there is one, of the measurement; their picture."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -54,6 +65,8 @@ class Predict:
         """Run; return the exit code."""
         if self.out is not None:
             files.writable(self.out)
+        if self.target is not None:
+            return self._of_model(self.target)
         net = Network(self.depth, self.width, self.family, self.activation, self.init)
         theory = predict(net, batch=self.batch)
         found = None
@@ -67,6 +80,17 @@ class Predict:
             show(self._advice(net))
             for one in departures(found, theory) if found is not None else ():
                 show(str(one))
+        return 0
+
+    def _of_model(self, target: str) -> int:
+        found = cli_diagnose.diagnosed(target, self.seed, self.vmap, self.kwargs)
+        theory = found.theory()
+        for path in _write(self.out, theory, found.record) if self.out is not None else ():
+            say(f"wrote {path}")
+        if self.json:
+            show(cli_chain.summary(theory, found.record))
+        else:
+            cli_chain.shown(found, theory)
         return 0
 
     def _tables(self, theory: xr.Dataset, found: xr.Dataset | None) -> Table:

@@ -2,9 +2,10 @@
 
 import functools
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
+from propagate import chain
 from propagate import record as records
 from propagate.findings import Findings
 from propagate.models import pure, usable
@@ -30,12 +32,25 @@ class Diagnosis:
         findings: what is wrong, worst first; empty for a healthy model.
         unopened: what was not looked into, each with the reason.
         outputs: of the model.
+        program: the model as it was traced, for `theory`.
     """
 
     record: xr.Dataset
     findings: Findings
     unopened: tuple[Unopened, ...]
     outputs: Tree
+    program: chain.Program = field(repr=False)
+
+    def theory(self) -> xr.Dataset:
+        """Return what mean-field theory expects at each site, from the statistics of the weights.
+
+        A record with dim (site,): `log10_forward_q`, `log10_backward_q`, NaN where theory has no
+        answer, and `log10_forward_residual`, `log10_backward_residual`, measured less expected.
+        It covers chains of products with independent centred weights, anything elementwise, norms
+        over units, residual branches and dropout; behind anything else it starts again from what
+        was measured (`chain`).
+        """
+        return chain.expected(self.program, self.record)
 
     def table(self, every: bool = False) -> Any:
         """Return the sites as a tree in model order, for `rich.print`."""
@@ -49,11 +64,11 @@ class Diagnosis:
 
         return tree.source(self.record, self.findings)
 
-    def plot(self, ax: Any = None) -> Any:
-        """Draw signal and gradient along the sites; return the axis."""
+    def plot(self, ax: Any = None, *, theory: bool = False) -> Any:
+        """Draw signal and gradient along the sites, with theory over them; return the axis."""
         from propagate import plot
 
-        return plot.variance(self.record, ax=ax)
+        return plot.variance(self.record, ax=ax, theory=self.theory() if theory else None)
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Return flat numbers for TensorBoard or W&B."""
@@ -131,8 +146,19 @@ def diagnose(
     found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
     unopened = (*done.trace.meta.unopened, *without)
+    data = jax.tree.leaves((ready.inputs, labels))
+    cotangents = _cotangents(done.aux, loss)
+    flat = jax.tree.leaves(ready.params)
+    program = chain.Program(done.jaxpr, done.trace.meta, flat, data, cotangents)
     found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
-    return Diagnosis(found, judge(found).worst_first(), unopened, done.aux)
+    return Diagnosis(found, judge(found).worst_first(), unopened, done.aux, program)
+
+
+def _cotangents(outputs: Tree, loss: Any) -> list[float]:
+    """Return the second moment of the gradient at each result of `_with_loss`."""
+    if loss is not None:
+        return [math.nan, *(0.0 for _ in jax.tree.leaves(outputs))]
+    return [float(jnp.issubdtype(x.dtype, jnp.floating)) for x in jax.tree.leaves(outputs)]
 
 
 def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None) -> Any:

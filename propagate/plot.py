@@ -55,7 +55,7 @@ def variance(
         ax: where to draw; a new figure by default.
         direction: `"forward"` (signal) or `"backward"` (gradient); both by default.
         theory: a second record, drawn over the first in black, with twice its standard deviation
-            over draws of the weights if it has one.
+            over draws of the weights if it has one; of a custom model, `Diagnosis.theory`.
 
     Returns:
         The axis, in decades.
@@ -69,6 +69,7 @@ def variance(
         raise _missing(" or ".join(f"log10_{d}_q" for d in wanted))
     if "weight" in record.dims:
         record = spine(record).drop_dims("weight")
+        theory = None if theory is None else theory.sel(site=record["site"])
     place = BESIDE if ax is None else {}
     ax = _figure(8.4, 3.8).add_subplot() if ax is None else ax
     for d in shown:

@@ -46,6 +46,11 @@ def predict(
         >>> round(float(theory.log10_forward_q[-1]), 2)
         -9.08
     """
+    if not isinstance(net, Network):
+        raise UnusableInput(
+            f"predict takes a Network, got {type(net).__name__}: of a model of your own, "
+            "propagate.diagnose(…).theory() is the prediction"
+        )
     check_count("batch", batch)
     if not 0 < q < math.inf or not 0 <= correlation <= 1:
         raise UnusableInput(

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
@@ -83,6 +84,8 @@ CURVES = frozenset(
         "rem",
     ]
 )
+COMPARES = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "xor", "is_finite"])
+ELEMENTWISE = BENDS | CURVES | COMPARES | {"add", "add_any", "sub", "mul", "div", "neg"}
 QUIET = ("reduce", "scatter", "select_and", "sort", "cumsum", "random", "threefry", "custom_lin")
 SLOPES = {"tanh": 1.0, "logistic": 0.25, "erf": 1.1283791670955126, "max": 1.0}
 
@@ -119,3 +122,26 @@ def products(jaxpr: Any) -> int:
     body, _ = compat.opened(jaxpr)
     own = sum(e.primitive.name in PRODUCTS for e in body.eqns)
     return own + sum(products(j) for e in body.eqns for j in compat.inner(e))
+
+
+def taps_inside(eqn: JaxprEqn) -> float:
+    """Return the share of a kernel's taps that fall on the input, and not on zeros around it."""
+    if eqn.primitive.name != "conv_general_dilated":
+        return 1.0
+    into, kernel, out = eqn.params["dimension_numbers"]
+    shapes = (v.aval.shape for v in (*eqn.invars, eqn.outvars[0]))
+    sizes = zip(
+        *([s[k] for k in spec[2:]] for s, spec in zip(shapes, (into, kernel, out), strict=True)),
+        strict=True,
+    )
+    names = "window_strides", "padding", "lhs_dilation", "rhs_dilation"
+    options = zip(*(eqn.params[name] for name in names), strict=True)
+    return math.prod(_inside(*size, *own) for size, own in zip(sizes, options, strict=True))
+
+
+def _inside(
+    size: int, taps: int, outs: int, stride: int, pads: Any, spread: int, gap: int
+) -> float:
+    """Return that share along one axis."""
+    at = stride * np.arange(outs)[:, None] + gap * np.arange(taps) - pads[0]
+    return float(np.mean((at >= 0) & (at <= (size - 1) * spread) & (at % spread == 0)))

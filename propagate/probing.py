@@ -201,12 +201,13 @@ def value_and_grad(
 
 
 class Traced(NamedTuple):
-    """A program's value, what else it returned, its gradients, and the statistics."""
+    """A program's value, what else it returned, its gradients, the statistics, and its jaxpr."""
 
     value: Array
     aux: Any
     grads: Tree | None
     trace: Trace
+    jaxpr: Any
 
 
 def traced(
@@ -237,8 +238,9 @@ def traced(
 
     if not backward:
         value, (aux, seen) = scalar(params, tapped.slots())
-        return Traced(value, aux, None, Trace(seen, {}, weigh(meta, params, None), meta))
+        trace = Trace(seen, {}, weigh(meta, params, None), meta)
+        return Traced(value, aux, None, trace, tapped.jaxpr)
     pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)(params, tapped.slots())
     (value, (aux, seen)), (grads, gradients) = pulled
     trace = Trace(seen, gradients, weigh(meta, params, grads), meta)
-    return Traced(value, aux, grads, trace)
+    return Traced(value, aux, grads, trace, tapped.jaxpr)

@@ -88,9 +88,9 @@ def here(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def run(*args: str) -> int:
+def run(*args: str, verb: str = "diagnose") -> int:
     with pytest.raises(SystemExit) as left:
-        cli.main(["diagnose", *args])
+        cli.main([verb, *args])
     return left.value.code
 
 
@@ -246,3 +246,28 @@ def test_verdicts_are_named_by_words_or_members():
     for word in ("vanishing_3", "vanishing(2)", "?"):
         with pytest.raises(UnusableInput, match="verdict"):
             cli_diagnose.verdicts([word])
+
+
+def test_theory_of_ones_own_model_stands_beside_its_measurement(here, capfd):
+    assert run("my_model.py:build", "--out", "new", verb="predict") == 0
+    out, err = capfd.readouterr()
+    assert "noise" not in out and "noise of my own" in err
+    assert "→ expected" in out and "← residual" in out
+    assert "forward: theory covers 15 of 15 sites; measured less expected: median 0." in out
+    assert {path.name for path in (here / "new").iterdir()} == {
+        "theory.nc",
+        "record.nc",
+        "overlay.png",
+    }
+    kept, measured = record.load("new/theory.nc"), record.load("new/record.nc")
+    off = measured.log10_forward_q.values - kept.log10_forward_q.values
+    np.testing.assert_allclose(kept.log10_forward_residual, off, atol=1e-6)
+
+
+def test_theory_of_ones_own_model_in_json_and_without_sites(here, capfd):
+    assert run("my_model.py:loops", "--json", verb="predict") == 0
+    found = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
+    assert found["backward"] == "backward: theory covers 0 of 0 sites"
+    assert set(found) == {"theory", "forward", "backward", "sites"}
+    assert run("my_model.py:needless", verb="predict") == 2
+    assert "needless" in capfd.readouterr().err
