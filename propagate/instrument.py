@@ -15,6 +15,7 @@ foreign kernels stay what they were. Sharp edges:
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ import numpy as np
 from propagate import _jax_compat as compat
 from propagate import types
 from propagate.measures import Selection
-from propagate.reductions import Layout, flat, needed, reduce
+from propagate.reductions import FEW, Layout, flat, keep, needed, reduce
 from propagate.sites import Place, Site
 from propagate.types import Array
 
@@ -64,17 +65,17 @@ class Probe:
 
     def backward(self, site: Site) -> Callable[[Array], Stats]:
         """Return the function that takes the statistics of a site's gradient."""
-        return _statistics(self._sums("backward"), site.layout)
+        return _statistics(self._sums("backward"), site.layout, _is_small(site))
 
     def forward(self, site: Site, eqn: Any, ins: list[Any], x: Array) -> dict[str, Stats]:
         """Return the statistics of a site's value, and of what it is made of."""
         sums = self._sums("forward")
         alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
-        seen = {"forward": _statistics((*sums, *alive), site.layout)(x)}
+        seen = {"forward": _statistics((*sums, *alive), site.layout, _is_small(site))(x)}
         if site.slope is not None and self._sums("activation", "saturated_fraction"):
             seen["slope"] = _flat(_slope(eqn, ins) / site.slope)
         unseen = [k for k, place in enumerate(site.terms) if place is None]
-        q = _statistics(self._sums("forward", "q"), site.layout)
+        q = _statistics(self._sums("forward", "q"), site.layout, _is_small(site))
         return seen | {f"term{k}": q(ins[k]) for k in unseen}
 
     def _sums(self, place: types.Place, *names: str) -> tuple[str, ...]:
@@ -95,10 +96,15 @@ class Probe:
         return _run(self, body, consts, list(args), (), slots)
 
 
+def _is_small(site: Site) -> bool:
+    """Whether a site's values may be kept; those of a loop would be kept for each of its turns."""
+    return not site.loops and math.prod(site.shape) < FEW
+
+
 @functools.lru_cache(maxsize=4096)
-def _statistics(sums: tuple[str, ...], layout: Layout) -> Callable[[Array], Stats]:
+def _statistics(sums: tuple[str, ...], layout: Layout, small: bool) -> Callable[[Array], Stats]:
     """Return a function that is traced once for each shape, however many sites have it."""
-    taken = jax.jit(lambda x: reduce(x, sums, layout))
+    taken = keep if small else jax.jit(lambda x: reduce(x, sums, layout))
     return lambda x: taken(jax.lax.stop_gradient(x))
 
 

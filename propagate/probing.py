@@ -1,6 +1,7 @@
 """Trace a program, find its sites, run it with them tapped: `value_and_grad`, `traced`."""
 
 import functools
+import gc
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -147,6 +148,22 @@ def _sums(alike: list[Array], stacked: int, sums: tuple[str, ...]) -> dict[str, 
     return taken(jnp.stack(alike))
 
 
+def _uncollected(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Hold the garbage collector back: tracing makes a million objects, none of them garbage."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not gc.isenabled():
+            return fn(*args, **kwargs)
+        gc.disable()
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            gc.enable()
+
+    return run
+
+
 def value_and_grad(
     fun: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
@@ -180,6 +197,7 @@ def value_and_grad(
     options = Options(None if measures is None else tuple(measures), sites, only)
 
     @functools.wraps(fun)
+    @_uncollected
     def run(*args: Any, **kwargs: Any) -> tuple[tuple[Any, Any], Trace]:
         numbers = [k % len(args) for k in np.atleast_1d(argnums)]
         params = tuple(args[k] for k in numbers)

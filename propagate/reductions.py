@@ -4,6 +4,7 @@ A custom model has hundreds of sites, and every scalar operation at each of them
 to a program of its own. So the device only sums, and what is left of a statistic is done once, in
 float64, for all sites. Only $y = x/\max|x|$ is squared, so that nothing over- or underflows that x
 does not; the plain sum is of x itself, since a quotient that two sums share would be written out.
+Values of few elements are kept, and summed on the host by the same functions.
 
 `REDUCTIONS` says which sums each measure needs and how it follows from them.
 """
@@ -12,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from propagate.measures import SATURATED_SLOPE, SITE_MEASURES, Measure, decades
@@ -27,33 +27,34 @@ def spread(y: Laid) -> tuple[Array, Array]:
     The shift keeps the digits of a variance far below the second moment.
     """
     apart = y - y[:1]
-    return jnp.sum(jnp.square(apart)), jnp.sum(jnp.square(jnp.sum(apart, axis=0)))
+    return (apart**2).sum(), (apart.sum(axis=0) ** 2).sum()
 
 
 def cosines(y: Float[Array, "... rows units"]) -> tuple[Array, Array]:
     """Return |sum of rows of length 1|^2, and the number of rows that are not zero."""
-    norm = jnp.sum(jnp.square(y), axis=-1, keepdims=True)
-    weight = jnp.where(norm > 0, jax.lax.rsqrt(norm), 0)
-    return jnp.sum(jnp.square(jnp.sum(weight * y, axis=-2))), jnp.sum(norm > 0, dtype=y.dtype)
+    norm = (y**2).sum(axis=-1, keepdims=True)
+    alive = norm > 0
+    weight = alive * (norm + ~alive) ** -0.5
+    return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum(dtype=y.dtype)
 
 
 SUMS: dict[str, Callable[[Laid], Array | tuple[Array, ...]]] = {
-    "sum": jnp.sum,
-    "squares": lambda y: jnp.sum(jnp.square(y)),
+    "sum": lambda x: x.sum(),
+    "squares": lambda y: (y**2).sum(),
     "spread": spread,
-    "zeros": lambda y: jnp.sum(y == 0, dtype=y.dtype),
-    "dead": lambda y: jnp.sum(jnp.max(jnp.abs(y), axis=(0, 1)) == 0, dtype=y.dtype),
-    "flat": lambda slope: jnp.sum(jnp.abs(slope) < SATURATED_SLOPE, dtype=slope.dtype),
+    "zeros": lambda x: (x == 0).sum(dtype=x.dtype),
+    "dead": lambda x: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
+    "flat": lambda slope: (abs(slope) < SATURATED_SLOPE).sum(dtype=slope.dtype),
     "cosines": lambda y: cosines(y.reshape(y.shape[0], -1)),
     "token_cosines": cosines,
 }
-"""What the device adds up: of y, but for those `OF_X`, and `flat`, of slopes."""
+"""What is added up, by methods that arrays of JAX and of NumPy have: of y, but for those `OF_X`,
+and `flat`, of slopes."""
 
 COUNTS = ("zeros", "dead")
 OF_X = (*COUNTS, "sum")
 ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
-PADDED = ("sum", "squares")  # whatever zeros are added
-LEAST = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and compiles three kernels
+FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
 
 class Layout(NamedTuple):
@@ -151,18 +152,25 @@ def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     site.
     """
     x = x.astype(at_least_float32(x.dtype))
-    padded = _padded(x)
-    largest = jnp.max(jnp.abs(padded))
+    largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
-        given = padded if name in PADDED else x if name in ANYHOW else layout.lay(x)
+        given = x if name in ANYHOW else layout.lay(x)
         taken[name] = SUMS[name](given if name in OF_X else given / largest)
     return taken
 
 
-def _padded(x: Array) -> Array:
-    """Return the value with zeros up to `LEAST` elements."""
-    return x if x.size >= LEAST else jnp.pad(x.ravel(), (0, LEAST - x.size))
+def keep(x: Array) -> dict[str, Any]:
+    """Return the values themselves, for `kept` to sum on the host."""
+    return {"values": x}
+
+
+def kept(seen: Mapping[str, Any], sums: tuple[str, ...], layout: Layout) -> Mapping[str, Any]:
+    """Return the sums, whether the device took them or kept the values."""
+    if "values" not in seen:
+        return seen
+    with np.errstate(all="ignore"):  # as on the device
+        return reduce(np.asarray(seen["values"], np.float64), sums, layout)  # type: ignore[arg-type]
 
 
 def flat(slope: Array) -> dict[str, Any]:

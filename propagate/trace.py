@@ -16,7 +16,7 @@ import xarray as xr
 
 from propagate import laws, measures, record
 from propagate.measures import Selection
-from propagate.reductions import finish
+from propagate.reductions import finish, kept, needed
 from propagate.sites import Leaf, Place, Site, Unopened
 
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
@@ -146,8 +146,9 @@ class Trace:
 
     def _measured(self, measure: Any, place: str, rows: list[Row]) -> np.ndarray:
         """Return a statistic of every row; NaN where it was not taken."""
+        sums = needed((measure,))
         finished = {
-            site.place: finish(measure, stats, site.layout.of(site.shape))
+            site.place: finish(measure, kept(stats, sums, site.layout), site.layout.of(site.shape))
             for site in self.meta.sites
             if (stats := self._stats(site, measure.name, place)) is not None
         }

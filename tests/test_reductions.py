@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from propagate import measures
-from propagate.reductions import REDUCTIONS, Layout, finish, flat, needed, reduce
+from propagate.reductions import REDUCTIONS, Layout, finish, flat, keep, kept, needed, reduce
 
 B, T, N = 5, 7, 6
 Y = np.random.default_rng(0).normal(0.3, 1, (B, T, N)).astype(np.float32)
@@ -14,16 +14,19 @@ Y[:, :, 2] = 0  # a dead channel
 SCALES = (1.0, 1e-30, 1e30)
 
 
+@pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("measure", measures.SITE_MEASURES, ids=lambda m: m.name)
-def test_a_reduction_is_its_measure(measure, scale):
+def test_a_reduction_is_its_measure(measure, scale, few):
     """Of values laid out (positions, units, inputs), as a vmapped matrix product leaves them."""
     if measure.name == "saturated_fraction":
         seen, expected = flat(jnp.asarray(Y)), measure.fn(Y)
     else:
         x = jnp.asarray(Y.transpose(1, 2, 0)) * np.float32(scale)
         layout = Layout(batch=2, unit=1)
-        seen = jax.jit(lambda x: reduce(x, needed([measure]), layout))(x)
+        sums = needed([measure])
+        seen = jax.jit(keep if few else lambda x: reduce(x, sums, layout))(x)
+        seen = kept(jax.device_get(seen), sums, layout)
         laid = {"token_correlation": Y, "dead_fraction": Y.reshape(-1, N)}
         expected = measure.fn(jnp.asarray(laid.get(measure.name, Y.reshape(B, -1))))
     expected = np.float64(expected)
