@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.findings import growth
+from propagate.measured_phase import measured_phase
 
 EDGE = {0.0: 1.0, 0.05: 1.76095464, 0.1: 1.98607264}
 
@@ -23,20 +23,11 @@ def draw(small: bool = False) -> Figure:
     width, count = (128, 2) if small else (512, 5)
     plane = pp.phase("tanh", np.linspace(0, 4, 300), np.linspace(0, 0.25, 250))
     inner = [np.linspace(0, end, count + 2)[1:-1] for end in (4.0, 0.25)]
-    pairs = [(float(w), float(b)) for w in inner[0] for b in inner[1]]
-    record = pp.sweep(
-        pp.Network(30, width),
-        init=[(w**0.5, b**0.5) for w, b in pairs],
-        activation=["tanh"],
-        key=jax.random.key(0),
-        measures=("q",),
-    ).isel(activation=0)
-    measured = []
-    for k, (w, b) in enumerate(pairs):
-        rate = growth(record["log10_backward_q"].isel(init=k).values, "backward").rate
+    size = {"depth": 30, "width": width}
+    measured = measured_phase("tanh", *inner, key=jax.random.key(0), **size)
+    for w, b, rate in measured:
         expected = float(plane["log10_growth"].interp(sigma_w2=w, sigma_b2=b))
         assert abs(rate - expected) < 0.02, f"at ({w:.3g}, {b:.3g}): {rate:+.3f}, {expected:+.3f}"
-        measured.append((w, b, rate))
     figure = Figure((7.4, 4.6), layout="constrained")
     pp.plot.phase(plane, measured=measured, ax=figure.add_subplot())
     return figure

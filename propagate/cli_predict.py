@@ -10,12 +10,12 @@ import xarray as xr
 from rich.table import Table
 
 from propagate import cli_chain, cli_diagnose, files, meanfield, record, report
-from propagate.findings import growth
+from propagate.measured_phase import measured_phase
 from propagate.network import Network
 from propagate.overlay import departures
 from propagate.phase import phase
 from propagate.predict import predict
-from propagate.sweep import measure, sweep
+from propagate.sweep import measure
 from propagate.terminal import key, say, show
 
 ROWS = 12  # layers in the table
@@ -200,22 +200,11 @@ class Phase:
     def _measured(self) -> list[tuple[float, float, float]]:
         """Return the gradient's rate in the settled layers of networks on a coarse grid."""
         inside = [
-            np.linspace(*end, self.measured + 2)[1:-1] for end in (self.sigma_w2, self.sigma_b2)
+            np.linspace(*end, self.measured + 2)[1:-1].tolist()
+            for end in (self.sigma_w2, self.sigma_b2)
         ]
-        pairs = [(float(w), float(b)) for w in inside[0] for b in inside[1]]
-        net = Network(self.depth, self.width)
-        found = sweep(
-            net,
-            init=[(w**0.5, b**0.5) for w, b in pairs],
-            activation=[self.activation],
-            key=key(self.seed),
-            measures=("q",),
-        ).isel(activation=0)
-        rates = [
-            growth(found["log10_backward_q"].isel(init=k).values, "backward").rate
-            for k in range(len(pairs))
-        ]
-        return [(w, b, rate) for (w, b), rate in zip(pairs, rates, strict=True)]
+        size = {"depth": self.depth, "width": self.width}
+        return measured_phase(self.activation, *inside, key=key(self.seed), **size)
 
 
 def _points(name: str, sigma_b2: float) -> str:

@@ -28,6 +28,7 @@ from propagate.types import Elementwise, UnusableInput
 
 Phi = str | Activation | Elementwise
 GRID = np.geomspace(1e-8, 1e8, 641)  # of second moments, on which roots are bracketed
+SPARSE = GRID[::80]  # the same, to see whether a map is a line
 FLAT = 1e-9  # a relative change of a map that is rounding
 MARGINAL = 1e-7  # of a slope around 1
 SMALL_Q = 1e-6  # where a map is looked at for its behaviour next to zero
@@ -193,7 +194,7 @@ def fixed_points(
         return sw2 * gauss.moments(own, q)["second"] / q + sigma_b2 / q - 1
 
     found = _roots(excess)
-    if np.all(np.abs(excess(GRID[:: len(GRID) // 8])) < FLAT):
+    if np.all(np.abs(excess(SPARSE)) < FLAT):
         found = [1.0]
     elif not sigma_b2 and (not sigma_w2 or not _at_zero(own)[0]):
         found.insert(0, 0.0)
@@ -275,9 +276,7 @@ def _at_the_origin(phi: Activation) -> list[CriticalPoint]:
     value, slope2 = _at_zero(phi)
     if value or slope2 < SMALL_Q**3:
         return []
-    near = (
-        gauss.moments(phi, GRID[:: len(GRID) // 8])["second"] / GRID[:: len(GRID) // 8] / slope2 - 1
-    )
+    near = gauss.moments(phi, SPARSE)["second"] / SPARSE / slope2 - 1
     if np.all(np.abs(near) < FLAT):
         return [CriticalPoint(1 / slope2, 0.0, 1.0, 1.0, True)]
     above = near[np.abs(near) > FLAT][0]  # the first q at which the map is not q itself

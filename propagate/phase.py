@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from propagate import gauss, record
+from propagate.correlations import settled
 from propagate.meanfield import Phi, usable
 from propagate.types import UnusableInput
 
@@ -31,10 +32,12 @@ def phase(phi: Phi, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.
 
     Returns:
         A dataset with dims (sigma_b2, sigma_w2): `q`, where the second moment settles (0 or inf if
-        it does not), `chi_1`, `chi_par` there, and `log10_growth`, log10 chi_1, the decades by
-        which the gradient's second moment grows in a layer; it is also that of the ordered phase's
-        correlation, whose depth scale is -1/ln chi_1. In the limits q → 0 and q → ∞, chi_1 is that
-        of the nearest second moment of the table, 1e-12 or 1e12.
+        it does not), `chi_1`, `chi_par` there, `one_minus_c`, of the correlation to which two
+        inputs tend (NaN where q does not settle), and `log10_growth`, log10 chi_1, the decades by
+        which the gradient's second moment grows in a layer. Depth scales in layers: `xi_q`,
+        `xi_c`, to 1 %, and `xi_grad`, negative where the gradient explodes; networks train to
+        6 xi_c. In the limits q → 0 and q → ∞, chi_1 is that of the nearest second moment of the
+        table, 1e-12 or 1e12.
 
     Raises:
         UnusableInput: variances that are negative, not finite, or not increasing.
@@ -56,8 +59,14 @@ def phase(phi: Phi, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.
         {name: (("sigma_b2", "sigma_w2"), found[:, k]) for k, name in enumerate(names)},
         {"sigma_b2": b2, "sigma_w2": w2},
     )
+    weights = np.broadcast_to(w2, made["q"].shape)
+    apart, slope = settled(own, weights, made["q"].values, made["chi_1"].values)
+    made["one_minus_c"] = made["q"].dims, apart
     with np.errstate(divide="ignore"):
         made["log10_growth"] = np.log10(made["chi_1"])
+        made["xi_q"] = -1 / np.log(np.abs(made["chi_par"]))
+        made["xi_c"] = made["q"].dims, -1 / np.log(slope)
+        made["xi_grad"] = -1 / np.log(made["chi_1"])
     return made.assign_attrs(record.provenance(activation=own.name, theory="mean field"))
 
 
@@ -83,7 +92,8 @@ def _row(
     excess[np.abs(excess) < STILL] = 0.0
     up = excess[:, start] > 0
     k = np.where(up, _first(excess[:, start:] <= 0, start), _last(excess[:, : start + 1] >= 0))
-    still, away = excess[:, start] == 0, (k < 0) | (k >= len(GRID))
+    marginal = ~up & (k < (excess != 0).argmax(axis=1))  # next to zero the map is q itself
+    still, away = excess[:, start] == 0, (k < 0) | (k >= len(GRID)) | marginal
     k = np.clip(np.where(up, k - 1, k), 0, len(GRID) - 2)
     log_q = _crossing(w2, b2, at, k)
     log_q = np.where(still, log_start, log_q)
@@ -111,7 +121,8 @@ def _crossing(w2: np.ndarray, b2: float, at: dict[str, np.ndarray], k: np.ndarra
         q = np.exp(log_q)
         after = w2 * _between(at["second"], log_q) + b2
         slope = w2 * _between(at["growth"], log_q) - 1
-        step = np.where(np.abs(slope) > 1e-12, (after - q) / (slope * q), 0.0)
+        steep = np.abs(slope) > 1e-12
+        step = np.where(steep, (after - q) / np.where(steep, slope * q, 1.0), 0.0)
         log_q = np.clip(log_q - step, low, high)
     return log_q
 

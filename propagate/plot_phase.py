@@ -22,9 +22,9 @@ def phase(
     r"""Draw how fast gradients grow over the plane of variances.
 
     Colours are decades per layer, on a scale that is linear within ±0.01; the line is the edge of
-    chaos, $\chi_1 = 1$; dotted lines are trainable depths, $6/|\ln\chi_1|$, of the ordered phase;
-    hatched is where the signal itself vanishes or explodes. A measured point has the colour of its
-    rate: where theory holds it cannot be told from its ground.
+    chaos, $\chi_1 = 1$; dotted lines are trainable depths, $6\xi_c$, on both sides of it; hatched
+    is where the signal itself vanishes or explodes. A measured point has the colour of its rate:
+    where theory holds it cannot be told from its ground.
 
     Args:
         plane: what `phase` returned.
@@ -59,16 +59,16 @@ def phase(
 
 
 def _lines(ax: Axes, plane: xr.Dataset) -> None:
-    """Draw the edge of chaos and, in the ordered phase, contours of the trainable depth."""
+    """Draw the edge of chaos, and contours of the trainable depth."""
     growth = np.where(np.isfinite(plane["q"]) & (plane["q"] > 0), plane["log10_growth"], np.nan)
     place = plane["sigma_w2"].values, plane["sigma_b2"].values
     if np.nanmin(growth) < 0 < np.nanmax(growth):
         ax.contour(*place, growth, levels=[0.0], colors="black", linewidths=2)
-    rates = [-6 / depth / np.log(10) for depth in DEPTHS]
-    inside = [r for r in rates if np.nanmin(growth) < r < np.nanmax(growth)]
+    with np.errstate(divide="ignore"):
+        rates = 1 / plane["xi_c"].values  # finite at the edge, where depths are not
+    levels = {6 / depth: f"{depth} layers" for depth in reversed(DEPTHS)}
+    inside = [r for r in levels if np.nanmin(rates) < r < np.nanmax(rates)]
     if inside:
-        lines = ax.contour(
-            *place, growth, levels=inside, colors="black", linewidths=0.8, linestyles=":"
-        )
-        names = {r: f"{d} layers" for r, d in zip(rates, DEPTHS, strict=True)}
-        ax.clabel(lines, fmt=names, fontsize="x-small")
+        style = {"colors": "black", "linewidths": 0.8, "linestyles": ":"}
+        lines = ax.contour(*place, rates, levels=inside, **style)
+        ax.clabel(lines, fmt=levels, fontsize="x-small")

@@ -24,10 +24,34 @@ def test_every_point_is_a_fixed_point(name):
         assert found == pytest.approx((nearest.q, nearest.chi_1, nearest.chi_par), rel=2e-5)
 
 
+@pytest.mark.parametrize("name", ["tanh", "hard_tanh", "erf", "sin", "elu"])
+def test_correlations_settle_where_they_do_one_by_one(name):
+    plane = pp.phase(name, np.array([0.5, 1.9, 2.5, 4.0]), np.array([0.01, 0.2]))
+    for i, j in np.argwhere(np.isfinite(plane.q.values)):
+        here = plane.isel(sigma_b2=i, sigma_w2=j)
+        points = pp.fixed_points(name, float(here.sigma_w2), float(here.sigma_b2))
+        point = min(points, key=lambda p: abs(p.q - float(here.q)))
+        found = [float(here[k]) for k in ("one_minus_c", "xi_q", "xi_c", "xi_grad")]
+        expected = [point.one_minus_c, point.xi_q, point.xi_c, point.xi_grad]
+        assert found == pytest.approx(expected, rel=1e-2)
+
+
+def test_where_nothing_settles_there_is_no_depth_scale():
+    plane = pp.phase("relu", np.array([1.0, 3.0]), np.array([0.0]))
+    assert np.isnan(plane.xi_c).all()
+    assert np.isnan(plane.one_minus_c).all()
+
+
 def test_every_q_stays_where_it_is_for_a_critical_relu():
     plane = pp.phase("relu", np.array([1.0, 2.0, 3.0]), np.array([0.0]))
     assert plane.q.values.tolist() == [[0.0, pytest.approx(1), np.inf]]
     np.testing.assert_allclose(plane.chi_1, [[0.5, 1, 1.5]], rtol=1e-9)
+
+
+def test_at_the_origin_of_the_edge_the_signal_dies_slowly():
+    """tanh at (1, 0): q falls as 1/l, chi_1 tends to 1."""
+    here = pp.phase("tanh", np.array([1.0]), np.array([0.0])).squeeze()
+    assert (float(here.q), float(here.chi_1)) == (0.0, pytest.approx(1, abs=1e-9))
 
 
 def test_the_start_decides_between_two_fixed_points():
