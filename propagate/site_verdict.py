@@ -31,7 +31,7 @@ def judge(record: xr.Dataset) -> Findings:
             "judge needs a record of diagnose with kind and log10_forward_q, got variables "
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
-    lost = [*_not_finite(record), *_dead(record)]
+    lost = [*_not_finite(record), *(list(_dead(record)) or _silent(record))]
     odd = [*_odd_weights(record), *_odd_branches(record)]
     odd += _odd_steps(record, {f.parameter for f in (*lost, *odd)})
     grown = [] if lost else [f for d in ORDER for f in _grown(record, d)]
@@ -104,6 +104,22 @@ def _dead(record: xr.Dataset) -> Iterator[Finding]:
         phi = record["label"].values[k]
         reason = f"{share[k]:.0%} of the channels of {phi} are zero for every input"
         yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+
+
+def _silent(record: xr.Dataset) -> Iterator[Finding]:
+    """Dead: the first layer behind which all is zero, though another layer comes after it."""
+    q, depth = record["log10_forward_q"].values, record["depth"].values
+    kind, taken = record["kind"].values, record["taken"].values
+    main = taken & (np.isin(kind, (*LAYERS, "embedding", "activation", "norm", "add")))
+    made = np.isin(kind, LAYERS) & (record["parameter"].values != "") & taken
+    for k in np.flatnonzero(made & np.isneginf(q)):
+        beside, after = main & (depth == depth[k]), made & (depth == depth[k] + 1)
+        if after.any() and np.isneginf(q[beside]).all():
+            reason = (
+                f"its output is exactly zero: nothing reaches {record['name'].values[after][0]}"
+            )
+            yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+            return
 
 
 def _peers(names: np.ndarray) -> dict[str, list[int]]:

@@ -119,7 +119,7 @@ def test_the_users_own_lines_come_after_the_findings(here, capfd):
 
 
 def test_json_alone_goes_to_stdout_and_says_what_the_record_says(here, capfd):
-    assert run("my_model.py:nothing", "--json", "--fail-on", "untrained", "--seed", "5") == 1
+    assert run("my_model.py:nothing", "--json", "--fail-on", "dead", "--seed", "5") == 1
     found = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
     assert set(found) == {"provenance", "findings", "unopened", "changes", "sites"}
     assert found["changes"] is None and found["unopened"] == []
@@ -131,7 +131,7 @@ def test_json_alone_goes_to_stdout_and_says_what_the_record_says(here, capfd):
         numbers = np.array([site[name] for site in found["sites"]], float)
         finite = np.where(np.isfinite(expected[name].values), expected[name].values, np.nan)
         np.testing.assert_array_equal(numbers, finite)
-    assert {"untrained"} == {finding["verdict"] for finding in found["findings"]}
+    assert {"dead"} == {finding["verdict"] for finding in found["findings"]}
 
 
 def test_what_was_not_opened_is_told_once(here, capfd):

@@ -155,3 +155,28 @@ def test_a_loss_with_labels_and_random_stand_ins():
 def test_bad_input_is_told(options, words):
     with pytest.raises(pp.UnusableInput, match=words):
         pp.diagnose(plain, stack(1.0, 2), X, **({"key": KEY} | options))
+
+
+def with_a_head(p, x):
+    for w in p[:-1]:
+        x = jnp.tanh(x @ w)
+    return x @ p[-1]
+
+
+@pytest.mark.parametrize(("zero", "named"), [([3], "3"), (range(6), "0"), ([5], None), ([], None)])
+def test_a_layer_of_zeros_is_dead_unless_it_is_the_last(zero, named):
+    params = [0.0 * w if k in zero else w for k, w in enumerate(stack(1.0, depth=6))]
+    found = pp.diagnose(with_a_head, params, X, key=KEY).findings
+    assert [(f.verdict.value, f.parameter) for f in found] == ([("dead", named)] if named else [])
+
+
+def test_branches_that_end_in_zeros_are_no_finding():
+    """As Fixup and zero-initialised last layers of branches do (Zhang et al., 2019)."""
+    ups, downs = stack(1.0, depth=6), [0.0 * w for w in stack(1.0, depth=6)]
+
+    def net(p, x):
+        for up, down in zip(*p, strict=True):
+            x = x + jnp.tanh(x @ up) @ down
+        return x
+
+    assert pp.diagnose(net, (ups, downs), X, key=KEY).findings == ()

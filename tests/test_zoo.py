@@ -64,9 +64,12 @@ def test_outputs_are_the_models_own(name):
 
 @pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in LARGE])
 def test_values_and_gradients_are_the_models_own(name):
-    """Bitwise with products tapped, unless XLA fuses a bias differently; within rounding always."""
+    """Bitwise with products tapped, unless XLA fuses a bias differently; within rounding always.
+
+    By how much that is depends on the processor: 0.9 units on one, 1.5 on another.
+    """
     products, every = sameness.compared(*zoo.ZOO[name]())
-    assert products <= (1 if name in FUSED else 0)
+    assert products <= (2 if name in FUSED else 0)
     assert every <= 4
 
 
