@@ -104,10 +104,10 @@ def expected(program: Program, record: xr.Dataset) -> xr.Dataset:
     body, consts = compat.opened(program.jaxpr)
     args = [*program.params, *map(_of_input, program.data)]
     outs = walk.run(body, consts, args, (), ())
-    results = zip(body.outvars, outs, program.cotangents, strict=True)
-    for var, out, gradient in results:
+    for var, out, gradient in zip(body.outvars, outs, program.cotangents, strict=True):
         if gradient != 0:
-            walk.leads(out, Node(math.prod(var.aval.shape), gradient=gradient))  # type: ignore[attr-defined]
+            size = math.prod(var.aval.shape)  # type: ignore[attr-defined]
+            walk.leads(out, Node(size, gradient=gradient))
     q = {"forward": [n.q for n in walk.of_rows()], "backward": walk.gradients()}
     made = record[[]]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -271,7 +271,10 @@ def _stack(values: Sequence[Value]) -> Value:
 
 def _second(record: xr.Dataset, direction: str) -> np.ndarray:
     name = f"log10_{direction}_q"
-    return 10 ** record[name].values if name in record else np.full(record.sizes["site"], np.nan)
+    if name not in record:
+        return np.full(record.sizes["site"], np.nan)
+    with np.errstate(over="ignore"):
+        return 10 ** record[name].values
 
 
 def _moments(record: xr.Dataset) -> list[tuple[float, float]]:

@@ -195,6 +195,13 @@ def _same(eqn: JaxprEqn, ins: list[Value]) -> list[Value]:
     return ins[: len(eqn.outvars)]
 
 
+def _stopped(eqn: JaxprEqn, ins: list[Value]) -> Value:
+    """Let no gradient through."""
+    if isinstance(ins[0], Level):
+        return ins[0]
+    return replace(blend(ins[0]), energy={}, normal=ins[0].normal)
+
+
 def _converted(eqn: JaxprEqn, ins: list[Value]) -> Value | None:
     (value,) = ins
     real = jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating)
@@ -266,6 +273,7 @@ RULES: dict[str, Callable[[JaxprEqn, list[Value]], Value | list[Value] | None]] 
     **dict.fromkeys(PRODUCTS, _weighted),
     **dict.fromkeys(("slice", "dynamic_slice", "split"), _parts),
     compat.TAG: _same,
+    "stop_gradient": _stopped,
     "convert_element_type": _converted,
     "pad": _pad,
     "reduce_sum": _reduce_sum,

@@ -71,7 +71,7 @@ class Wave:
     def normal(self) -> bool:
         """Whether it is Gaussian: f is a line."""
         slope = next(iter(self.slopes.values()), np.zeros(1))
-        return bool(np.ptp(slope) <= 1e-9 * np.max(np.abs(slope)))
+        return bool(np.ptp(slope) <= 1e-9 * np.max(np.abs(slope)) and slope.any())
 
 
 @dataclass(frozen=True, eq=False)

@@ -173,6 +173,18 @@ def test_what_theory_does_not_cover_is_given_and_the_chain_goes_on(case):
     assert np.isnan(off).any()
 
 
+def test_a_gradient_that_is_stopped_is_not_expected():
+    """Half of what a layer makes goes on without a gradient: it comes back from the other half."""
+
+    def net(p, x):
+        left, right = jnp.split(x @ p[0], 2, axis=-1)
+        return jax.lax.stop_gradient(left) @ p[1][: WIDTH // 2] + right @ p[2][: WIDTH // 2]
+
+    record, expected = theory(net, weights(3))
+    off = expected.log10_backward_residual.values[rows(record, "matmul")]
+    assert np.abs(off[0]) < 0.1
+
+
 def test_a_layer_aligned_with_the_signal_stands_out():
     """x W W^T of a square Gaussian W has twice the second moment of independent layers: +0.30."""
     params = weights(4, 1.0)

@@ -54,6 +54,17 @@ pp.sweep(net, init=["he_normal", "lecun_normal"], activation=["tanh", "relu", "g
 print(spent)
 """
 
+PHASE = """
+import time
+import numpy as np
+import propagate as pp
+axes = np.linspace(0, 4, 300), np.linspace(0, 0.5, 250)
+for _ in range(2):
+    start = time.perf_counter()
+    pp.phase("tanh", *axes)
+print(time.perf_counter() - start)
+"""
+
 
 def run(*command: str) -> tuple[float, float, str]:
     """Return wall seconds, peak memory in GB and the output of a process."""
