@@ -122,7 +122,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         command = (sys.executable, "-m", "propagate", "sweep", "--out", out)
         wall = median(min(rounds, 3), lambda: run(*command)[0])
-    row("propagate sweep, from a cold start", f"{wall:.1f} s")
+        row("propagate sweep, from a cold start", f"{wall:.1f} s")
+        plane = (sys.executable, "-m", "propagate", "phase", "--out", out)
+        wall = median(min(rounds, 3), lambda: run(*plane)[0])
+        warm = median(min(rounds, 3), lambda: float(python(PHASE)[2]))
+        row("propagate phase, 300 x 250, from a cold start; warm", f"{wall:.1f} s; {warm:.1f} s")
 
 
 if __name__ == "__main__":
