@@ -21,13 +21,17 @@ from propagate.types import Array, Float, at_least_float32
 Laid = Float[Array, "batch positions units"]
 
 
-def spread(y: Laid) -> tuple[Array, Array]:
-    """Return the sums of (y - y_0)^2 and of (sum over inputs of y - y_0)^2; y_0 is one input.
+def spread(x: Laid, largest: Array) -> Array:
+    """Return the sum of (y - mean over inputs)^2, which keeps its digits far below that of y^2.
 
-    The shift keeps the digits of a variance far below the second moment.
+    The mean is a matrix product, in a tenth of the time that a CPU takes for a sum over the first
+    axis; with one row it would be a program of its own.
     """
-    apart = y - y[:1]
-    return (apart**2).sum(), (apart.sum(axis=0) ** 2).sum()
+    inputs = x.shape[0]
+    rows = x.reshape(inputs, -1)
+    with jax.default_matmul_precision("highest"):
+        mean = (np.full((2, inputs), 1 / inputs, x.dtype) @ rows)[:1]
+    return (((rows - mean) / largest) ** 2).sum()
 
 
 def cosines(y: Float[Array, "... rows units"]) -> tuple[Array, Array]:
@@ -38,21 +42,18 @@ def cosines(y: Float[Array, "... rows units"]) -> tuple[Array, Array]:
     return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum(dtype=y.dtype)
 
 
-SUMS: dict[str, Callable[[Laid], Array | tuple[Array, ...]]] = {
-    "sum": lambda x: x.sum(),
-    "squares": lambda y: (y**2).sum(),
+SUMS: dict[str, Callable[[Laid, Array], Array | tuple[Array, ...]]] = {
+    "sum": lambda x, _: x.sum(),
+    "squares": lambda x, largest: ((x / largest) ** 2).sum(),
     "spread": spread,
-    "zeros": lambda x: (x == 0).sum(dtype=x.dtype),
-    "dead": lambda x: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
-    "flat": lambda slope: (abs(slope) < SATURATED_SLOPE).sum(dtype=slope.dtype),
-    "cosines": lambda y: cosines(y.reshape(y.shape[0], -1)),
-    "token_cosines": cosines,
+    "zeros": lambda x, _: (x == 0).sum(dtype=x.dtype),
+    "dead": lambda x, _: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
+    "cosines": lambda x, largest: cosines((x / largest).reshape(x.shape[0], -1)),
+    "token_cosines": lambda x, largest: cosines(x / largest),
 }
-"""What is added up, by methods that arrays of JAX and of NumPy have: of y, but for those `OF_X`,
-and `flat`, of slopes."""
+"""What is added up, given x and max|x|, by methods that arrays of JAX and of NumPy have."""
 
 COUNTS = ("zeros", "dead")
-OF_X = (*COUNTS, "sum")
 ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
@@ -97,8 +98,7 @@ def _moment(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
 
 
 def _variance(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    apart, together = s["spread"]
-    return np.where(b > 1, np.maximum(apart - together / b, 0) / (b * t * n), np.nan)
+    return np.where(b > 1, s["spread"] / (b * t * n), np.nan)
 
 
 def _mean(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
@@ -155,8 +155,7 @@ def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
-        given = x if name in ANYHOW else layout.lay(x)
-        taken[name] = SUMS[name](given if name in OF_X else given / largest)
+        taken[name] = SUMS[name](x if name in ANYHOW else layout.lay(x), largest)
     return taken
 
 
@@ -175,7 +174,7 @@ def kept(seen: Mapping[str, Any], sums: tuple[str, ...], layout: Layout) -> Mapp
 
 def flat(slope: Array) -> dict[str, Any]:
     """Return the count of slopes phi'/sup|phi'| next to none."""
-    return {"flat": SUMS["flat"](slope)}
+    return {"flat": (abs(slope) < SATURATED_SLOPE).sum(dtype=slope.dtype)}
 
 
 def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int]) -> np.ndarray:
