@@ -48,7 +48,7 @@ from propagate.verdict import judge as judge
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import `plot` when it is first asked for: matplotlib is slow to load."""
-    if name == "plot":
-        return importlib.import_module("propagate.plot")
+    """Import a public module when it is first asked for: matplotlib is slow to load."""
+    if name in ("plot", "jacobian", "passage"):
+        return importlib.import_module(f"propagate.{name}")
     raise AttributeError(f"module 'propagate' has no attribute {name!r}")
