@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from propagate.diagnosis import Diagnosis
+    from propagate.models.diagnose import Diagnosis
     from propagate.types import Direction
 
 OPTION = "--propagate-update"
@@ -78,14 +78,14 @@ def assert_healthy(
     __tracebackhide__ = True
     import jax
 
-    from propagate import baseline as baselines
-    from propagate.diagnosis import diagnose
-    from propagate.findings import verdicts
+    from propagate import checks
+    from propagate.models.diagnose import diagnose
+    from propagate.verdicts.findings import verdicts
 
     limits: dict[Direction, float | None] = {"forward": forward, "backward": backward}
     for name, limit in limits.items():
         if limit is not None:
-            baselines.check_tolerance(name, limit)
+            checks.check_tolerance(name, limit)
     allowed = verdicts([allow] if isinstance(allow, str) else allow)
     found = diagnose(model, *inputs, key=jax.random.key(0) if key is None else key, **options)
     wrong = [str(finding) for finding in found.findings if finding.verdict not in allowed]
@@ -99,7 +99,7 @@ def assert_healthy(
 
 def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[str]:
     """Say which growth from end to end is beyond its limit, and where most of it is made."""
-    from propagate.baseline import SIGNAL, overall, slopes
+    from propagate.verdicts.baseline import SIGNAL, overall, slopes
 
     for direction, limit in limits.items():
         if limit is None:
@@ -116,8 +116,8 @@ def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[st
 
 def _changed(record: Any, path: Path, tolerance: float | None) -> list[str]:
     """Compare with a baseline, or write it."""
-    from propagate import baseline as baselines
-    from propagate.thresholds import SLOPE_CHANGE
+    from propagate.verdicts import baseline as baselines
+    from propagate.verdicts.thresholds import SLOPE_CHANGE
 
     if not path.exists() or any(_update[-1:]):
         baselines.write(record, path)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.sweep import layers_of
+from propagate.run.layerwise import layers_of
 
 SIDE, SEEDS, MODES, LAYERS = 8, 8, np.arange(3), np.arange(9)
 

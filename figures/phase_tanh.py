@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.measured_phase import measured_phase
+from propagate.run.measured_plane import measured_phase
 
 EDGE = {0.0: 1.0, 0.05: 1.76095464, 0.1: 1.98607264}
 

@@ -9,7 +9,7 @@ import jax
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.cli import INITS, PHIS
+from propagate.cli.sweep import INITS, PHIS
 
 TOTAL = {
     ("xavier_normal", "relu", "forward"): -15.05,

@@ -10,45 +10,63 @@ record with `judge` and `plot`, and see with `predict` what theory expects.
 import importlib
 from types import ModuleType
 
-from propagate import blocks as blocks
-from propagate import operations as operations
+# a model of the user's, to a record
 from propagate._jax_compat import tag as tag
+
+# what is specified
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
-from propagate.batch_norm import batch_norm_rate as batch_norm_rate
-from propagate.coordinate_check import CoordinateCheck as CoordinateCheck
-from propagate.coordinate_check import coordinate_check as coordinate_check
-from propagate.diagnosis import Diagnosis as Diagnosis
-from propagate.diagnosis import diagnose as diagnose
-from propagate.findings import Finding as Finding
-from propagate.findings import Findings as Findings
-from propagate.findings import Verdict as Verdict
+from propagate.batches import Batch as Batch
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
-from propagate.meanfield import CriticalPoint as CriticalPoint
-from propagate.meanfield import FixedPoint as FixedPoint
-from propagate.meanfield import Gain as Gain
-from propagate.meanfield import critical as critical
-from propagate.meanfield import fixed_points as fixed_points
-from propagate.meanfield import gain as gain
+from propagate.models.diagnose import Diagnosis as Diagnosis
+from propagate.models.diagnose import diagnose as diagnose
 from propagate.network import Network as Network
-from propagate.overlay import departures as departures
-from propagate.phase import phase as phase
-from propagate.predict import predict as predict
-from propagate.probing import value_and_grad as value_and_grad
-from propagate.record import load as load
-from propagate.record import save as save
-from propagate.sweep import Interrupted as Interrupted
-from propagate.sweep import measure as measure
-from propagate.sweep import sweep as sweep
-from propagate.trace import Trace as Trace
+from propagate.record.storage import load as load
+from propagate.record.storage import save as save
+
+# it is run, to a record
+from propagate.run.sweep import Interrupted as Interrupted
+from propagate.run.sweep import measure as measure
+from propagate.run.sweep import sweep as sweep
+
+# theory, to a record
+from propagate.theory.batch_norm import batch_norm_rate as batch_norm_rate
+from propagate.theory.criticality import CriticalPoint as CriticalPoint
+from propagate.theory.criticality import Gain as Gain
+from propagate.theory.criticality import critical as critical
+from propagate.theory.criticality import gain as gain
+from propagate.theory.fixed_points import FixedPoint as FixedPoint
+from propagate.theory.fixed_points import fixed_points as fixed_points
+from propagate.theory.phase_diagram import phase as phase
+from propagate.theory.predict import predict as predict
+from propagate.tracing.trace import Trace as Trace
+from propagate.tracing.value_and_grad import value_and_grad as value_and_grad
+from propagate.training.coordinate_check import CoordinateCheck as CoordinateCheck
+from propagate.training.coordinate_check import coordinate_check as coordinate_check
+
+# what is raised
 from propagate.types import PropagateError as PropagateError
 from propagate.types import UnusableInput as UnusableInput
-from propagate.verdict import judge as judge
+
+# a record, to verdicts
+from propagate.verdicts.departures import departures as departures
+from propagate.verdicts.findings import Finding as Finding
+from propagate.verdicts.findings import Findings as Findings
+from propagate.verdicts.findings import Verdict as Verdict
+from propagate.verdicts.judge import judge as judge
+
+LAZY = {
+    "blocks": "propagate.blocks",
+    "jacobian": "propagate.run.jacobian",
+    "operations": "propagate.theory.operations",
+    "passage": "propagate.theory.layer_maps",
+    "plot": "propagate.plot",
+}
+"""Public modules, imported when they are first asked for: some are slow to load."""
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import a public module when it is first asked for: matplotlib is slow to load."""
-    if name in ("plot", "jacobian", "passage"):
-        return importlib.import_module(f"propagate.{name}")
+    if name in LAZY:
+        return importlib.import_module(LAZY[name])
     raise AttributeError(f"module 'propagate' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m propagate`: the same as the command `propagate`."""
 
-from propagate.cli import main
+from propagate.cli.command import main
 
 main()

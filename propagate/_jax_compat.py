@@ -23,6 +23,10 @@ def tag(x: Any, name: str) -> Any:
     """Return `x`, which `diagnose` then records under this name.
 
     It is `jax.ad_checkpoint.checkpoint_name`: the identity, under jit, grad and vmap too.
+
+    Example:
+        >>> tag(1.5, "logits")
+        1.5
     """
     return checkpoint_name(x, name)
 

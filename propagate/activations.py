@@ -83,7 +83,6 @@ _SILU = "Elfwing et al. (2018), arXiv:1702.03118"
 _HSWISH = "Howard et al. (2019), arXiv:1905.02244"
 _SIN = "Sitzmann et al. (2020), arXiv:2006.09661"
 _AT_0 = (0.0,)
-
 _FIXED = (
     Activation("identity", _identity, "h", homogeneous=True),
     Activation("sigmoid", jax.nn.sigmoid, "1/(1 + exp(-h))", "Han & Moraga (1995)", slope=0.25),
@@ -119,7 +118,6 @@ _FIXED = (
     Activation("erf", jax.scipy.special.erf, "erf(h)", "Williams (1997)", slope=1.1284),
     Activation("log_sigmoid", jax.nn.log_sigmoid, "-log(1 + exp(-h))"),
 )
-
 ACTIVATIONS: Mapping[str, Callable[..., Activation]] = MappingProxyType(
     {phi.name: functools.partial(lambda phi: phi, phi) for phi in _FIXED}
     | {"leaky_relu": leaky_relu}
@@ -157,3 +155,6 @@ def _steepest(fn: Elementwise) -> float:
     h = jnp.linspace(-8.0, 8.0, 1601)
     steepest = float(jnp.nanmax(jnp.abs(jax.jvp(fn, (h,), (jnp.ones_like(h),))[1])))
     return steepest if 0 < steepest < float("inf") else 1.0
+
+
+ActivationLike = str | Activation | Elementwise

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate.types import Array, Float, InputKind, UnusableInput
+from propagate import checks
+from propagate.types import Array, ArrayLike, Float, InputKind, LossKind, UnusableInput
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,38 @@ def _numbers(name: str, values: Any) -> np.ndarray:
             f"the first at {tuple(map(int, bad[0]))}"
         )
     return array
+
+
+def given(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:
+    """Return the data that a user passed in, checked against the loss; None for random inputs."""
+    checks.check_choice("loss", loss, LossKind)
+    if inputs is None and (labels is not None or loss != "gaussian"):
+        raise UnusableInput(
+            f"loss {loss!r} with labels needs inputs that they belong to: pass both"
+        )
+    if inputs is None:
+        return None
+    if isinstance(inputs, Batch) and labels is not None:
+        raise UnusableInput("this Batch takes its own labels: Batch(inputs, labels), not labels=…")
+    data = inputs if isinstance(inputs, Batch) else Batch(inputs, labels)
+    if loss != "gaussian" and data.labels is None:
+        raise UnusableInput(f"loss {loss!r} needs labels, one for each input; got none")
+    return data
+
+
+def outputs_of(data: Batch, loss: LossKind) -> int:
+    """Return how many outputs a network needs for the labels of a batch."""
+    labels = data.labels
+    if loss == "mse" and labels.ndim > 2:
+        raise UnusableInput(f"mse needs targets (batch,) or (batch, outputs), got {labels.shape}")
+    if loss == "mse":
+        return 1 if labels.ndim == 1 else labels.shape[1]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UnusableInput(
+            "cross_entropy needs labels of shape (batch,), whole numbers from 0, "
+            f"got {labels.dtype} of shape {labels.shape}"
+        )
+    classes = data.classes or int(labels.max()) + 1
+    if classes < 2:
+        raise UnusableInput("cross_entropy needs labels of at least two classes, got only class 0")
+    return classes

@@ -16,37 +16,25 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 
-from propagate import registry
+from propagate import checks, registry
+from propagate.distributions import (
+    DELTA,
+    EYE,
+    NORMAL,
+    ONES,
+    ORTHOGONAL,
+    TRUNCATED,
+    TRUNCATED_STD,
+    UNIFORM,
+    Base,
+    sparse_base,
+    unknown_moments,
+)
 from propagate.types import OWN, Array, Sampler, UnusableInput, at_least_float32
 
 Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
-TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
-
-
-@dataclass(frozen=True)
-class Base:
-    """A distribution of weight matrices of shape (fan_in, fan_out), before scaling.
-
-    Attributes:
-        name: its spelling.
-        sample: the sampler, `(key, shape, dtype) -> array`.
-        moments: mean and variance of an entry, as a function of (fan_in, fan_out).
-            The default is (0, 1).
-        check: raises `UnusableInput` for a shape that it cannot be drawn in.
-    """
-
-    name: str
-    sample: Sampler
-    moments: Callable[[int, int], tuple[float, float]] = lambda fan_in, fan_out: (0.0, 1.0)
-    check: Callable[[tuple[int, ...]], None] = lambda shape: None
-
-    @property
-    def biases(self) -> "Base":
-        """The distribution of the biases that go with such weights."""
-        return self if self is UNIFORM else NORMAL
 
 
 @dataclass(frozen=True)
@@ -57,7 +45,7 @@ class Scale:
     mode: Mode = "constant"
 
     def __post_init__(self) -> None:
-        registry.check_choice("mode", self.mode, Mode)
+        checks.check_choice("mode", self.mode, Mode)
         if not isinstance(self.gain, (int, float)) or not math.isfinite(self.gain):
             raise UnusableInput(f"the scale of an initialiser must be a number, got {self.gain!r}")
 
@@ -119,70 +107,6 @@ class Initializer:
             raise UnusableInput(f"{self.name} needs a batch; it is only defined within a network")
         wide = at_least_float32(dtype)
         return jnp.asarray(self.base.sample(key, shape, wide) * self.scale(*shape), dtype)
-
-
-def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jax.random.uniform(key, shape, dtype, -math.sqrt(3.0), math.sqrt(3.0))
-
-
-def _ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return jnp.ones(shape, dtype)
-
-
-def _eye(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return _at_centre(jnp.eye(*shape[-2:], dtype=dtype), shape)
-
-
-def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return _at_centre(jax.nn.initializers.orthogonal()(key, shape[-2:], dtype), shape)
-
-
-def _at_centre(tap: Array, shape: tuple[int, ...]) -> Array:
-    """Return a kernel that is zero but for its middle tap."""
-    middle = tuple((taps - 1) // 2 for taps in shape[:-2])
-    return tap if not middle else jnp.zeros(shape, tap.dtype).at[middle].set(tap)
-
-
-def _check_delta(shape: tuple[int, ...]) -> None:
-    *taps, channels_in, channels_out = shape
-    if taps and (channels_in > channels_out or any(k % 2 == 0 for k in taps)):
-        raise UnusableInput(
-            "delta_orthogonal needs odd kernels and no more inputs than outputs, got a kernel of "
-            f"{' x '.join(map(str, taps))} from {channels_in} to {channels_out} channels"
-        )
-
-
-def _orthogonal_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
-    return 0.0, 1.0 / max(fan_in, fan_out)
-
-
-def _eye_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
-    mean = 1.0 / max(fan_in, fan_out)
-    return mean, mean * (1.0 - mean)
-
-
-NORMAL = Base("normal", jax.nn.initializers.normal(1.0))
-TRUNCATED = Base("truncated_normal", jax.nn.initializers.truncated_normal(1.0 / TRUNCATED_STD))
-UNIFORM = Base("uniform", _uniform)
-ORTHOGONAL = Base("orthogonal", jax.nn.initializers.orthogonal(), _orthogonal_moments)
-DELTA = Base("delta_orthogonal", _delta_orthogonal, _orthogonal_moments, _check_delta)
-ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
-EYE = Base("identity", _eye, _eye_moments)
-
-
-@functools.cache  # one base per sparsity, so that equal laws share their draws
-def _sparse_base(sparsity: float) -> Base:
-    def sample(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-        values, order = jax.random.split(key)
-        flat = (math.prod(shape[:-1]), shape[-1])
-        rank = jnp.argsort(jax.random.uniform(order, flat), axis=0)
-        kept = (rank >= math.ceil(sparsity * flat[0])).reshape(shape)
-        return jnp.where(kept, jax.random.normal(values, shape, dtype), 0)
-
-    def moments(fan_in: int, fan_out: int) -> tuple[float, float]:
-        return 0.0, 1.0 - math.ceil(sparsity * fan_in) / fan_in
-
-    return Base(f"sparse_{sparsity:g}", sample, moments)
 
 
 def _fan_law(name: str, base: Base, gain: float, mode: Mode, law: str, source: str):
@@ -271,13 +195,13 @@ def sparse(sparsity: float = 0.9, std: float = 0.01) -> Initializer:
     given = {"sparsity": sparsity, "std": std}
     name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, given)
     law = f"N(0, {std:g}²), {sparsity:.0%} zeros"
-    return Initializer(name, _sparse_base(sparsity), Scale(std), law, "Martens (2010)")
+    return Initializer(name, sparse_base(sparsity), Scale(std), law, "Martens (2010)")
 
 
 def sigma(sigma_w: float = 1.0, sigma_b: float = 0.0) -> Initializer:
     """W_ij ~ N(0, sigma_w^2/fan_in), b_i ~ N(0, sigma_b^2): a point of the mean-field plane."""
-    registry.check_number("sigma_w", sigma_w)
-    registry.check_number("sigma_b", sigma_b)
+    checks.check_number("sigma_w", sigma_w)
+    checks.check_number("sigma_b", sigma_b)
     name = f"sigma({registry.number(sigma_w)},{registry.number(sigma_b)})"
     law = f"N(0, {sigma_w:g}²/fan_in), bias N(0, {sigma_b:g}²)"
     source = "Poole et al. (2016), arXiv:1606.05340"
@@ -299,7 +223,6 @@ def _third(name: str, source: str) -> Initializer:
 
 
 _HAIKU_LAW = "N(0, 1/fan_in) cut at ±2σ, uncorrected: variance 0.774/fan_in"
-
 INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
     {
         "zeros": zeros,
@@ -367,7 +290,7 @@ def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> In
             f"function (key, shape, dtype) -> array, got {spec!r}"
         )
     name = getattr(spec, "__name__", type(spec).__name__)
-    return Initializer(name, Base(name, spec, _unknown_moments), law=OWN, source=OWN)
+    return Initializer(name, Base(name, spec, unknown_moments), law=OWN, source=OWN)
 
 
 def _factor(text: str, spec: str) -> float:
@@ -375,7 +298,3 @@ def _factor(text: str, spec: str) -> float:
         return float(text)
     except ValueError:
         raise UnusableInput(f"the multiplier in {spec!r} must be a number, got {text!r}") from None
-
-
-def _unknown_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
-    return math.nan, math.nan

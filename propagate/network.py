@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from propagate import registry
+from propagate import checks
 from propagate.activations import Activation, activation
-from propagate.blocks import Family, family
-from propagate.blocks.block import Size
+from propagate.blocks import family
+from propagate.blocks.contract import Family
+from propagate.blocks.parameters import Size
 from propagate.initializers import Initializer, initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
 
@@ -60,13 +61,13 @@ class Network:
         object.__setattr__(self, "init", initializer(self.init))
         for name in ("depth", "width", "input_size", "output_size"):
             if getattr(self, name) is not None or not name.endswith("_size"):
-                registry.check_count(name, getattr(self, name))
+                checks.check_count(name, getattr(self, name))
         if self.activate_input not in (None, True, False):
             raise UnusableInput(
                 f"activate_input must be True, False or None, got {self.activate_input!r}"
             )
         object.__setattr__(self, "family", family(self.family))
-        registry.check_choice("precision", self.precision, Precision)
+        checks.check_choice("precision", self.precision, Precision)
         self._check_family()
         object.__setattr__(self, "dtype", _float_dtype(self.dtype))
 

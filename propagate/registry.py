@@ -6,12 +6,11 @@ A spelling is a name of a table, alone or with numbers for the parameters of its
 
 import difflib
 import inspect
-import math
-import numbers
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any
 
+from propagate.checks import check_number
 from propagate.types import UnusableInput
 
 _CALL = re.compile(
@@ -45,31 +44,6 @@ def build(kind: str, table: Mapping[str, Callable[..., Any]], text: str) -> Any:
         raise UnusableInput(
             f"{kind} {match['name']!r} takes {takes}, got {text!r}: {error}"
         ) from None
-
-
-def check_number(name: str, value: Any) -> None:
-    """Raise `UnusableInput` unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise UnusableInput(f"{name} must be a finite number, got {value!r}")
-
-
-def check_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise `UnusableInput` unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise UnusableInput(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-
-def check_choice(name: str, value: Any, choices: Any) -> None:
-    """Raise `UnusableInput` unless `value` is one of the choices, a tuple or a `Literal`."""
-    allowed = get_args(choices) or choices
-    if value not in allowed:
-        raise UnusableInput(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
-
-
-def check_at_most(name: str, value: int, most: int) -> None:
-    """Raise `UnusableInput` if a count is too large."""
-    if value > most:
-        raise UnusableInput(f"{name} must be at most {most}, got {value}")
 
 
 def number(value: float) -> str:

@@ -11,6 +11,7 @@ A stack is `h_l = W_l x_{l-1} + b_l` for `l = 1 … L`, and its output is `h_L`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int, Key
 
 __all__ = [
     "OWN",
+    "PACKAGE",
     "STACK_PLACES",
     "Array",
     "ArrayLike",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 STACK_PLACES = ("forward", "activation", "backward", "weight_gradient")
+PACKAGE = str(Path(__file__).parent)  # whose frames are no user's
 OWN = "your own function"  # the source of what a user passed in
 Tree = Any
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type

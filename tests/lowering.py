@@ -5,16 +5,18 @@ import re
 import jax
 
 import propagate as pp
-from propagate import engine, measures, plan
+from propagate.record import measures
+from propagate.run import plan, program
+from propagate.run.pairings import blocks_of
 
 ACTIVATIONS = ("relu", "gelu")
 BATCH, CONFIGS = 4, 2
 
 
-def abstract(net: pp.Network) -> tuple[engine.Program, engine.Block]:
+def abstract(net: pp.Network) -> tuple[program.StackProgram, program.Numbers]:
     """Return the program and the shapes and dtypes of what it takes, of one slot."""
     phis = [pp.ACTIVATIONS[name]() for name in ACTIVATIONS]
-    pairings = plan.grid(net, [net.law] * CONFIGS, len(phis), CONFIGS)[0]
+    pairings = blocks_of(net, [net.law] * CONFIGS, len(phis), CONFIGS)[0]
     selection = measures.select(table=net.block.table)
     program = plan.program(net, phis, pairings, selection, "gaussian", BATCH)
     (part,) = program.runs
@@ -23,14 +25,14 @@ def abstract(net: pp.Network) -> tuple[engine.Program, engine.Block]:
         return jax.ShapeDtypeStruct((1, *shape), dtype)
 
     own, shared = (program.parameters(part, shared=s) for s in (False, True))
-    layers = engine.Layer(
+    layers = program.Layer(
         {name: spec(net.depth, *p.shape) for name, p in own.items()},
         {name: spec(net.depth, CONFIGS) for name in own | shared},
         *(spec(net.depth, dtype=dtype) for dtype in ("int32", "bool", "int32")),
     )
     batch = spec(BATCH, *net.block.signal(net.width))
     common = {name: spec(*p.shape) for name, p in shared.items()}
-    return program, engine.Block((layers,), common, spec(CONFIGS, dtype="bool"), batch, batch)
+    return program, program.Numbers((layers,), common, spec(CONFIGS, dtype="bool"), batch, batch)
 
 
 def mesh() -> jax.sharding.Mesh:

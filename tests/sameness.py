@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import propagate as pp
-from propagate.instrument import Probe
-from propagate.models import pure
-from propagate.probing import Options, probe
+from propagate.models.pure_function import pure
+from propagate.tracing.instrument import Probe
+from propagate.tracing.probe import Options, probe
 
 KEY = jax.random.key(7)
 

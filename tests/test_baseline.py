@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from propagate import baseline
 from propagate.types import PropagateError, UnusableInput
+from propagate.verdicts import baseline as baselines
 
 FORWARD, BACKWARD = [0.0, -0.5, -0.7, -1.3], [-3.0, -2.0, 0.5, 1.0]
 DEPTH = [1, 2, 4, 5]
@@ -29,40 +29,40 @@ def record(forward=FORWARD, backward=BACKWARD, depth=DEPTH, names="abcd"):
 
 
 def changed(old, new, tmp_path, **options):
-    return baseline.compare(new, baseline.write(old, tmp_path / "b.json"), **options)
+    return baselines.compare(new, baselines.write(old, tmp_path / "b.json"), **options)
 
 
 def test_slopes_are_decades_per_layer_in_the_direction_of_travel():
-    found = baseline.slopes(record())
+    found = baselines.slopes(record())
     assert list(found) == ["b", "c", "d"]
     # a depth of 2 lies between b and c; the gradient comes from the later layer
     assert [s["forward"] for s in found.values()] == pytest.approx([-0.5, -0.1, -0.6])
     assert [s["backward"] for s in found.values()] == pytest.approx([-1.0, -1.25, -0.5])
-    assert baseline.overall(record(), "forward") == pytest.approx(-1.3 / 4)
-    assert baseline.overall(record(), "backward") == pytest.approx(-4.0 / 4)
+    assert baselines.overall(record(), "forward") == pytest.approx(-1.3 / 4)
+    assert baselines.overall(record(), "backward") == pytest.approx(-4.0 / 4)
 
 
 def test_layers_in_parallel_count_as_one_apart():
     again = record(depth=[1, 1, 1, 1])
     again["kind"] = "site", ["add", "activation"] * 4  # the spine has one site for each depth
-    assert baseline.slopes(again) == {} and baseline.overall(again, "forward") is None
+    assert baselines.slopes(again) == {} and baselines.overall(again, "forward") is None
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_or_not_measured_is_none(lost):
-    found = baseline.slopes(record(forward=[0.0, lost, lost, 1.0], backward=None))
+    found = baselines.slopes(record(forward=[0.0, lost, lost, 1.0], backward=None))
     assert [s["forward"] for s in found.values()] == [None] * 3
     assert [s["backward"] for s in found.values()] == [None] * 3
-    assert baseline.overall(record(forward=[lost, 0, 0, 0]), "forward") is None
-    assert baseline.overall(record(backward=None), "backward") is None
+    assert baselines.overall(record(forward=[lost, 0, 0, 0]), "forward") is None
+    assert baselines.overall(record(backward=None), "backward") is None
 
 
 def test_a_file_holds_versions_and_slopes_and_nothing_else_is_left(tmp_path):
-    path = baseline.write(record(forward=[0.0, -math.inf, 0.0, 1.0]), tmp_path / "new" / "b.json")
+    path = baselines.write(record(forward=[0.0, -math.inf, 0.0, 1.0]), tmp_path / "new" / "b.json")
     held = json.loads(path.read_text())
     assert {"format", "version", "propagate", "jax", "slopes"} == set(held)
     assert held["slopes"]["b"]["forward"] is None
-    assert held["slopes"] == baseline.read(path)
+    assert held["slopes"] == baselines.read(path)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -127,13 +127,13 @@ def test_a_file_that_is_no_baseline_is_told(tmp_path, text, message):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UnusableInput, match=message):
-        baseline.compare(record(), path)
+        baselines.compare(record(), path)
 
 
 def test_a_picture_is_no_baseline(tmp_path):
     (tmp_path / "b.json").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(UnusableInput, match="is not a baseline"):
-        baseline.read(tmp_path / "b.json")
+        baselines.read(tmp_path / "b.json")
 
 
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan, math.inf, "small", True])
@@ -145,4 +145,4 @@ def test_a_tolerance_is_a_number_from_0_on(tmp_path, tolerance):
 def test_a_folder_that_is_a_file_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(PropagateError, match="choose another folder"):
-        baseline.write(record(), tmp_path / "file" / "b.json")
+        baselines.write(record(), tmp_path / "file" / "b.json")

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import batch_norm
 from propagate.activations import activation
+from propagate.theory import batch_norm, gauss
 from propagate.types import UnusableInput
 
 # Yang et al. (2019), arXiv:1902.08129, Theorem 8, evaluated by hand
@@ -63,7 +63,7 @@ def test_the_rate_is_that_of_sampled_jacobians(name, batch):
     h = rng.normal(size=(100_000, batch))
     u = h - h.mean(axis=1, keepdims=True)
     u /= np.linalg.norm(u, axis=1, keepdims=True)
-    at = batch_norm.gauss.evaluate(activation(name), math.sqrt(batch) * u)
+    at = gauss.evaluate(activation(name), math.sqrt(batch) * u)
     centre = np.eye(batch) - 1 / batch
     turned = at.slope[:, :, None] * (centre - u[:, :, None] * u[:, None, :])  # phi' dBN/dh
     grown = np.einsum("sik,ij,sjk->s", turned, centre, turned, optimize=True)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import gauss
 from propagate.activations import ACTIVATIONS, activation
+from propagate.theory import gauss
 
 KEY = jax.random.key(11)
 WIDTH, BATCH = 256, 64

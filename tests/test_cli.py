@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import cli
-from propagate.sweep import Interrupted
+from propagate.cli import command
+from propagate.run.sweep import Interrupted
 
 SMALL = ["--depth", "6", "--width", "16", "--batch", "8", "--seeds", "3"]
 GRID = ["--init", "he_normal", "zeros", "--activation", "relu", "tanh"]
@@ -21,7 +21,7 @@ FILES = {"record.nc", "summary.json"} | {
 
 def run(*args: str) -> int:
     with pytest.raises(SystemExit) as left:
-        cli.main(list(args))
+        command.main(list(args))
     return left.value.code
 
 
@@ -164,7 +164,7 @@ def test_labels_must_come_with_the_data(tmp_path, capfd):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(cli, "sweep", lambda *a, **k: pytest.fail("work was spent"))
+    monkeypatch.setattr("propagate.cli.sweep.sweep", lambda *a, **k: pytest.fail("work was spent"))
     (tmp_path / "file").write_text("")
     assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path / "file")) == 3
     assert "choose another folder" in capfd.readouterr().err
@@ -180,7 +180,7 @@ def test_an_interrupted_sweep_saves_what_it_has(tmp_path, capfd, monkeypatch):
         partial = pp.measure(pp.Network(2, 4), options["key"], seeds=1, batch=2)
         raise Interrupted(partial, 1, 9)
 
-    monkeypatch.setattr(cli, "sweep", stopped)
+    monkeypatch.setattr("propagate.cli.sweep.sweep", stopped)
     assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path)) == 130
     assert "stopped after 1 of 9 blocks" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["record.partial.nc"]

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from propagate import cli, cli_diagnose, record, target
-from propagate.diagnosis import diagnose
-from propagate.findings import Verdict
+from propagate.cli import command, user_model
+from propagate.models.diagnose import diagnose
+from propagate.record import storage
 from propagate.types import UnusableInput
+from propagate.verdicts import findings
+from propagate.verdicts.findings import Verdict
 
 MODEL = """
 import jax, jax.numpy as jnp
@@ -90,7 +92,7 @@ def here(tmp_path, monkeypatch):
 
 def run(*args: str, verb: str = "diagnose") -> int:
     with pytest.raises(SystemExit) as left:
-        cli.main([verb, *args])
+        command.main([verb, *args])
     return left.value.code
 
 
@@ -100,7 +102,7 @@ def test_a_healthy_model_has_a_table_no_findings_and_exit_code_0(here, capfd):
     out, err = capfd.readouterr()
     assert out.splitlines()[-1] == "no findings"
     assert "noise" not in out and "noise of my own" in err
-    assert "wrote new/r.nc" in err and "site" in record.load("new/r.nc").dims
+    assert "wrote new/r.nc" in err and "site" in storage.load("new/r.nc").dims
     assert sys.path == path
 
 
@@ -124,7 +126,7 @@ def test_json_alone_goes_to_stdout_and_says_what_the_record_says(here, capfd):
     assert set(found) == {"provenance", "findings", "unopened", "changes", "sites"}
     assert found["changes"] is None and found["unopened"] == []
     assert found["provenance"]["jax"] == jax.__version__
-    with target.built("my_model.py:nothing") as (model, *inputs):
+    with user_model.built("my_model.py:nothing") as (model, *inputs):
         expected = diagnose(model, *inputs, key=jax.random.key(5)).record
     assert [site["name"] for site in found["sites"]] == list(expected["name"].values)
     for name in ("log10_forward_q", "log10_backward_q", "forward_mean"):
@@ -155,7 +157,7 @@ def test_options_reach_the_diagnosis(here, monkeypatch, capfd):
         given.update(options)
         return diagnose(model, *inputs, key=options["key"])
 
-    monkeypatch.setattr(cli_diagnose, "diagnose", instead)
+    monkeypatch.setattr("propagate.cli.user_model.diagnose", instead)
     keywords = ["--kwargs", '{"slope": 0.5}', "--sites", "all", "--only", "*.kernel"]
     args = ["my_model.py:build", *keywords, "--vmap", "--seed", "7", "--json"]
     assert run(*args, "--measures", "mean", "variance") == 0
@@ -180,7 +182,7 @@ def test_a_model_of_one_input_is_mapped(here, capfd):
 @pytest.mark.parametrize("name", ["my_model:build", "pack.inner:build", "./my_model.py:late"])
 def test_a_target_is_a_file_or_a_module_from_here(here, name):
     path = list(sys.path)
-    with target.built(name) as (model, _, inputs):
+    with user_model.built(name) as (model, _, inputs):
         assert callable(model) and inputs.shape[1] == 16
     assert sys.path == path
 
@@ -240,12 +242,12 @@ def test_a_mistake_is_one_line(here, capfd, args, code, message):
 
 
 def test_verdicts_are_named_by_words_or_members():
-    assert cli_diagnose.verdicts([]) == frozenset()
-    every = cli_diagnose.verdicts([",".join(v.value for v in Verdict)])
-    assert every == set(Verdict) == cli_diagnose.verdicts(Verdict)
+    assert findings.verdicts([]) == frozenset()
+    every = findings.verdicts([",".join(v.value for v in Verdict)])
+    assert every == set(Verdict) == findings.verdicts(Verdict)
     for word in ("vanishing_3", "vanishing(2)", "?"):
         with pytest.raises(UnusableInput, match="verdict"):
-            cli_diagnose.verdicts([word])
+            findings.verdicts([word])
 
 
 def test_theory_of_ones_own_model_stands_beside_its_measurement(here, capfd):
@@ -259,7 +261,7 @@ def test_theory_of_ones_own_model_stands_beside_its_measurement(here, capfd):
         "record.nc",
         "overlay.png",
     }
-    kept, measured = record.load("new/theory.nc"), record.load("new/record.nc")
+    kept, measured = storage.load("new/theory.nc"), storage.load("new/record.nc")
     off = measured.log10_forward_q.values - kept.log10_forward_q.values
     np.testing.assert_allclose(kept.log10_forward_residual, off, atol=1e-6)
 

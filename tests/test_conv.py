@@ -6,10 +6,10 @@ import pytest
 
 import propagate as pp
 from propagate.blocks import family
-from propagate.blocks.block import Size
 from propagate.blocks.conv import Conv1d, Conv2d
+from propagate.blocks.parameters import Size
 from propagate.initializers import initializer
-from propagate.sweep import layers_of
+from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(5)
 NAMES = ("channel_mean_q", "channel_variance", "q")

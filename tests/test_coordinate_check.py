@@ -7,10 +7,10 @@ import pytest
 from scipy import stats
 
 import propagate as pp
-from propagate import optimizers
-from propagate.coordinate_check import coordinate_check
+from propagate.training import optimizers
+from propagate.training.coordinate_check import coordinate_check
 from propagate.types import UnusableInput
-from propagate.width_verdict import exponents, power
+from propagate.verdicts.width_rules import exponents, power
 
 KEY = jax.random.key(0)
 WIDTHS = (64, 128, 256)

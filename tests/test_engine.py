@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine, plan
 from propagate.activations import ACTIVATIONS, activation
 from propagate.batches import Batch
-from propagate.sweep import Feed
+from propagate.run import plan, program
+from propagate.run.feed import Feed
 
 KEY = jax.random.key(7)
 DEPTH, WIDTH, BATCH = 5, 12, 9
@@ -21,7 +21,7 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
     h0, target, keys = feed.inputs(0), feed.target(0), feed.layer_keys(0)
     named = [net.block.init(size) for size in net.sizes(len(h0))]
     pairs = list(zip(named, keys, strict=True))
-    draws = [engine.draw(net.law.base, own, "float32", key) for own, key in pairs]
+    draws = [program.draw(net.law.base, own, "float32", key) for own, key in pairs]
     weights = [net.law.scale(*s) * d["weight"] for s, d in zip(net.shapes, draws, strict=True)]
     biases = [net.law.bias(*s) * d["bias"] for s, d in zip(net.shapes, draws, strict=True)]
 

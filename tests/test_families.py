@@ -10,10 +10,13 @@ import pytest
 from lowering import abstract, callbacks, mesh
 
 import propagate as pp
-from propagate import engine, plan
 from propagate.blocks import FAMILIES, family
-from propagate.blocks.block import At, matmul
-from propagate.sweep import Feed, jitted, layers_of
+from propagate.blocks.gradient_taps import matmul
+from propagate.blocks.layer import LayerContext as At
+from propagate.run import engine, plan
+from propagate.run.dispatch import jitted
+from propagate.run.feed import Feed
+from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
 DEPTH, WIDTH, BATCH = 3, 8, 4
@@ -65,7 +68,7 @@ class Perturbed(At):
 
 def unrolled(net: pp.Network, monkeypatch):
     """Signals, and gradients by place, of each layer: `jax.grad` by zeros that are added."""
-    monkeypatch.setattr(engine, "At", Perturbed)
+    monkeypatch.setattr(engine, "LayerContext", Perturbed)
     h0, steps = layers_of(net, KEY, batch=BATCH)
     target = Feed(net, KEY, None, "gaussian", BATCH, 0.0, "gaussian").target(0)
     added = [{"backward": np.zeros(h0.shape, np.float32)}, *({} for _ in steps)]

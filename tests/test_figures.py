@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from propagate import cli, figures
+from propagate.cli import command, figures
 from propagate.types import PropagateError, UnusableInput
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -37,7 +37,7 @@ def test_a_picture_is_written_beside_its_script(tmp_path):
     ]
     (tmp_path / "tiny_one.py").write_text("\n".join(lines))
     with pytest.raises(SystemExit) as left:
-        cli.main(["figures", "tiny-one", "--folder", str(tmp_path)])
+        command.main(["figures", "tiny-one", "--folder", str(tmp_path)])
     assert left.value.code == 0
     assert (tmp_path / "tiny_one.png").read_bytes().startswith(b"\x89PNG")
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from propagate import gauss
 from propagate.activations import ACTIVATIONS, Activation, activation
+from propagate.theory import gauss
 from propagate.types import UnusableInput
 
 TABLE = json.loads((Path(__file__).parent / "theory.json").read_text())["unit_gaussian"]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from propagate.initializers import INITIALIZERS, TRUNCATED_STD, initializer
+from propagate.distributions import TRUNCATED_STD
+from propagate.initializers import INITIALIZERS, initializer
 from propagate.types import UnusableInput
 
 SHAPE = FAN_IN, FAN_OUT = 300, 200

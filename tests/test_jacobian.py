@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import gauss, jacobian
+from propagate.run import jacobian
+from propagate.theory import gauss, jacobian_spectrum
 from propagate.types import UnusableInput
 
 EDGES = json.loads((Path(__file__).parent / "theory.json").read_text())["edges"]
@@ -20,11 +21,13 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize("row", EDGES, ids=lambda r: str(r["L"]))
 def test_upper_edges(row):
     depth = row["L"]
-    assert jacobian.spectrum("identity", depth, 1.0).edge == pytest.approx(
+    assert jacobian_spectrum.spectrum("identity", depth, 1.0).edge == pytest.approx(
         row["linear_gauss"], rel=1e-9
     )
-    assert jacobian.spectrum("relu", depth, 2.0).edge == pytest.approx(row["relu_gauss"], rel=1e-9)
-    orthogonal = jacobian.spectrum("relu", depth, 2.0, orthogonal=True).edge
+    assert jacobian_spectrum.spectrum("relu", depth, 2.0).edge == pytest.approx(
+        row["relu_gauss"], rel=1e-9
+    )
+    orthogonal = jacobian_spectrum.spectrum("relu", depth, 2.0, orthogonal=True).edge
     assert orthogonal <= row["relu_orth"] * (1 + 1e-9)  # at L = 2 its search ended before infinity
     assert orthogonal == pytest.approx(row["relu_orth"], rel=1e-9 if depth > 2 else 2e-5)
 
@@ -39,7 +42,7 @@ def critical_line(q):
 )
 def test_dynamical_isometry_of_an_orthogonal_tanh(depth, q, variance):
     """Pennington et al. (2018): it takes q ~ 1/L on the critical line."""
-    found = jacobian.spectrum("tanh", depth, critical_line(q), q=q, orthogonal=True)
+    found = jacobian_spectrum.spectrum("tanh", depth, critical_line(q), q=q, orthogonal=True)
     assert found.mean == pytest.approx(1)
     assert found.variance == pytest.approx(variance, rel=5e-3)
     assert found.isometric == (variance < 1)
@@ -56,7 +59,7 @@ STACKS = (
 def test_samples_have_the_spectrum(name, init, sigma_w2):
     """Width 400, 8 layers; run-to-run noise of a variance is 5 to 10 %, three runs are averaged."""
     net = pp.Network(8, 400, activation=name, init=init)
-    theory = jacobian.spectrum(name, 8, sigma_w2, orthogonal=init.startswith("orth"))
+    theory = jacobian_spectrum.spectrum(name, 8, sigma_w2, orthogonal=init.startswith("orth"))
     squares = [jacobian.of_network(net, jax.random.key(k)) ** 2 for k in range(3)]
     spread = np.mean([s.var() / s.mean() ** 2 for s in squares])
     assert spread == pytest.approx(theory.variance, rel=0.15)
@@ -66,7 +69,9 @@ def test_samples_have_the_spectrum(name, init, sigma_w2):
 def test_an_orthogonal_linear_network_keeps_every_length():
     net = pp.Network(100, 64, activation="identity", init="orthogonal")
     np.testing.assert_allclose(jacobian.of_network(net, KEY), 1, atol=1e-5)
-    assert jacobian.spectrum("identity", 100, 1.0, orthogonal=True).edge == pytest.approx(1)
+    assert jacobian_spectrum.spectrum("identity", 100, 1.0, orthogonal=True).edge == pytest.approx(
+        1
+    )
 
 
 def test_a_range_of_layers_and_the_largest():
@@ -94,9 +99,9 @@ def test_any_function():
 
 
 def test_an_unbounded_slope_has_no_edge():
-    assert math.isinf(jacobian.spectrum("squared_relu", 2, 1.0).edge)
-    assert math.isfinite(jacobian.spectrum("gelu", 2, 1.0).edge)
-    assert math.isinf(jacobian.spectrum("relu", 2000, 4.0).mean)
+    assert math.isinf(jacobian_spectrum.spectrum("squared_relu", 2, 1.0).edge)
+    assert math.isfinite(jacobian_spectrum.spectrum("gelu", 2, 1.0).edge)
+    assert math.isinf(jacobian_spectrum.spectrum("relu", 2000, 4.0).mean)
 
 
 def fuss_catalan(depth):
@@ -110,7 +115,7 @@ def fuss_catalan(depth):
 @pytest.mark.parametrize("depth", [1, 2, 16])
 def test_the_density_of_gaussian_products(depth):
     place, exact = (values[::-1] for values in fuss_catalan(depth))
-    found = jacobian.density("identity", depth, 1.0)
+    found = jacobian_spectrum.density("identity", depth, 1.0)
     expected = np.interp(found.log10_square, np.log10(place), exact * place * math.log(10), 0, 0)
     inside = found.log10_square > np.log10(place[1])
     off = np.abs(found.per_decade - expected)[inside]
@@ -122,8 +127,8 @@ def test_the_density_of_gaussian_products(depth):
 ])  # fmt: skip
 def test_a_density_has_the_moments_of_its_spectrum(name, orthogonal, q):
     sigma_w2 = 1 / float(gauss.moments(name, q)["slope2"][0])
-    theory = jacobian.spectrum(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
-    found = jacobian.density(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
+    theory = jacobian_spectrum.spectrum(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
+    found = jacobian_spectrum.density(name, 6, sigma_w2, q=q, orthogonal=orthogonal)
     share = found.per_decade
     zeros, mean, second = (
         -np.trapezoid(share * 10 ** (k * found.log10_square), found.log10_square) for k in (0, 1, 2)
@@ -133,9 +138,9 @@ def test_a_density_has_the_moments_of_its_spectrum(name, orthogonal, q):
 
 
 @pytest.mark.parametrize("call", [
-    lambda: jacobian.density("squared_relu", 2, 1.0),
-    lambda: jacobian.density("identity", 2, 1.0, orthogonal=True),
-    lambda: jacobian.density("relu", 1, 2.0, orthogonal=True),
+    lambda: jacobian_spectrum.density("squared_relu", 2, 1.0),
+    lambda: jacobian_spectrum.density("identity", 2, 1.0, orthogonal=True),
+    lambda: jacobian_spectrum.density("relu", 1, 2.0, orthogonal=True),
 ])  # fmt: skip
 def test_what_has_no_density_is_said(call):
     with pytest.raises(UnusableInput, match="density"):
@@ -187,8 +192,8 @@ def test_norms_where_the_output_is_large():
 
 
 @pytest.mark.parametrize("call", [
-    lambda: jacobian.spectrum("relu", 0, 1.0),
-    lambda: jacobian.spectrum("relu", 2, -1.0),
+    lambda: jacobian_spectrum.spectrum("relu", 0, 1.0),
+    lambda: jacobian_spectrum.spectrum("relu", 2, -1.0),
     lambda: jacobian.singular_values(lambda x: x, jnp.ones(5000)),
     lambda: jacobian.singular_values(lambda x: x, jnp.ones(5), largest=5),
     lambda: jacobian.of_network(pp.Network(3, 8), KEY, layers=(2, 2)),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import propagate as pp
-from propagate import meanfield
+from propagate.theory import criticality, finite_width, fixed_points, gauss, mean_field
 from propagate.types import UnusableInput
 
 T = json.loads((Path(__file__).parent / "theory.json").read_text())
@@ -62,13 +62,13 @@ def test_dropout_moves_the_correlation_from_one(row):
 
 @pytest.mark.parametrize("name", T["half_stable"])
 def test_half_stable_points(name):
-    (point,) = meanfield.half_stable(name)
+    (point,) = criticality.half_stable(name)
     assert point[:3] == pytest.approx(T["half_stable"][name], rel=1e-9)
 
 
 def test_the_saddle_node_of_silu():
     """Where it is often taken for an edge of chaos: sigma_w = 1.7147, sigma_b = 0.2."""
-    first = meanfield.saddle_nodes("silu", 0.04)[0]
+    first = fixed_points.saddle_nodes("silu", 0.04)[0]
     assert first == pytest.approx((2.9402443, 0.3418359), rel=1e-6)
     below, above = (pp.fixed_points("silu", first[0] + by, 0.04) for by in (-1e-3, 1e-3))
     assert [p.stable for p in below] == [True, False]
@@ -93,7 +93,7 @@ def test_order_to_chaos(sigma_w, q, c, xi_c):
 def test_trajectories(row):
     q, log_chi = 1.0, 0.0
     for layer in range(1, 101):
-        at = meanfield.gauss.moments(row["activation"], q)
+        at = gauss.moments(row["activation"], q)
         log_chi += math.log10(row["sw2"] * at["slope2"][0])
         q = row["sw2"] * float(at["second"][0])
         if str(layer) in row["q"]:
@@ -103,7 +103,7 @@ def test_trajectories(row):
 def test_the_correlation_of_a_relu_over_a_thousand_layers():
     apart, at = 1.0, {}
     for layer in range(1, 1001):
-        apart = meanfield.c_map("relu", 2.0, 0.0, 1.0, apart)
+        apart = mean_field.c_map("relu", 2.0, 0.0, 1.0, apart)
         at[layer] = 1 - apart
     expected = {int(k): v for k, v in T["relu_c"].items()}
     assert {k: at[k] for k in expected} == pytest.approx(expected, rel=1e-12)
@@ -111,20 +111,20 @@ def test_the_correlation_of_a_relu_over_a_thousand_layers():
 
 @pytest.mark.parametrize("row", T["finite_width"], ids=lambda r: f"n={r['n']}")
 def test_the_logarithm_of_a_layer_of_n_units(row):
-    relu, linear = (meanfield.fluctuation(phi, row["n"]) for phi in ("relu", "identity"))
+    relu, linear = (finite_width.fluctuation(phi, row["n"]) for phi in ("relu", "identity"))
     assert relu == pytest.approx((row["relu_E_log"], row["relu_Var_log"]), rel=1e-9)
     assert linear == pytest.approx((row["linear_E_log"], row["linear_Var_log"]), rel=1e-9)
     with pytest.raises(UnusableInput, match="homogeneous"):
-        meanfield.fluctuation("tanh", row["n"])
+        finite_width.fluctuation("tanh", row["n"])
 
 
 @given(st.floats(0.05, 6), st.floats(0.001, 1))
 def test_fixed_points_stay(sigma_w2, sigma_b2):
     for point in pp.fixed_points("tanh", sigma_w2, sigma_b2):
-        q = meanfield.q_map("tanh", sigma_w2, sigma_b2, point.q)
+        q = mean_field.q_map("tanh", sigma_w2, sigma_b2, point.q)
         assert q == pytest.approx(point.q, rel=1e-9)
         if 0 < point.one_minus_c < 1:
-            apart = meanfield.c_map("tanh", sigma_w2, sigma_b2, point.q, point.one_minus_c)
+            apart = mean_field.c_map("tanh", sigma_w2, sigma_b2, point.q, point.one_minus_c)
             assert apart == pytest.approx(point.one_minus_c, rel=1e-8)
 
 

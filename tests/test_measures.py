@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from propagate import measures
-from propagate.measures import HISTOGRAM_EDGES, MEASURES, SATURATED_SLOPE, select
+from propagate.record import scaled, statistics
+from propagate.record.measures import MEASURES, select
+from propagate.record.statistics import HISTOGRAM_EDGES, SATURATED_SLOPE
 from propagate.types import UnusableInput
 
 MEASURE = {m.name: m for m in MEASURES}
@@ -42,13 +43,13 @@ ORACLES = {
 
 @functools.cache
 def observe(name: str):
-    return jax.jit(lambda x: measures.observe(measures.rescale(x), (MEASURE[name],)))
+    return jax.jit(lambda x: scaled.observe(scaled.rescale(x), (MEASURE[name],)))
 
 
 def measured(name: str, *layers: np.ndarray) -> np.ndarray:
     """The number that a record would carry, for each of the arrays (configurations)."""
     seen = observe(name)(np.stack(layers))
-    return measures.decades(MEASURE[name], np.asarray(seen[name]), np.asarray(seen["exponent"]))
+    return scaled.decades(MEASURE[name], np.asarray(seen[name]), np.asarray(seen["exponent"]))
 
 
 def normal(seed: int, shape: tuple[int, int] = (6, 10), loc: float = 0.0) -> np.ndarray:
@@ -80,7 +81,7 @@ def test_scale_like_statistics_survive_the_whole_range_in_one_array(name, seed):
 
 @pytest.mark.parametrize("scale", [1e-35, 1e30])
 def test_without_rescaling_these_numbers_are_lost(scale):
-    bare = float(measures.q(jnp.asarray(normal(0) * np.float32(scale))))
+    bare = float(statistics.q(jnp.asarray(normal(0) * np.float32(scale))))
     assert bare in (0.0, np.inf)
     assert np.isfinite(measured("q", normal(0) * np.float32(scale))).all()
 
@@ -165,7 +166,7 @@ def test_zero_and_dead_fractions():
 
 def test_small_slopes_are_saturated():
     slope = np.float32([[1, 0, -1, SATURATED_SLOPE / 2], [-SATURATED_SLOPE / 2, 0.5, 0.06, -0.06]])
-    assert float(measures.saturated_fraction(jnp.asarray(slope))) == pytest.approx(3 / 8)
+    assert float(statistics.saturated_fraction(jnp.asarray(slope))) == pytest.approx(3 / 8)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -191,7 +192,7 @@ def test_the_histogram_sums_to_one(y):
 @given(seed=seeds, scale=st.floats(-30, 37))
 def test_rescaling_is_exact(seed, scale):
     x = jnp.asarray((normal(seed)[None] * 10.0**scale).astype(np.float32))
-    y, exponent = measures.rescale(x)
+    y, exponent = scaled.rescale(x)
     assert 1 <= float(jnp.abs(y).max()) < 2
     back = np.ldexp(np.asarray(y, np.float64), np.asarray(exponent)[:, None, None])
     np.testing.assert_array_equal(back, np.asarray(x, np.float64))
@@ -200,7 +201,7 @@ def test_rescaling_is_exact(seed, scale):
 @pytest.mark.parametrize("value", [0.0, np.inf, np.nan])
 def test_zero_and_non_finite_arrays_keep_their_values(value):
     x = jnp.full((1, 2, 3), value, jnp.float32)
-    y, exponent = measures.rescale(x)
+    y, exponent = scaled.rescale(x)
     np.testing.assert_array_equal(y, x)
     assert int(exponent[0]) == 0
 
@@ -215,8 +216,8 @@ def test_non_finite_values_are_not_hidden(name, value):
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_statistics_of_short_floats_are_float32(dtype):
-    scaled = measures.rescale(jnp.asarray(normal(0)[None], dtype))
-    seen = measures.observe(scaled, MEASURES)
+    given = scaled.rescale(jnp.asarray(normal(0)[None], dtype))
+    seen = scaled.observe(given, MEASURES)
     assert {a.dtype for name, a in seen.items() if name != "exponent"} == {jnp.dtype("float32")}
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from propagate.models import leaf_names, pure
+from propagate.models.pure_function import pure
+from propagate.tracing.trees import leaf_names
 from propagate.types import UnusableInput
 
 KEY = jax.random.key(0)

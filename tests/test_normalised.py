@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate.blocks.block import normalise
+from propagate.blocks.contract import normalise
 
 KEY = jax.random.key(21)
 
@@ -82,7 +82,7 @@ def test_dropout_multiplies_by_one_over_what_it_keeps(dropped):
 
 def test_dropout_drops_its_share_of_activated_units():
     """Of 6 × 64 × 64 units of a linear layer: 5 standard errors of 0.0024."""
-    from propagate.sweep import layers_of
+    from propagate.run.layerwise import layers_of
 
     net = pp.Network(6, 64, "mlp(dropout=0.3)", "identity", "identity")
     h, steps = layers_of(net, KEY, batch=64)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import meanfield
-from propagate.passage import Weights, chain, gradients, layer, normalise, residual
+from propagate.theory import gauss, mean_field
+from propagate.theory.layer_maps import Weights, chain, gradients, layer, normalise, residual
 from propagate.types import UnusableInput
 
 HE = Weights(2.0)
@@ -27,9 +27,11 @@ def through(step, depth, q=1.0, apart=1.0):
 
 def test_a_layer_without_anything_is_that_of_meanfield():
     found = layer("tanh", Weights(1.7, 0.05, 0.9, 0.5), 0.6, 0.3)
-    at = meanfield.gauss.moments("tanh", 0.6)
-    assert found.q == pytest.approx(meanfield.q_map("tanh", 1.7, 0.05, 0.6, 0.9), rel=1e-12)
-    assert found.apart == pytest.approx(meanfield.c_map("tanh", 1.7, 0.05, 0.6, 0.3, 0.9), rel=1e-9)
+    at = gauss.moments("tanh", 0.6)
+    assert found.q == pytest.approx(mean_field.q_map("tanh", 1.7, 0.05, 0.6, 0.9), rel=1e-12)
+    assert found.apart == pytest.approx(
+        mean_field.c_map("tanh", 1.7, 0.05, 0.6, 0.3, 0.9), rel=1e-9
+    )
     assert found.gradient == pytest.approx(1.7 / 0.9 * 0.5 * at["slope2"][0], rel=1e-12)
 
 
@@ -92,7 +94,7 @@ def test_the_rate_of_a_batch_normalised_network():
 
 
 def test_norms_over_units():
-    tanh = meanfield.gauss.moments("tanh", 1.0)
+    tanh = gauss.moments("tanh", 1.0)
     before = layer("tanh", Weights(1.5, 0.1), 7.0, 0.4, norm="rms")
     assert before.q == pytest.approx(1.5 * tanh["second"][0] + 0.1, rel=1e-12)
     assert before.gradient == pytest.approx(1.5 * tanh["slope2"][0] / 7, rel=1e-12)

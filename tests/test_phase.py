@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import cli, plot
+from propagate.cli import command
+from propagate.plot import phase_diagram
 from propagate.types import UnusableInput
 
 W2, B2 = np.linspace(0.02, 4, 60), np.linspace(0.004, 0.5, 40)
@@ -73,17 +74,17 @@ def test_variances_are_checked(bad):
 
 
 def test_the_picture_has_the_edge_and_the_points():
-    ax = plot.phase(pp.phase("tanh", W2, B2), measured=[(1.0, 0.1, -0.2), (3.0, 0.1, 0.1)])
+    ax = phase_diagram.phase(pp.phase("tanh", W2, B2), measured=[(1.0, 0.1, -0.2), (3.0, 0.1, 0.1)])
     assert len(ax.collections[-1].get_offsets()) == 2
     assert "edge of chaos" in ax.get_title()
     with pytest.raises(UnusableInput, match="two values"):
-        plot.phase(pp.phase("tanh", W2[:1], B2))
+        phase_diagram.phase(pp.phase("tanh", W2[:1], B2))
 
 
 def test_the_command(tmp_path, capsys):
     size = ["--points", "30", "20", "--measured", "1", "--depth", "6", "--width", "32"]
     with pytest.raises(SystemExit) as left:
-        cli.main(["phase", "--out", str(tmp_path / "out"), *size])
+        command.main(["phase", "--out", str(tmp_path / "out"), *size])
     assert left.value.code == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"phase.nc", "phase.png"}
     assert "no critical point" not in capsys.readouterr().out

@@ -10,9 +10,9 @@ import pytest
 import xarray as xr
 from matplotlib.figure import Figure
 
-from propagate import plot
-from propagate.measures import HISTOGRAM_EDGES
-from propagate.spectra import Density, Spectrum
+from propagate.plot import growth_curves, histogram, jacobian_spectrum, style, verdict_map
+from propagate.record.statistics import HISTOGRAM_EDGES
+from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import UnusableInput
 
 DEPTH = 10
@@ -76,13 +76,13 @@ def labels(legend) -> list[str]:
 
 def test_one_record_has_both_directions_in_two_colours():
     given = axis()
-    ax = plot.variance(one(), ax=given)
+    ax = growth_curves.variance(one(), ax=given)
     assert ax is given
-    q, dashed, gradient = sorted(drawn(ax), key=lambda line: line.get_color() != plot.COLOURS[0])[
+    q, dashed, gradient = sorted(drawn(ax), key=lambda line: line.get_color() != style.COLOURS[0])[
         :3
     ]
     assert {q.get_linestyle(), dashed.get_linestyle()} == {"-", "--"}
-    assert gradient.get_color() == plot.COLOURS[1]
+    assert gradient.get_color() == style.COLOURS[1]
     assert ax.get_xlabel() == "layer" and ax.get_ylabel() == "second moment\n(decades)"
     assert labels(ax.get_legend()) == [
         "second moment of h",
@@ -93,7 +93,7 @@ def test_one_record_has_both_directions_in_two_colours():
 
 
 def test_curve_is_the_median_and_the_band_the_range():
-    ax = plot.variance(one(-0.5), ax=axis(), direction="backward")
+    ax = growth_curves.variance(one(-0.5), ax=axis(), direction="backward")
     (line,), (band,) = drawn(ax), ax.collections
     np.testing.assert_allclose(line.get_ydata(), -0.5 * (DEPTH - LAYERS), atol=1e-12)
     at_end = band.get_paths()[0].vertices
@@ -103,7 +103,7 @@ def test_curve_is_the_median_and_the_band_the_range():
 
 
 def test_record_without_seeds_has_no_band():
-    ax = plot.variance(one().isel(seed=0, drop=True), ax=axis())
+    ax = growth_curves.variance(one().isel(seed=0, drop=True), ax=axis())
     assert not ax.collections and len(drawn(ax)) == 3
 
 
@@ -114,7 +114,7 @@ def test_end_of_the_finite_layers_is_marked(beyond, marker, direction, last):
     record[f"log10_{direction}_q"][:, slice(7, None) if direction == "forward" else slice(0, 4)] = (
         beyond
     )
-    ax = plot.variance(record, ax=axis(), direction=direction)
+    ax = growth_curves.variance(record, ax=axis(), direction=direction)
     assert marks(ax) == [(marker, last, pytest.approx(-3))]
     assert labels(ax.get_legend())[-1] == {"x": "exact zero beyond", "^": "overflow beyond"}[marker]
 
@@ -123,45 +123,45 @@ def test_end_of_the_finite_layers_is_marked(beyond, marker, direction, last):
 def test_what_was_not_measured_is_not_marked(hole):
     record = one()[["log10_forward_q"]]
     record["log10_forward_q"][:, hole] = np.nan
-    assert not marks(plot.variance(record, ax=axis()))
+    assert not marks(growth_curves.variance(record, ax=axis()))
 
 
 def test_median_of_seeds_that_die_apart():
     record = one()[["log10_forward_q"]]
     record["log10_forward_q"][0, 3:] = -np.inf
     record["log10_forward_q"][1, 8:] = np.inf
-    ax = plot.variance(record, ax=axis())
+    ax = growth_curves.variance(record, ax=axis())
     assert not marks(ax), "the third seed lies between"
     assert np.isfinite(drawn(ax)[0].get_ydata()).all()
 
 
 def test_pairings_have_colour_by_init_and_marker_by_activation():
     record = straight({(i, a): -0.1 for i in ("he", "zeros") for a in ("relu", "tanh")})
-    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    lines = drawn(growth_curves.variance(record, ax=axis(), direction="backward"))
     assert [line.get_label() for line in lines] == [
         "he, relu",
         "he, tanh",
         "zeros, relu",
         "zeros, tanh",
     ]
-    assert [line.get_color() for line in lines] == [c for c in plot.COLOURS[:2] for _ in range(2)]
-    assert [line.get_marker() for line in lines] == [*plot.MARKERS[:2]] * 2
+    assert [line.get_color() for line in lines] == [c for c in style.COLOURS[:2] for _ in range(2)]
+    assert [line.get_marker() for line in lines] == [*style.MARKERS[:2]] * 2
 
 
 def test_no_two_pairings_look_alike():
     record = straight({(f"init{k}", "relu"): -0.1 for k in range(20)})
-    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    lines = drawn(growth_curves.variance(record, ax=axis(), direction="backward"))
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 20
 
 
 def test_swept_numbers_are_pairings_too():
     record = xr.concat([one(-0.1), one(-0.2)], dim=xr.Variable("sigma_w", [1.0, 1.5]))
-    lines = drawn(plot.variance(record, ax=axis(), direction="backward"))
+    lines = drawn(growth_curves.variance(record, ax=axis(), direction="backward"))
     assert [line.get_label() for line in lines] == ["sigma_w 1", "sigma_w 1.5"]
 
 
 def test_theory_is_drawn_over_in_black():
-    ax = plot.variance(one(), ax=axis(), theory=one(-0.4).isel(seed=0, drop=True))
+    ax = growth_curves.variance(one(), ax=axis(), theory=one(-0.4).isel(seed=0, drop=True))
     theory = [line for line in drawn(ax) if line.get_color() == "black"]
     assert [line.get_linestyle() for line in theory] == ["--", "--"]
     assert labels(ax.get_legend()).count("theory") == 1
@@ -169,7 +169,7 @@ def test_theory_is_drawn_over_in_black():
 
 def test_sites_of_custom_models():
     record = one().rename(layer="site").assign_coords(site=[f"s{k}" for k in LAYERS])
-    ax = plot.variance(record, ax=axis(), direction="forward")
+    ax = growth_curves.variance(record, ax=axis(), direction="forward")
     assert ax.get_xlabel() == "site"
     assert ax.get_ylabel() == "second moment of the output\n(decades)"
 
@@ -185,21 +185,21 @@ def custom(kinds: list[str], q) -> xr.Dataset:
     }
     coords = {name: ("site", values) for name, values in columns.items()}
     weights = {"weight": ["w"], "weight_fan_in": ("weight", [3.0])}
-    both = {f"log10_{d}_q": ("site", np.asarray(q, float)) for d in plot.DIRECTIONS}
+    both = {f"log10_{d}_q": ("site", np.asarray(q, float)) for d in style.DIRECTIONS}
     return xr.Dataset(both | weights, {"site": np.arange(len(kinds))} | coords)
 
 
 def test_custom_models_are_drawn_along_their_layers():
     q = np.arange(6) / 2
-    ax = plot.variance(custom(["matmul", "activation", "elementwise"] * 2, q), ax=axis())
+    ax = growth_curves.variance(custom(["matmul", "activation", "elementwise"] * 2, q), ax=axis())
     assert [line.get_ydata().tolist() for line in drawn(ax)] == [[0, 1.5]] * 2
-    assert [line.get_color() for line in drawn(ax)] == list(plot.COLOURS[:2])
+    assert [line.get_color() for line in drawn(ax)] == list(style.COLOURS[:2])
     assert [t.get_text() for t in ax.get_xticklabels()] == ["net.0/matmul", "net.3/matmul"]
 
 
 def test_custom_models_with_a_residual_stream_are_drawn_along_it():
     q = np.tile([7, 7, 0], 4) + np.arange(12)
-    ax = plot.variance(custom(["matmul", "activation", "add"] * 4, q), ax=axis())
+    ax = growth_curves.variance(custom(["matmul", "activation", "add"] * 4, q), ax=axis())
     assert drawn(ax)[0].get_ydata().tolist() == [2, 5, 8, 11]
     assert ax.get_xticklabels()[0].get_text() == "net.2/add"
 
@@ -207,14 +207,14 @@ def test_custom_models_with_a_residual_stream_are_drawn_along_it():
 def test_sites_of_custom_models_without_values_are_gaps_and_zeros_are_marked():
     q = np.zeros(9)
     q[4], q[7:] = np.nan, -np.inf
-    ax = plot.variance(custom(["matmul"] * 9, q), ax=axis(), direction="forward")
+    ax = growth_curves.variance(custom(["matmul"] * 9, q), ax=axis(), direction="forward")
     assert np.flatnonzero(np.isnan(drawn(ax)[0].get_ydata())).tolist() == [4, 7, 8]
     assert marks(ax) == [("x", 6, 0)]
 
 
 @pytest.mark.parametrize(("sites", "named"), [(40, True), (170, False)])
 def test_names_of_sites_are_written_while_there_is_room(sites, named):
-    ax = plot.variance(custom(["matmul"] * sites, np.zeros(sites)), ax=axis())
+    ax = growth_curves.variance(custom(["matmul"] * sites, np.zeros(sites)), ax=axis())
     assert any("net." in t.get_text() for t in ax.get_xticklabels()) == named
     assert (len(ax.get_xticks()) == sites) == named
     assert all(tick == int(tick) for tick in ax.get_xticks())
@@ -225,7 +225,7 @@ def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():
         {("he", "relu"): 0.0, ("he", "tanh"): -1, ("big", "relu"): 9, ("big", "tanh"): 1}
     )
     record["log10_forward_q"][1, 0, :, 8:] = np.nan
-    fig = plot.curves(record)
+    fig = growth_curves.curves(record)
     top, bottom = np.reshape(fig.axes, (2, 2))
     assert [ax.get_title() for ax in top] == ["relu", "tanh"]
     assert labels(fig.legends[0]) == ["he", "big", "overflow beyond", "variance over inputs of h"]
@@ -238,7 +238,7 @@ def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():
 
 
 def test_curves_of_one_network():
-    fig = plot.curves(one())
+    fig = growth_curves.curves(one())
     assert len(fig.axes) == 2 and not any(ax.texts for ax in fig.axes)
 
 
@@ -251,7 +251,7 @@ def test_heatmap_has_a_word_and_a_rate_in_each_cell():
         Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
     given = axis()
-    ax = plot.heatmap(iter(findings), ax=given)
+    ax = verdict_map.heatmap(iter(findings), ax=given)
     assert ax is given
     words = {text.get_position(): text.get_text() for text in ax.texts}
     assert words[0, 0] == "stable\n+0.004" and words[1, 0] == "vanishing\n−0.31"
@@ -267,7 +267,7 @@ def test_heatmap_leaves_absent_cells_empty():
         Finding("he", "relu", "forward", Verdict.STABLE, 0.0),
         Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
-    ax = plot.heatmap(findings, "forward")
+    ax = verdict_map.heatmap(findings, "forward")
     assert sorted(text.get_text() for text in ax.texts) == ["", "", "stable\n+0", "stable\n+0"]
 
 
@@ -291,7 +291,7 @@ def gaussian(slope: float) -> xr.Dataset:
 
 
 def test_histograms_are_densities_of_the_values():
-    left, right = plot.histograms(gaussian(-0.2)).axes
+    left, right = histogram.histograms(gaussian(-0.2)).axes
     assert labels(left.get_legend()) == ["0", "2", "4", "5", "7", "9"]
     assert labels(right.get_legend()) == ["0", "2", "4", "6", "8", "10"]
     assert left.get_xlabel() == "activation x"
@@ -304,26 +304,26 @@ def test_histograms_are_densities_of_the_values():
 def test_histograms_on_axes_that_are_given():
     fig = Figure()
     axes = fig.subplots(2, 2)
-    assert plot.histograms(gaussian(0), axes=axes[1]) is fig
+    assert histogram.histograms(gaussian(0), axes=axes[1]) is fig
     assert not axes[0, 0].lines and axes[1, 0].lines and axes[1, 1].lines
 
 
 def test_histograms_of_distant_scales_are_in_units_of_the_rms():
-    left, right = plot.histograms(gaussian(-0.5)).axes
+    left, right = histogram.histograms(gaussian(-0.5)).axes
     assert left.get_xlabel().endswith("in units of the layer's rms")
     assert right.get_xlabel().endswith("in units of the layer's rms")
     assert all(line.get_xdata()[-1] == 5.125 for line in drawn(right))
 
 
 def test_histograms_of_nothing_measured_are_empty():
-    left, right = plot.histograms(gaussian(0) * np.nan).axes
+    left, right = histogram.histograms(gaussian(0) * np.nan).axes
     assert not left.lines and not right.lines
 
 
 def test_histograms_name_layers_that_are_zero():
     record = gaussian(0)
     record["log10_backward_q"][:, :7] = -np.inf
-    right = plot.histograms(record).axes[1]
+    right = histogram.histograms(record).axes[1]
     assert labels(right.get_legend())[:4] == [
         "0: all zero",
         "2: all zero",
@@ -339,7 +339,7 @@ def test_a_spectrum_has_its_shares_and_theory():
     theory = Spectrum(mean=1.0, variance=1.5, edge=4.0)
     places = np.linspace(math.log10(4), -30, 400)
     density = Density(places, np.full(400, 1 / 35), 0.0)
-    ax = plot.spectrum(values, theory=theory, density=density)
+    ax = jacobian_spectrum.spectrum(values, theory=theory, density=density)
     (bars,) = ax.patches
     shares, edges, _ = bars.get_data()
     assert np.sum(shares * np.diff(edges)) == pytest.approx(6 / 8)
@@ -353,37 +353,38 @@ def test_a_spectrum_has_its_shares_and_theory():
 
 
 def test_a_spike_keeps_the_height_of_what_is_wide():
-    wide = plot.spectrum(np.logspace(-3, 1, 200), label="wide")
+    wide = jacobian_spectrum.spectrum(np.logspace(-3, 1, 200), label="wide")
     top = wide.get_ylim()
-    plot.spectrum(np.ones(200), label="isometry", ax=wide)
+    jacobian_spectrum.spectrum(np.ones(200), label="isometry", ax=wide)
     assert wide.get_ylim() == top
     words = [text.get_text() for text in wide.get_legend().get_texts()]
     assert words[-1] == "isometry: all the same"
-    assert plot.spectrum(np.ones(9)).get_ylim()[1] > 1
-    marked = plot.spectrum(np.ones(9), theory=Spectrum(1.0, 0.0, 1.0))
+    assert jacobian_spectrum.spectrum(np.ones(9)).get_ylim()[1] > 1
+    marked = jacobian_spectrum.spectrum(np.ones(9), theory=Spectrum(1.0, 0.0, 1.0))
     assert "theory: all the same" in [t.get_text() for t in marked.get_legend().get_texts()]
     for nothing in ([], [0.0, 0.0], [1.0, np.nan]):
         with pytest.raises(UnusableInput, match="singular values"):
-            plot.spectrum(np.array(nothing))
+            jacobian_spectrum.spectrum(np.array(nothing))
 
 
 def test_what_cannot_be_drawn_is_said():
     with pytest.raises(UnusableInput, match="no log10_backward_q"):
-        plot.variance(one()[["log10_forward_q"]], direction="backward")
+        growth_curves.variance(one()[["log10_forward_q"]], direction="backward")
     with pytest.raises(UnusableInput, match=r'no activation_histogram.*"histogram"'):
-        plot.histograms(one())
+        histogram.histograms(one())
     with pytest.raises(UnusableInput, match="one pairing is required, got 2"):
-        plot.histograms(gaussian(0).expand_dims(init=["he", "zeros"]))
+        histogram.histograms(gaussian(0).expand_dims(init=["he", "zeros"]))
     with pytest.raises(UnusableInput, match="direction 'backward' are required"):
-        plot.heatmap([])
+        verdict_map.heatmap([])
 
 
 def test_every_figure_can_be_saved(tmp_path):
     findings = [Finding("he", "relu", "backward", Verdict.STABLE, 0.0)]
-    figures = [plot.variance(one()).figure, plot.heatmap(findings).figure]
-    for k, fig in enumerate([*figures, plot.histograms(gaussian(-0.5))]):
+    figures = [growth_curves.variance(one()).figure, verdict_map.heatmap(findings).figure]
+    for k, fig in enumerate([*figures, histogram.histograms(gaussian(-0.5))]):
         fig.savefig(tmp_path / f"{k}.png", dpi=40)
 
 
 def test_plot_leaves_pyplot_alone():
-    assert "pyplot" not in Path(plot.__file__).read_text()
+    for path in (Path(pp.__file__).parent / "plot").glob("*.py"):
+        assert "pyplot" not in path.read_text()

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from propagate.findings import Verdict
 from propagate.types import UnusableInput
+from propagate.verdicts.findings import Verdict
 from pytest_propagate import assert_healthy
 
 pytest_plugins = "pytester"

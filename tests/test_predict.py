@@ -13,8 +13,9 @@ import pytest
 import xarray as xr
 
 import propagate as pp
-from propagate import overlay
+from propagate.theory import finite_width
 from propagate.types import UnusableInput
+from propagate.verdicts import departures
 
 KEY = jax.random.key(1)
 DEPTH, WIDTH, SEEDS, BATCH = 5, 1024, 2, 32
@@ -36,7 +37,7 @@ def test_theory_and_measurement_agree_for_every_activation():
             assert np.abs((measured - expected) / error).max() < 5, (name, init, direction)
         apart = own.forward_correlation.mean("seed") - theory.forward_correlation
         assert np.abs(apart).max() < 0.03, (name, init)
-        assert overlay.departures(own, theory) == [], (name, init)
+        assert departures.departures(own, theory) == [], (name, init)
 
 
 PAIRS = (
@@ -64,7 +65,7 @@ def test_the_band_is_the_spread_over_seeds(name, init):
 
 def test_one_input_through_relu_layers_is_exact():
     """L layers add L·E log and L·Var log, exactly; the last h has a chi-square of its own."""
-    mean, variance = pp.meanfield.fluctuation("relu", 64)
+    mean, variance = finite_width.fluctuation("relu", 64)
     theory = pp.predict(pp.Network(40, 64), batch=1)
     assert theory.log10_forward_q_sd[-1] == pytest.approx(
         math.sqrt(40 * variance + 2 / 64) / math.log(10), rel=1e-9

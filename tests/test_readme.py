@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from propagate import cli
-from propagate.measures import MEASURES
-from propagate.verdict import Verdict
+from propagate import activations, initializers
+from propagate.cli import command, diagnose, figures, listing, phase, predict, sweep
+from propagate.record.measures import MEASURES
+from propagate.verdicts.findings import Verdict
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -53,16 +54,23 @@ def lines() -> list[str]:
 def test_every_command_is_understood(line, monkeypatch):
     """The parser takes it and names resolve; the work is left out."""
     ran = []
-    for verb in (cli.Sweep, cli.Diagnose, cli.Predict, cli.Phase, cli.List, cli.Figures):
+    for verb in (
+        sweep.Sweep,
+        diagnose.Diagnose,
+        predict.Predict,
+        phase.Phase,
+        listing.List,
+        figures.Figures,
+    ):
         monkeypatch.setattr(verb, "__call__", lambda self: ran.append(self) or 0)
     with pytest.raises(SystemExit) as left:
-        cli.main(shlex.split(line)[1:])
+        command.main(shlex.split(line)[1:])
     assert left.value.code == 0
     (verb,) = ran
     for name in np.atleast_1d(getattr(verb, "init", ())):
-        cli.initializer(str(name))
+        initializers.initializer(str(name))
     for name in np.atleast_1d(getattr(verb, "activation", ())):
-        cli.activation(str(name))
+        activations.activation(str(name))
 
 
 def test_every_variable_and_verdict_is_explained():

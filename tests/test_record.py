@@ -6,23 +6,24 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from propagate import record
-from propagate.measures import HISTOGRAM_EDGES, MEASURES, select
+from propagate.record import dataset, provenance, storage
+from propagate.record.measures import MEASURES, select
+from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.types import PropagateError, UnusableInput
 
 
 @pytest.fixture
 def filled() -> xr.Dataset:
     coords = {"init": ["he_normal", "sigma(1.5,0.1)"], "activation": ["relu", "φ"]}
-    data = record.new(select(("q", "mean", "histogram")), coords, seeds=2, depth=3)
+    data = dataset.new(select(("q", "mean", "histogram")), coords, seeds=2, depth=3)
     data["log10_forward_q"][:] = np.linspace(-300, 300, 2 * 2 * 2 * 4).reshape(2, 2, 2, 4)
     data["log10_forward_q"][0, 0, 0, 0] = -np.inf
-    data.attrs = record.provenance(network={"depth": 3}, key="key", measures=["q", "mean"])
+    data.attrs = provenance.provenance(network={"depth": 3}, key="key", measures=["q", "mean"])
     return data
 
 
 def test_a_new_record_has_the_selected_variables_and_no_numbers():
-    data = record.new(select(), {"init": ["he_normal"]}, seeds=2, depth=3)
+    data = dataset.new(select(), {"init": ["he_normal"]}, seeds=2, depth=3)
     expected = {m.variable(p) for m in MEASURES if not m.on_request for p in m.places}
     assert set(data) == expected
     assert all(data[name].isnull().all() for name in data)
@@ -31,14 +32,14 @@ def test_a_new_record_has_the_selected_variables_and_no_numbers():
 
 
 def test_every_variable_says_what_it_is_and_in_which_unit():
-    data = record.new(select(("q", "mean", "histogram")), {}, seeds=1, depth=1)
+    data = dataset.new(select(("q", "mean", "histogram")), {}, seeds=1, depth=1)
     for name, variable in data.items():
         assert variable.attrs["long_name"]
         assert variable.attrs["units"] == ("log10" if name.startswith("log10_") else "1")
 
 
 def test_a_histogram_has_its_bins_as_a_dim():
-    data = record.new(select("histogram"), {}, seeds=1, depth=2)
+    data = dataset.new(select("histogram"), {}, seeds=1, depth=2)
     assert data["forward_histogram"].dims == ("seed", "layer", "bin")
     assert data.sizes["bin"] == len(HISTOGRAM_EDGES) - 1
     np.testing.assert_allclose(data["bin"], np.add(HISTOGRAM_EDGES[1:], HISTOGRAM_EDGES[:-1]) / 2)
@@ -46,19 +47,19 @@ def test_a_histogram_has_its_bins_as_a_dim():
 
 def test_what_is_saved_is_what_is_loaded(filled, tmp_path):
     path = tmp_path / "deeper" / "record.nc"
-    assert record.save(filled, str(path)) == path
-    xr.testing.assert_identical(record.load(path), filled)
+    assert storage.save(filled, str(path)) == path
+    xr.testing.assert_identical(storage.load(path), filled)
     assert [file.name for file in path.parent.iterdir()] == ["record.nc"]
 
 
 def test_saving_again_replaces_the_file(filled, tmp_path):
-    record.save(filled, tmp_path / "record.nc")
-    record.save(filled.isel(seed=[0]), tmp_path / "record.nc")
-    assert record.load(tmp_path / "record.nc").sizes["seed"] == 1
+    storage.save(filled, tmp_path / "record.nc")
+    storage.save(filled.isel(seed=[0]), tmp_path / "record.nc")
+    assert storage.load(tmp_path / "record.nc").sizes["seed"] == 1
 
 
 def test_provenance_is_text():
-    attrs = record.provenance(network={"depth": 3}, kind="mlp")
+    attrs = provenance.provenance(network={"depth": 3}, kind="mlp")
     assert {"propagate", "jax", "jaxlib", "date"} <= set(attrs)
     assert json.loads(attrs["network"]) == {"depth": 3}
     assert attrs["kind"] == "mlp"
@@ -78,27 +79,27 @@ def test_a_failure_midway_leaves_what_was_there(tmp_path, error, raised, before)
         raise error
 
     with pytest.raises(raised):
-        record.whole(path, write)
+        storage.write_whole(path, write)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
 
 
 def test_a_record_that_cannot_be_written_leaves_no_file(filled, tmp_path):
     filled.attrs["bad"] = {"not": "text"}
     with pytest.raises(TypeError):
-        record.save(filled, tmp_path / "record.nc")
+        storage.save(filled, tmp_path / "record.nc")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(filled, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(PropagateError, match=r"cannot write .*record.nc.*choose another folder"):
-        record.save(filled, tmp_path / "file" / "record.nc")
+        storage.save(filled, tmp_path / "file" / "record.nc")
 
 
 def test_a_folder_in_the_place_of_the_file_is_not_replaced(filled, tmp_path):
     (tmp_path / "record.nc").mkdir()
     with pytest.raises(PropagateError):
-        record.save(filled, tmp_path / "record.nc")
+        storage.save(filled, tmp_path / "record.nc")
 
 
 JUNK = {
@@ -115,32 +116,32 @@ def test_junk_is_refused(tmp_path, junk):
     path = tmp_path / "record.nc"
     path.write_bytes(junk)
     with pytest.raises(UnusableInput, match=r"record\.nc is not a netCDF record"):
-        record.load(path)
+        storage.load(path)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.99])
 def test_part_of_a_record_is_refused(filled, tmp_path, share):
-    path = record.save(filled, tmp_path / "record.nc")
+    path = storage.save(filled, tmp_path / "record.nc")
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
     with pytest.raises(UnusableInput, match=r"record\.nc is not a netCDF record"):
-        record.load(path)
+        storage.load(path)
 
 
 def test_netcdf_that_is_not_a_record_is_refused(tmp_path):
     xr.Dataset({"a": ("x", [1.0, 2.0])}).to_netcdf(tmp_path / "other.nc", engine="scipy")
     with pytest.raises(UnusableInput, match="no dim 'layer' or 'site'"):
-        record.load(tmp_path / "other.nc")
+        storage.load(tmp_path / "other.nc")
 
 
 @pytest.mark.parametrize("name", ["nowhere.nc", "."])
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(UnusableInput, match="does not exist"):
-        record.load(tmp_path / name)
+        storage.load(tmp_path / name)
 
 
 def test_the_output_has_no_activation_and_the_input_no_weight():
     rows = np.ones((3, 2))
-    assert np.isnan(record.along_layers("activation", rows)[-1]).all()
-    assert np.isnan(record.along_layers("weight_gradient", rows)[0]).all()
-    np.testing.assert_array_equal(record.along_layers("forward", rows), rows)
+    assert np.isnan(dataset.along_layers("activation", rows)[-1]).all()
+    assert np.isnan(dataset.along_layers("weight_gradient", rows)[0]).all()
+    np.testing.assert_array_equal(dataset.along_layers("forward", rows), rows)

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine, plan
 from propagate.batches import Batch
 from propagate.initializers import initializer
-from propagate.measures import select
-from propagate.sweep import Feed, layers_of
+from propagate.record.measures import select
+from propagate.run import memory, plan, program
+from propagate.run.feed import Feed
+from propagate.run.layerwise import layers_of
+from propagate.run.pairings import blocks_of
 from propagate.types import UnusableInput
 
 KEY = jax.random.key(3)
@@ -40,9 +42,9 @@ def drawn(net: pp.Network) -> Drawn:
     shared = {name: p for name, p in named.items() if p.shared}
     own = {name: p for name, p in named.items() if not p.shared}
     base = net.law.base
-    weights = engine.draw(base, shared, "float32", feed.shared_key(0))
+    weights = program.draw(base, shared, "float32", feed.shared_key(0))
     weights = {name: shared[name].scale(net.law) * w for name, w in weights.items()}
-    inputs = [engine.draw(base, own, "float32", k)["input"] for k in feed.layer_keys(0)]
+    inputs = [program.draw(base, own, "float32", k)["input"] for k in feed.layer_keys(0)]
     start = feed.inputs(0).reshape(BATCH, *net.block.signal(net.width))
     return Drawn(start, feed.target(0).reshape(start.shape), weights, inputs)
 
@@ -227,7 +229,7 @@ def haiku_draws(kind):
 def our_draws(kind, defaults):
     net = pp.Network(1, UNITS, f"{kind}(defaults={defaults})", init="zeros")
     named = net.block.init(net.sizes(1)[0])
-    draws = engine.draw(net.law.base, named, "float32", KEY)
+    draws = program.draw(net.law.base, named, "float32", KEY)
     scaled = {name: p.scale(net.law) * draws[name] for name, p in named.items()}
     kinds = ("input_", "recurrent_", "bias_")
     return net, [jnp.stack([w for n, w in scaled.items() if n.startswith(k)]) for k in kinds]
@@ -371,10 +373,10 @@ def test_memory_counts_shared_weights_once():
     needed = []
     for depth in (100, 101):
         net = pp.Network(depth, 1024, family="lstm")
-        (pairings,) = plan.grid(net, [net.law], 1, 1)
+        (pairings,) = blocks_of(net, [net.law], 1, 1)
         made = plan.program(
             net, [net.phi], pairings, select(("q",), net.block.table), "gaussian", 1
         )
-        needed.append(plan.bytes_needed(net, made, 1, 1))
+        needed.append(memory.bytes_needed(net, made, 1, 1))
     assert needed[0] > 4 * 8 * 1024**2
     assert needed[1] - needed[0] < 1024**2

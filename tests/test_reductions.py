@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from propagate import measures
-from propagate.reductions import REDUCTIONS, Layout, finish, flat, keep, kept, needed, reduce
+from propagate.record import measures
+from propagate.record.sums import REDUCTIONS, Layout, finish, flat, keep, kept, needed, reduce
 
 B, T, N = 5, 7, 6
 Y = np.random.default_rng(0).normal(0.3, 1, (B, T, N)).astype(np.float32)

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 import propagate as pp
-from propagate import report
-from propagate.verdict import Verdict
+from propagate.report import summary, sweep_table
+from propagate.verdicts.findings import Verdict
 
 
 def finding(init, phi, direction, verdict, rate=0.0, fine=1000.0):
@@ -40,7 +40,7 @@ def printed(renderable) -> str:
 
 
 def test_the_table_has_one_row_for_each_pairing_worst_first():
-    rows = [line.split() for line in printed(report.table(FINDINGS)).splitlines()]
+    rows = [line.split() for line in printed(sweep_table.table(FINDINGS)).splitlines()]
     pairs = [tuple(row[:2]) for row in rows if len(row) > 3 and row[0] in ("he", "zero", "alone")]
     assert pairs == [
         ("zero", "relu"),
@@ -49,11 +49,11 @@ def test_the_table_has_one_row_for_each_pairing_worst_first():
         ("alone", "sin"),
         ("he", "relu"),
     ]
-    assert "not measured" in printed(report.table(FINDINGS))
+    assert "not measured" in printed(sweep_table.table(FINDINGS))
 
 
 def test_advice_names_what_suits_and_what_the_closest_lacks():
-    relu, gelu, sin = report.advice(FINDINGS).splitlines()
+    relu, gelu, sin = sweep_table.advice(FINDINGS).splitlines()
     assert relu == "relu: he (325) keeps signals and gradients in range (fine to that depth)."
     assert "The closest, he, is vanishing backward: each layer shrinks the signal" in gelu
     assert "-0.310 decades per layer, fine to depth 8" in gelu and "larger scale" in gelu
@@ -61,14 +61,14 @@ def test_advice_names_what_suits_and_what_the_closest_lacks():
 
 
 def test_the_best_is_the_mildest_even_if_none_is_stable():
-    assert report.best(FINDINGS) == {"relu": "he", "gelu": "he", "sin": "alone"}
+    assert sweep_table.best(FINDINGS) == {"relu": "he", "gelu": "he", "sin": "alone"}
 
 
 def test_the_summary_is_json_without_nan():
     net = pp.Network(depth=4, width=8, init="zeros")
     record = pp.sweep(net, key=jax.random.key(0), seeds=2, batch=4)
-    summary = report.summary(pp.judge(record), record)
-    text = json.dumps(summary, allow_nan=False)
+    said = summary.summary(pp.judge(record), record)
+    text = json.dumps(said, allow_nan=False)
     assert json.loads(text)["findings"][0]["rate"] is None
     assert summary["provenance"]["network"]["init"] == "zeros"
 
@@ -76,4 +76,4 @@ def test_the_summary_is_json_without_nan():
 @pytest.mark.parametrize(("depth", "words"), [(8.4, "8"), (math.inf, "> 10000"), (np.nan, "none")])
 def test_depths_are_whole_and_bounded(depth, words):
     one = pp.Findings([finding("he", "relu", "forward", Verdict.EXPLODING, 0.3, depth)])
-    assert printed(report.table(one)).rstrip().endswith(words)
+    assert printed(sweep_table.table(one)).rstrip().endswith(words)

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate.blocks.block import Size
+from propagate.blocks.parameters import Size
 from propagate.blocks.residual import Residual, standardised
 from propagate.initializers import initializer
-from propagate.sweep import layers_of
+from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(8)
 DEPTH, WIDTH, SEEDS = 8, 128, 32

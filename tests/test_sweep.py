@@ -13,9 +13,11 @@ import pytest
 from lowering import abstract, callbacks, mesh
 
 import propagate as pp
-from propagate import plan
 from propagate.batches import Batch, load
-from propagate.sweep import Interrupted, _compiled, jitted
+from propagate.run import dispatch
+from propagate.run.dispatch import _compiled, jitted
+from propagate.run.pairings import blocks_of
+from propagate.run.sweep import Interrupted
 
 KEY = jax.random.key(3)
 SMALL = {"depth": 4, "width": 16}
@@ -166,30 +168,30 @@ def test_running_out_of_memory_is_told_in_words(monkeypatch):
             "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nAt"
         )
 
-    monkeypatch.setattr(sys.modules["propagate.sweep"], "_run", full)
+    monkeypatch.setattr(dispatch, "_run", full)
     with pytest.raises(pp.PropagateError, match=r"smaller width, batch or block.*9 bytes\.$"):
         pp.measure(pp.Network(**SMALL), KEY, seeds=1, batch=8)
 
 
 def test_equal_laws_are_run_once_and_written_to_all():
     net, inits = pp.Network(**SMALL), ["lecun_normal", "he_normal", "xavier_normal"]
-    (block,) = plan.grid(net, [pp.Network(init=name).law for name in inits], 1, 2)
+    (block,) = blocks_of(net, [pp.Network(init=name).law for name in inits], 1, 2)
     assert block.inits == ((0, 2), (1,))
     record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8).squeeze()
     assert record.sel(init="lecun_normal", drop=True).equals(
         record.sel(init="xavier_normal", drop=True)
     )
     narrowing = pp.Network(**SMALL, output_size=3)
-    assert len(plan.grid(narrowing, [pp.Network(init=n).law for n in inits], 1, 2)) == 2
+    assert len(blocks_of(narrowing, [pp.Network(init=n).law for n in inits], 1, 2)) == 2
 
 
 def test_the_grid_is_dealt_once():
     """Every pairing of every seed is run, whatever the number of devices."""
-    from propagate.sweep import _steps
+    from propagate.run.dispatch import turns as _steps
 
     net = pp.Network(**SMALL)
     laws = [pp.Network(init=name).law for name in INITS]
-    blocks = plan.grid(net, laws, 3)
+    blocks = blocks_of(net, laws, 3)
     for slots in (1, 2, 3, 8):
         cells = {
             (i, block.phi, seed)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from propagate import target
+from propagate.cli import user_model
 from propagate.types import UnusableInput
 
 
@@ -20,7 +20,7 @@ def here(tmp_path, monkeypatch):
 def test_a_file_never_takes_the_name_of_another_module(here):
     (here / "types.py").write_text("def build():\n    return print, 1\n")
     types, path = sys.modules["types"], list(sys.path)
-    with target.built("types.py:build") as made:
+    with user_model.built("types.py:build") as made:
         assert made == (print, 1)
     assert sys.modules["types"] is types and sys.path == path
 
@@ -28,7 +28,7 @@ def test_a_file_never_takes_the_name_of_another_module(here):
 def test_the_search_path_is_as_before_when_the_work_fails(here):
     (here / "fine.py").write_text("import sys\ndef build():\n    return print, 1\n")
     path = list(sys.path)
-    with pytest.raises(ZeroDivisionError), target.built("fine.py:build"):
+    with pytest.raises(ZeroDivisionError), user_model.built("fine.py:build"):
         assert sys.path == [str(here), *path]
         1 / 0  # noqa: B018
     assert sys.path == path
@@ -38,14 +38,14 @@ def test_a_named_tuple_is_a_model_and_no_tuple_of_model_and_inputs(here):
     haiku = "import haiku as hk\ndef build():\n    return hk.transform(lambda x: hk.Linear(2)(x))"
     (here / "fine.py").write_text(haiku)
     message = r"return a tuple \(model, \*inputs\) with one input or more, got a Transformed"
-    with pytest.raises(UnusableInput, match=message), target.built("fine.py:build"):
+    with pytest.raises(UnusableInput, match=message), user_model.built("fine.py:build"):
         pass
 
 
 def test_a_model_without_inputs_is_told(here):
     (here / "fine.py").write_text("def build():\n    return (print,)\n")
     message = "with one input or more, got 1 of them"
-    with pytest.raises(UnusableInput, match=message), target.built("fine.py:build"):
+    with pytest.raises(UnusableInput, match=message), user_model.built("fine.py:build"):
         pass
 
 
@@ -63,7 +63,7 @@ def test_a_model_without_inputs_is_told(here):
 @pytest.mark.parametrize("name", ["broken.py", "broken"])
 def test_a_file_that_cannot_be_imported_says_where(here, source, message, name):
     (here / "broken.py").write_text(source)
-    with pytest.raises(UnusableInput) as told, target.built(f"{name}:build"):
+    with pytest.raises(UnusableInput) as told, user_model.built(f"{name}:build"):
         pass
     assert str(told.value).startswith(f"importing {name} {message}")
     assert "\n" not in str(told.value)

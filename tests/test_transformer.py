@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate import engine
 from propagate.blocks.transformer import Arrangement, Transformer
-from propagate.sweep import Feed, layers_of
+from propagate.run import program
+from propagate.run.feed import Feed
+from propagate.run.layerwise import layers_of
 from propagate.types import UnusableInput
 
 KEY = jax.random.key(5)
@@ -27,7 +28,7 @@ def weights(net: pp.Network) -> list[dict[str, jax.Array]]:
     """Return the weights of each layer of seed 0: 1.3²/fan_in, and what the arrangement says."""
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
     named = net.block.init(net.sizes(BATCH)[0])
-    draws = [engine.draw(net.law.base, named, "float32", key) for key in feed.layer_keys(0)]
+    draws = [program.draw(net.law.base, named, "float32", key) for key in feed.layer_keys(0)]
     options = str(net.block)
     factors = dict.fromkeys(named, 1.0)
     if "deepnorm" in options:

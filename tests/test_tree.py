@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 from rich.console import Console
 
-from propagate import tree
-from propagate.findings import Finding, Findings, Verdict
+from propagate.report import scalars, site_tree, source_lines
+from propagate.verdicts.findings import Finding, Findings, Verdict
 
 COLUMNS = ("name", "kind", "label", "parameter", "file", "line")
 SITE = ("site", "operation")
@@ -33,6 +33,7 @@ def sites(rows, q=None, **attrs) -> xr.Dataset:
     forward = np.zeros(n) if q is None else np.array(q, float)
     made = {name: ("site", np.array(values)) for name, values in columns.items()}
     made |= {
+        "library": ("site", ["site-packages" in file for file in columns["file"]]),
         "log10_forward_q": ("site", forward),
         "log10_backward_q": ("site", np.full(n, -2.0)),
         "log10_branch_q": ("site", np.where(adds, -1.0, np.nan)),
@@ -42,7 +43,7 @@ def sites(rows, q=None, **attrs) -> xr.Dataset:
         "log10_gradient_to_weight": ("weight", np.full(len(paths), -3.0)),
     }
     coords = {"site": np.arange(n), "weight": np.array(paths, str)}
-    return xr.Dataset(made, coords, attrs).set_coords(list(columns))
+    return xr.Dataset(made, coords, attrs).set_coords([*columns, "library"])
 
 
 def transformer(blocks=2, file="", **options) -> xr.Dataset:
@@ -73,14 +74,14 @@ def rows_of(record, *found, **options) -> list[str]:
     """The lines below the heading, without the key."""
     lines = [
         line.rstrip()
-        for line in printed(tree.table(record, Findings(found), **options)).splitlines()
+        for line in printed(site_tree.table(record, Findings(found), **options)).splitlines()
     ]
     first = next(k for k, line in enumerate(lines) if "───" in line) + 1
     return [line[1:] for line in lines[first : lines.index("", first)]]
 
 
 def heading(record, *found, width=120) -> list[str]:
-    line = printed(tree.table(record, Findings(found)), width).splitlines()[2]
+    line = printed(site_tree.table(record, Findings(found)), width).splitlines()[2]
     return line.replace(" rms", "").split()
 
 
@@ -159,7 +160,7 @@ def test_rows_of_findings_are_red_and_end_with_the_verdict():
         finding(Verdict.SATURATED, site="blocks.1/add"),
         finding(Verdict.DEAD, site="blocks.1.fc/exp"),
     )
-    shown = tree.table(transformer(), Findings(found))
+    shown = site_tree.table(transformer(), Findings(found))
     red = [line for line in printed(shown, styles=True).splitlines() if "\x1b[31m" in line]
     verdicts = tuple(v.value for v in Verdict)
     plain = [line for line in printed(shown).splitlines() if any(v in line for v in verdicts)]
@@ -171,9 +172,9 @@ def test_rows_of_findings_are_red_and_end_with_the_verdict():
 
 def test_the_footer_lists_what_was_not_opened():
     left = ["while at a.py:3 was not opened, 2 matrix products inside: no fixed number of turns"]
-    text = printed(tree.table(transformer(unopened=json.dumps(left)), Findings()))
+    text = printed(site_tree.table(transformer(unopened=json.dumps(left)), Findings()))
     assert text.rstrip().endswith(f"Not opened:\n{left[0]}")
-    assert "Not opened" not in printed(tree.table(transformer(unopened="[]"), Findings()))
+    assert "Not opened" not in printed(site_tree.table(transformer(unopened="[]"), Findings()))
 
 
 @pytest.mark.parametrize("width", [120, 80, 60])
@@ -181,7 +182,7 @@ def test_a_narrow_terminal_loses_columns_and_no_numbers(width):
     record = transformer(12)
     record["name"] = "site", np.char.add("a_long_prefix_to_the_name.", record["name"].values)
     found = finding(site=str(record["name"].values[5]))
-    lines = printed(tree.table(record, Findings([found])), width).splitlines()
+    lines = printed(site_tree.table(record, Findings([found])), width).splitlines()
     assert "…" not in "".join(lines) and max(map(len, lines)) <= width
     columns = heading(record, found, width=width)
     assert columns[:1] + columns[-1:] == ["site", "verdict"] and {"→", "←"} < set(columns)
@@ -196,7 +197,7 @@ def test_a_model_that_is_repetitive_has_short_rows():
 
 def test_html_escapes_what_names_hold():
     record = sites([("<script>[red]", "matmul", "matmul", "", "", 0)], model="<b>")
-    text = tree.html(record, Findings([finding(site="<script>[red]")]))
+    text = site_tree.html(record, Findings([finding(site="<script>[red]")]))
     assert "<script>" not in text and "<b>" not in text
     assert "&lt;script&gt;[red]" in text and "dead" in text
     assert "color: #cc555a" in text  # red on light and on dark
@@ -221,7 +222,9 @@ def written(tmp_path):
 
 
 def lines_of(record, *found) -> list[str]:
-    return [line.rstrip() for line in printed(tree.source(record, Findings(found))).splitlines()]
+    return [
+        line.rstrip() for line in printed(source_lines.source(record, Findings(found))).splitlines()
+    ]
 
 
 def numbered(file, q=None):
@@ -253,7 +256,7 @@ def test_a_line_of_elementwise_operations_alone_has_theirs(written):
 
 def test_the_line_of_a_finding_is_red(written):
     found = finding(Verdict.EXPLODING, site="s2")
-    text = printed(tree.source(numbered(written), Findings([found])), styles=True)
+    text = printed(source_lines.source(numbered(written), Findings([found])), styles=True)
     (red,) = [line for line in text.splitlines() if "\x1b[31m" in line]
     assert "q, k" in red and "exploding →" in red
 
@@ -263,8 +266,8 @@ def test_a_long_file_is_cut_off(tmp_path):
     path.write_text("x = x @ w\n" * 500)
     rows = [(f"w.{k}", "matmul", "matmul", "", str(path), k + 1) for k in range(500)]
     lines = lines_of(sites(rows))
-    assert len(lines[1:]) <= tree.MOST_LINES + 2 and "⋮" in lines[-1]
-    assert lines[-2].split()[0] == str(tree.MOST_LINES)
+    assert len(lines[1:]) <= source_lines.MOST_LINES + 2 and "⋮" in lines[-1]
+    assert lines[-2].split()[0] == str(source_lines.MOST_LINES)
 
 
 def test_libraries_are_shown_only_if_nothing_else_can_be(written, tmp_path):
@@ -294,7 +297,7 @@ def test_lines_beyond_the_file_are_left_out(written):
 def test_scalars_are_finite_and_named():
     record = transformer(1, q=[0, -2, np.nan, np.inf, -np.inf, 1, 0, 0, 0])
     record["log10_gradient_to_weight"][0] = np.inf
-    found = tree.scalars(record, "run/train")
+    found = scalars.scalars(record, "run/train")
     assert found["run/train/embed.table/forward_rms"] == 1
     assert found["run/train/blocks.0.ln.scale/forward_rms"] == pytest.approx(0.1)
     assert found["run/train/blocks.0.attn/softmax/forward_rms"] == 0
@@ -302,10 +305,10 @@ def test_scalars_are_finite_and_named():
     assert found["run/train/head.kernel/gradient_to_weight"] == pytest.approx(1e-3)
     assert len(found) == (9 - 2) + 9 + (6 - 1)
     assert all(type(value) is float and math.isfinite(value) for value in found.values())
-    assert set(tree.scalars(record)) == {name.removeprefix("run/train/") for name in found}
+    assert set(scalars.scalars(record)) == {name.removeprefix("run/train/") for name in found}
 
 
 def test_scalars_of_a_record_of_signals_alone():
     names = ["log10_backward_q", "log10_gradient_to_weight"]
-    found = tree.scalars(transformer(1).drop_vars(names))
+    found = scalars.scalars(transformer(1).drop_vars(names))
     assert {name.rpartition("/")[2] for name in found} == {"forward_rms"}

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import propagate as pp
-from propagate import thresholds
-from propagate.verdict import Verdict, growth
+from propagate.verdicts import thresholds
+from propagate.verdicts.findings import Verdict
+from propagate.verdicts.growth import growth
 
 KEY = jax.random.key(1)
 V = Verdict

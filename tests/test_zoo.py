@@ -7,8 +7,8 @@ import sameness
 import zoo
 
 import propagate as pp
-from propagate.models import pure
-from propagate.probing import Options, probe
+from propagate.models.pure_function import pure
+from propagate.tracing.probe import Options, probe
 
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter

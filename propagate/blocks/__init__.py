@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from propagate import registry
-from propagate.blocks.block import Family
+from propagate.blocks.contract import Family
 from propagate.blocks.conv import Conv1d, Conv2d
 from propagate.blocks.mlp import Mlp
 from propagate.blocks.recurrent import Gru, Lstm, Rnn

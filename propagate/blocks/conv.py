@@ -6,9 +6,13 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from propagate import registry
-from propagate.blocks.block import At, Family, Parameter, Size, bias, whole
-from propagate.measures import Measure, channel_mean_q, channel_variance
+from propagate import checks
+from propagate.blocks.contract import Family
+from propagate.blocks.layer import LayerContext
+from propagate.blocks.parameters import Parameter, Size, bias
+from propagate.checks import whole_number
+from propagate.record.measures import Measure
+from propagate.record.statistics import channel_mean_q, channel_variance
 from propagate.types import Array, Float, Precision, at_least_float32
 
 Padding = Literal["circular", "zero"]
@@ -38,10 +42,10 @@ class _Conv(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("kernel", "positions"):
-            object.__setattr__(self, name, whole(name, getattr(self, name)))
-        registry.check_choice("padding", self.padding, Padding)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        checks.check_choice("padding", self.padding, Padding)
         if self.padding == "circular":
-            registry.check_at_most("kernel with circular padding", self.kernel, self.positions)
+            checks.check_at_most("kernel with circular padding", self.kernel, self.positions)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -61,7 +65,7 @@ class _Conv(Family):
         return {"weight": weight, "bias": own, **self.masks(size)}
 
     def apply(
-        self, at: At, h: Float[Array, "batch *positions fan_in"]
+        self, at: LayerContext, h: Float[Array, "batch *positions fan_in"]
     ) -> Float[Array, "batch *positions fan_out"]:
         """Return W * phi(h) + b."""
         return at.bias("bias", at.product("weight", self.activated(at, h), self.convolve))

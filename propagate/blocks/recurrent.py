@@ -4,70 +4,22 @@ The input of each step is noise of second moment 1. The gradient is that of the 
 respect to each earlier one.
 """
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from propagate import registry
-from propagate.blocks.block import At, Family, Parameter, Size
-from propagate.initializers import ORTHOGONAL, Base, Initializer, Scale, initializer
-from propagate.measures import Measure, q
+from propagate import checks
+from propagate.blocks.contract import Family
+from propagate.blocks.framework_defaults import Defaults, laws
+from propagate.blocks.layer import LayerContext
+from propagate.blocks.parameters import Parameter, Size
+from propagate.initializers import initializer
+from propagate.record.measures import Measure
+from propagate.record.statistics import q
 from propagate.types import Array, Float
-
-Defaults = Literal["none", "torch", "keras", "flax", "haiku"]
-
-
-class _Laws(NamedTuple):
-    """What a framework draws: weights on the input, on the state, biases, and a forget bias."""
-
-    input: Initializer
-    recurrent: Initializer
-    bias: float = 0.0  # factor on the bias of the first; PyTorch adds two
-    forget: float = 0.0
-
-
-def laws(defaults: Defaults, gates: int) -> _Laws:
-    """Return what a framework draws for a cell of so many gates: 1 an RNN, 3 a GRU, 4 an LSTM.
-
-    Source: the frameworks' own code.
-    """
-    return {"torch": _torch, "keras": _keras, "flax": _flax, "haiku": _haiku}[defaults](gates)
-
-
-def _torch(gates: int) -> _Laws:
-    return _Laws(initializer("torch"), initializer("torch"), bias=math.sqrt(2))
-
-
-def _keras(gates: int) -> _Laws:
-    """Keras draws one (n, gates·n) matrix for all gates: here, the share of one gate."""
-    glorot = math.sqrt(2 / (1 + gates)) * initializer("keras")
-    return _Laws(glorot, _block_of(gates), forget=float(gates == 4))
-
-
-def _block_of(gates: int) -> Initializer:
-    def sample(key: Array, shape: tuple[int, ...], dtype) -> Array:
-        wide = jax.nn.initializers.orthogonal()(key, (shape[0], gates * shape[1]), dtype)
-        return wide[:, : shape[1]]
-
-    base = Base(f"orthogonal_of_{gates}", sample, lambda n, m: (0.0, 1 / (gates * m)))
-    return Initializer(base.name, base if gates > 1 else ORTHOGONAL, Scale(1.0))
-
-
-def _flax(gates: int) -> _Laws:
-    return _Laws(initializer("flax"), initializer("orthogonal"))
-
-
-def _haiku(gates: int) -> _Laws:
-    """One Linear on (x, h), of twice the fan_in, in an LSTM; two in an RNN; the GRU's are
-    truncated normals whose variance is put right."""
-    if gates == 3:
-        return _Laws(initializer("flax"), initializer("flax"))
-    linear = (math.sqrt(0.5) if gates == 4 else 1.0) * initializer("haiku")
-    return _Laws(linear, linear, forget=float(gates == 4))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +41,7 @@ class _Recurrent(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        registry.check_choice("defaults", self.defaults, Defaults)
+        checks.check_choice("defaults", self.defaults, Defaults)
         for spec in filter(None, (self.recurrent_init, self.input_init)):
             initializer(spec)
 
@@ -111,7 +63,7 @@ class _Recurrent(Family):
         found["input"] = Parameter((size.batch, n), kind="noise")
         return found | self.masks(size)
 
-    def gate(self, at: At, name: str, state: Array) -> Array:
+    def gate(self, at: LayerContext, name: str, state: Array) -> Array:
         """Return a gate's pre-activation, W h + U x + b."""
         u = at.product(f"recurrent_{name}", state)
         return at.bias(f"bias_{name}", u + at.product(f"input_{name}", at.params["input"]))
@@ -128,7 +80,7 @@ class Rnn(_Recurrent):
 
     name: ClassVar[str] = "rnn"
 
-    def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+    def apply(self, at: LayerContext, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return the next state."""
         return self.gate(at, "state", self.activated(at, h))
 
@@ -158,7 +110,7 @@ class Lstm(_Recurrent):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.forget is not None:
-            registry.check_number("forget", self.forget)
+            checks.check_number("forget", self.forget)
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -182,7 +134,7 @@ class Lstm(_Recurrent):
         shape = (size.batch, size.fan_in)
         return {name: Parameter(shape, kind="uniform")} if self.dropout else {}
 
-    def apply(self, at: At, h: Float[Array, "batch 2 n"]) -> Float[Array, "batch 2 n"]:
+    def apply(self, at: LayerContext, h: Float[Array, "batch 2 n"]) -> Float[Array, "batch 2 n"]:
         """Return the next cell and hidden state."""
         cell, hidden = at.tap("cell", h[:, 0]), at.tap("hidden", h[:, 1])
         i, f, g, o = (self.gate(at, name, hidden) for name in self.gates)
@@ -216,7 +168,7 @@ class Gru(_Recurrent):
         found["bias_inside"] = replace(outside, factor=1.0 if two else 0.0)
         return found | ({"bias_candidate": replace(outside, factor=1.0)} if two else {})
 
-    def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+    def apply(self, at: LayerContext, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return the next state."""
         reset, update = (jax.nn.sigmoid(self.gate(at, name, h)) for name in self.gates[:2])
         u = reset * at.bias("bias_inside", at.product("recurrent_candidate", h))

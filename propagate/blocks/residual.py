@@ -7,9 +7,13 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from propagate import registry
-from propagate.blocks.block import At, Family, Parameter, Size, bias, whole
-from propagate.measures import Measure, q, variance
+from propagate import checks
+from propagate.blocks.contract import Family
+from propagate.blocks.layer import LayerContext
+from propagate.blocks.parameters import Parameter, Size, bias
+from propagate.checks import whole_number
+from propagate.record.measures import Measure
+from propagate.record.statistics import q, variance
 from propagate.types import Array, Float
 
 Branch = Literal["plain", "depth", "skipinit", "rezero", "fixup", "nf"]
@@ -43,10 +47,10 @@ class Residual(Family):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        registry.check_choice("branch", self.branch, Branch)
-        object.__setattr__(self, "maps", whole("maps", self.maps))
+        checks.check_choice("branch", self.branch, Branch)
+        object.__setattr__(self, "maps", whole_number("maps", self.maps))
         if self.alpha is not None:
-            registry.check_number("alpha", self.alpha)
+            checks.check_number("alpha", self.alpha)
 
     @property
     def wants_gain(self) -> bool:
@@ -76,7 +80,7 @@ class Residual(Family):
             return 1.0
         return 0.0 if k == self.maps else depth ** (-1 / (2 * self.maps - 2))
 
-    def apply(self, at: At, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
+    def apply(self, at: LayerContext, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return h + alpha f(h)."""
         f = h / jnp.sqrt(self.expected_variance(at.index)) if self.branch == "nf" else h
         prepare = standardised if self.branch == "nf" else None

@@ -10,18 +10,13 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from propagate import registry
-from propagate.blocks.block import (
-    At,
-    Family,
-    Norm,
-    Parameter,
-    Size,
-    gradient_of,
-    normalise,
-    whole,
-)
-from propagate.measures import Measure, as_it_is, q, token_correlation
+from propagate import checks
+from propagate.blocks.contract import Family, Norm, normalise
+from propagate.blocks.layer import LayerContext
+from propagate.blocks.parameters import Parameter, Size, gradient_of
+from propagate.checks import whole_number
+from propagate.record.measures import Measure
+from propagate.record.statistics import as_it_is, q, token_correlation
 from propagate.types import Array, Float, UnusableInput
 
 Arrangement = Literal["pre", "post", "deepnorm", "skip", "attention"]
@@ -64,9 +59,9 @@ class Transformer(Family):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("heads", "tokens", "ratio"):
-            object.__setattr__(self, name, whole(name, getattr(self, name)))
-        registry.check_choice("arrangement", self.arrangement, Arrangement)
-        registry.check_choice("scheme", self.scheme, Scheme)
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
+        checks.check_choice("arrangement", self.arrangement, Arrangement)
+        checks.check_choice("scheme", self.scheme, Scheme)
         if self.norm_at == "after":
             raise UnusableInput("a transformer's norm stands where its arrangement says")
 
@@ -109,7 +104,9 @@ class Transformer(Family):
         """Whether a layer has an MLP beside attention."""
         return self.arrangement not in ("skip", "attention")
 
-    def apply(self, at: At, h: Float[Array, "batch tokens n"]) -> Float[Array, "batch tokens n"]:
+    def apply(
+        self, at: LayerContext, h: Float[Array, "batch tokens n"]
+    ) -> Float[Array, "batch tokens n"]:
         """Return the stream after attention and the MLP."""
         if self.arrangement == "attention":
             return self.attention(at, h)
@@ -120,7 +117,7 @@ class Transformer(Family):
             return h
         return jax.lax.cond(at.index == at.size.depth, self.normalised, lambda h: h, h)
 
-    def join(self, at: At, h: Array, branch, name: str) -> Array:
+    def join(self, at: LayerContext, h: Array, branch, name: str) -> Array:
         """Return the stream and a branch together, normalised where the arrangement says."""
         into = self.normalised(h) if self.arrangement == "pre" else h
         out = at.tap(name, self.dropped(at, branch(at, into), f"{name}_mask"))
@@ -133,11 +130,11 @@ class Transformer(Family):
         """Return N(h)."""
         return normalise(self.norm, h)
 
-    def mlp(self, at: At, h: Array) -> Array:
+    def mlp(self, at: LayerContext, h: Array) -> Array:
         """Return phi(h W_up) W_down."""
         return at.product("down", at.phi(at.product("up", h)))
 
-    def attention(self, at: At, h: Array) -> Array:
+    def attention(self, at: LayerContext, h: Array) -> Array:
         """Return softmax(Q K^T / sqrt(n/heads)) V W_o, of all heads."""
         q, k, v = (self._split(at.product(name, h)) for name in ("query", "key", "value"))
         size = q.shape[-1]

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import zoo
 
-from propagate.models import pure
-from propagate.probing import Options, probe
+from propagate.models.pure_function import pure
+from propagate.tracing.probe import Options, probe
 
 
 def main() -> None:

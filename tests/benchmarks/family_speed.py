@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import propagate as pp
-from propagate.sweep import _compiled
+from propagate.run.dispatch import _compiled
 
 INITS = ["he_normal", "lecun_normal", "1.1*he_normal", "normal_0.05"]
 ACTIVATIONS = ["relu", "tanh", "gelu", "silu"]

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate import operations as ops
-from propagate.operations import Signal
+from propagate.theory.operations import norms, rules, signal
+from propagate.theory.operations.signal import Signal
 
 MOST = 3e10  # numbers drawn for a setting
 CHUNK = 2**24  # numbers drawn in one call
@@ -40,7 +40,7 @@ class Setting(NamedTuple):
         numbers: variances of weights.
     """
 
-    operation: ops.Operation
+    operation: signal.Operation
     x: Signal
     shape: tuple[int, int]
     apply: Callable[..., jax.Array]
@@ -75,7 +75,7 @@ def incoming(rng: np.random.Generator, *, mean: float = 0.0, correlation: float 
 def linear(rng: np.random.Generator) -> Setting:
     """fan_in, fan_out 64-1024, 32-128 positions, correlation 0-0.9, sigma_w^2 0.1-10"""
     n, m = pick(rng, WIDTHS), pick(rng, WIDTHS)
-    rule = ops.Linear(n, m, spread(rng, 0.1, 10))
+    rule = rules.Linear(n, m, spread(rng, 0.1, 10))
     x = incoming(rng, correlation=0.9)
     shape = pick(rng, LENGTHS, 128), n
     return Setting(rule, x, shape, _linear, ((n, m),), (rule.sigma_w2 / n,))
@@ -89,7 +89,7 @@ def elementwise(name: str) -> Callable[[np.random.Generator], Setting]:
     """Return the settings of an activation."""
 
     def settings(rng: np.random.Generator) -> Setting:
-        rule = ops.Nonlinearity(name)
+        rule = rules.Nonlinearity(name)
         return Setting(rule, incoming(rng, mean=1.0), (ROWS, UNITS), _APPLY[name])
 
     settings.__doc__ = "mean within 1 standard deviation of 0"
@@ -106,7 +106,7 @@ def layer_norm(rng: np.random.Generator) -> Setting:
     """64-1024 units, mean within 1 standard deviation of 0"""
     n = pick(rng, WIDTHS)
     x = incoming(rng, mean=1.0)
-    return Setting(ops.LayerNorm(n), x, (ROWS * UNITS // n, n), _layer_norm)
+    return Setting(norms.LayerNorm(n), x, (ROWS * UNITS // n, n), _layer_norm)
 
 
 def _layer_norm(x: jax.Array, *_: Any) -> jax.Array:
@@ -117,7 +117,7 @@ def _layer_norm(x: jax.Array, *_: Any) -> jax.Array:
 def rms_norm(rng: np.random.Generator) -> Setting:
     """64-1024 units, mean 0"""
     n = pick(rng, WIDTHS)
-    return Setting(ops.RMSNorm(n), incoming(rng), (ROWS * UNITS // n, n), _rms_norm)
+    return Setting(norms.RMSNorm(n), incoming(rng), (ROWS * UNITS // n, n), _rms_norm)
 
 
 def _rms_norm(x: jax.Array, *_: Any) -> jax.Array:
@@ -128,7 +128,7 @@ def dropout(rng: np.random.Generator) -> Setting:
     """keep 0.4-1, mean within 1 standard deviation of 0"""
     keep = float(rng.uniform(0.4, 1))
     x, shape = incoming(rng, mean=1.0), (ROWS, UNITS)
-    return Setting(ops.Dropout(keep), x, shape, _dropout, (shape,), (keep,))
+    return Setting(rules.Dropout(keep), x, shape, _dropout, (shape,), (keep,))
 
 
 def _dropout(x: jax.Array, drawn: Any, numbers: Any) -> jax.Array:
@@ -139,7 +139,7 @@ def _dropout(x: jax.Array, drawn: Any, numbers: Any) -> jax.Array:
 def softmax(rng: np.random.Generator) -> Setting:
     """over 32-512 entries"""
     n = pick(rng, LENGTHS)
-    return Setting(ops.Softmax(n), incoming(rng), (ROWS * UNITS // n, n), _softmax)
+    return Setting(rules.Softmax(n), incoming(rng), (ROWS * UNITS // n, n), _softmax)
 
 
 def _softmax(x: jax.Array, *_: Any) -> jax.Array:
@@ -150,7 +150,7 @@ def attention(rng: np.random.Generator) -> Setting:
     """32-512 positions, width 64-1024, head 16-256, correlation 0-0.9, sigma_w^2 0.25-2 each"""
     length, d = pick(rng, LENGTHS), pick(rng, WIDTHS)
     head = pick(rng, HEADS, d)
-    rule = ops.Attention(length, d, head, *(spread(rng, 0.25, 2) for _ in "qkvo"))
+    rule = rules.Attention(length, d, head, *(spread(rng, 0.25, 2) for _ in "qkvo"))
     sigmas = (rule.sigma_q2, rule.sigma_k2, rule.sigma_v2, rule.sigma_o2)
     drawn = (*((d, head),) * 3, (head, d))
     x, shape = incoming(rng, correlation=0.9), (length, d)

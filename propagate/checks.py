@@ -1,0 +1,88 @@
+"""Checks of arguments: each raises `UnusableInput`, with what was required and what arrived."""
+
+import math
+import numbers
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate.types import Array, UnusableInput
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise `UnusableInput` unless `value` is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UnusableInput(f"{name} must be a finite number, got {value!r}")
+
+
+def check_count(name: str, value: Any, least: int = 1) -> None:
+    """Raise `UnusableInput` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UnusableInput(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise `UnusableInput` unless `value` is one of the choices, a tuple or a `Literal`."""
+    allowed = get_args(choices) or choices
+    if value not in allowed:
+        raise UnusableInput(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+def check_at_most(name: str, value: int, most: int) -> None:
+    """Raise `UnusableInput` if a count is too large."""
+    if value > most:
+        raise UnusableInput(f"{name} must be at most {most}, got {value}")
+
+
+def check_variances(**variances: float) -> None:
+    """Raise `UnusableInput` unless each is 0 or more and finite."""
+    for name, value in variances.items():
+        if not 0 <= value < math.inf:
+            raise UnusableInput(f"{name} must be a variance, 0 or more and finite, got {value}")
+
+
+def check_keep(keep: float) -> None:
+    """Raise `UnusableInput` unless `keep` is a share above 0."""
+    if not 0 < keep <= 1:
+        raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
+
+
+def check_tolerance(name: str, value: Any) -> None:
+    """Raise `UnusableInput` unless `value` is a finite number from 0 on."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < 0:
+        raise UnusableInput(f"{name} must be decades per layer, a number from 0 on, got {value!r}")
+
+
+def whole_number(name: str, value: float) -> int:
+    """Return a count that may have been spelled as a float.
+
+    Raises:
+        UnusableInput: it is not a whole number of at least 1.
+    """
+    count = int(value) if isinstance(value, float) and value == math.floor(value) else value
+    check_count(name, count)
+    return int(count)
+
+
+def random_key(key: Any) -> Array:
+    """Return a typed key for a typed or a legacy one.
+
+    Raises:
+        UnusableInput: neither.
+    """
+    if isinstance(key, (jax.Array, np.ndarray)):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+            return jnp.asarray(key)
+        if key.dtype == np.uint32 and key.ndim == 1:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    raise UnusableInput(f"key must be one random key, got {key!r}: pass key=jax.random.key(0)")
+
+
+def typed_key(key: Array) -> Array:
+    """Return a typed key, also from the older uint32 pair."""
+    if not isinstance(key, jax.Array):
+        raise UnusableInput(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
+    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)

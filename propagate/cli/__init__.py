@@ -1,0 +1,3 @@
+"""The command `propagate`, one file for each verb."""
+
+from propagate.cli.command import main as main

@@ -1,0 +1,73 @@
+"""`propagate figures`."""
+
+import difflib
+import importlib.util
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from propagate.cli.terminal import say
+from propagate.record.storage import write_whole
+from propagate.types import PropagateError, UnusableInput
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw the figures of the gallery and check their numbers."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which ones; all by default."""
+    folder: Path = Path("figures")
+    """Where their scripts are, and where the PNGs go."""
+    small: bool = False
+    """Run at reduced size and write nothing."""
+
+    def __call__(self) -> int:
+        """Run the scripts in turn."""
+        for script in scripts(self.folder, self.names):
+            start = time.perf_counter()
+            path = run(script, small=self.small)
+            say(f"{path or script.stem}: numbers hold ({time.perf_counter() - start:.1f} s)")
+        return 0
+
+
+def scripts(folder: Path, names: Sequence[str] = ()) -> list[Path]:
+    """Return the scripts of the folder, those of the given names or all.
+
+    Raises:
+        UnusableInput: there is no such folder or no such script.
+    """
+    found = {path.stem.replace("_", "-"): path for path in sorted(Path(folder).glob("*.py"))}
+    if not found:
+        raise UnusableInput(f"no figure scripts in {folder}: run this where the gallery is")
+    wanted = [name.replace("_", "-") for name in names] or list(found)
+    for name in wanted:
+        if name not in found:
+            close = difflib.get_close_matches(name, found, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise UnusableInput(f"unknown figure {name!r}: {hint}There are {', '.join(found)}.")
+    return [found[name] for name in wanted]
+
+
+def run(script: Path, *, small: bool = False) -> Path | None:
+    """Draw a script's figure; write its PNG beside it unless `small`.
+
+    Raises:
+        PropagateError: one of the figure's numbers does not hold.
+    """
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        figure = module.draw(small)
+    except AssertionError as error:
+        raise PropagateError(f"{script.name}: a number does not hold: {error}") from error
+    if small:
+        return None
+    path = script.with_suffix(".png")
+    write_whole(path, lambda part: figure.savefig(part, dpi=130))
+    return path

@@ -1,0 +1,159 @@
+"""`propagate sweep`."""
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from propagate import batches
+from propagate.cli import output_folder
+from propagate.cli.terminal import key, say, show
+from propagate.network import Network
+from propagate.record import storage
+from propagate.report import summary, sweep_table
+from propagate.run.sweep import Interrupted, sweep
+from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError
+from propagate.verdicts.judge import judge
+
+INITS = (
+    "zeros",
+    "constant_0.01",
+    "normal_0.01",
+    "normal_0.05",
+    "lecun_normal",
+    "xavier_uniform",
+    "xavier_normal",
+    "he_normal",
+    "torch",
+    "orthogonal",
+)
+PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
+"""The default grid: the classic initialisers and the commonest activations."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Send signals through deep stacks for every initialiser × activation pairing.
+
+    Prints a table of verdicts and writes the record, a summary and pictures.
+    """
+
+    init: tuple[str, ...] = INITS
+    """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal."""
+    activation: tuple[str, ...] = PHIS
+    """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
+    family: str = "mlp"
+    """Kind of layer: a family of `propagate list`, with options as in "conv2d(kernel=5)"."""
+    depth: int = 50
+    """Number of layers."""
+    width: int = 256
+    """Units per layer."""
+    batch: int = 64
+    """Inputs."""
+    seeds: int = 4
+    """Independent draws of weights, random inputs and gradients."""
+    seed: int = 0
+    """Everything random follows from this number."""
+    input: str = "gaussian"
+    """gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
+    cosine: float = 0.5
+    """Expected cosine between any two inputs of --input pairs."""
+    loss: LossKind = "gaussian"
+    """Where the gradient starts: a random one, or that of a loss on the labels of the input."""
+    measures: tuple[str, ...] | None = None
+    """Endings of the variables to record beside q, such as mean variance; all by default."""
+    out: Path = Path("propagate-out")
+    """Folder for the record, the summary and the pictures."""
+    json: bool = False
+    """Print the summary as JSON instead of the table."""
+    pictures: bool = True
+    """Draw the pictures, as PNG and SVG."""
+    device: Device | None = None
+    """Kind of device; JAX's own choice by default."""
+    dtype: str = "float32"
+    """Of weights and signals; statistics are float32 or wider."""
+    precision: Precision = "highest"
+    """Of matrix products."""
+    block: int | None = None
+    """Pairings that go through a layer together; larger suits a GPU (say 32)."""
+
+    def __call__(self) -> int:
+        """Run; return the exit code."""
+        output_folder.writable(self.out)
+        net = Network(
+            self.depth, self.width, self.family, dtype=self.dtype, precision=self.precision
+        )
+        options = self._options()
+        try:
+            found = _with_progress("sweep", sweep, net, **options, seeds=self.seeds)
+        except Interrupted as stopped:
+            path = storage.save(stopped.record, self.out / "record.partial.nc")
+            say(f"{stopped}; what was measured is in {path}")
+            return 130
+        findings = judge(found)
+        for path in output_folder.write(found, findings, self.out):
+            say(f"wrote {path}")
+        show(summary.summary(findings, found) if self.json else sweep_table.text(findings, found))
+        if self.pictures:
+            shown = sweep_table.best(findings)
+            options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
+            options |= {"measures": ("q", "histogram"), "seeds": 1}
+            with ThreadPoolExecutor(1) as pool:  # it runs while the first pictures are drawn
+                details = pool.submit(sweep, net, **options)
+                for path in output_folder.draw(found, findings, details, shown, self.out):
+                    say(f"wrote {path}")
+        return 0
+
+    def _options(self) -> dict[str, Any]:
+        random = self.input in ("gaussian", "pairs")
+        return {
+            "init": list(dict.fromkeys(self.init)),
+            "activation": list(dict.fromkeys(self.activation)),
+            "key": key(self.seed),
+            "batch": self.batch,
+            "inputs": None if random else batches.load(self.input, self.batch),
+            "input": self.input if random else "gaussian",
+            "cosine": self.cosine,
+            "loss": self.loss,
+            "measures": None if self.measures is None else ("q", *self.measures),
+            "block": self.block,
+            "devices": _devices(self.device),
+        }
+
+
+def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:
+    """Call `run` with a progress bar that shows after a second, on a terminal only."""
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        bars: list[Progress] = []
+
+        def progress(done: int, total: int) -> None:
+            if not bars and console.is_terminal and time.perf_counter() - start > 1:
+                bars.append(
+                    stack.enter_context(Progress(*columns, console=console, transient=True))
+                )
+                bars[0].add_task(name, total=total)
+            if bars:
+                bars[0].update(bars[0].task_ids[0], completed=done)
+
+        return run(*args, progress=progress, **options)
+
+
+def _devices(kind: Device | None) -> list[JaxDevice] | None:
+    if kind is None:
+        return None
+    try:
+        return jax.devices(kind)
+    except RuntimeError as error:
+        present = ", ".join(sorted({d.platform for d in jax.devices()}))
+        raise PropagateError(
+            f"--device {kind} is not available here (there is: {present}): {error}"
+        ) from None

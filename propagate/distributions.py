@@ -1,0 +1,108 @@
+"""What weights are drawn from before they are scaled: normal, uniform, orthogonal, …"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from propagate.types import Array, Sampler, UnusableInput
+
+TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
+
+
+@dataclass(frozen=True)
+class Base:
+    """A distribution of weight matrices of shape (fan_in, fan_out), before scaling.
+
+    Attributes:
+        name: its spelling.
+        sample: the sampler, `(key, shape, dtype) -> array`.
+        moments: mean and variance of an entry, as a function of (fan_in, fan_out).
+            The default is (0, 1).
+        check: raises `UnusableInput` for a shape that it cannot be drawn in.
+    """
+
+    name: str
+    sample: Sampler
+    moments: Callable[[int, int], tuple[float, float]] = lambda fan_in, fan_out: (0.0, 1.0)
+    check: Callable[[tuple[int, ...]], None] = lambda shape: None
+
+    @property
+    def biases(self) -> "Base":
+        """The distribution of the biases that go with such weights."""
+        return self if self is UNIFORM else NORMAL
+
+
+def _uniform(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jax.random.uniform(key, shape, dtype, -math.sqrt(3.0), math.sqrt(3.0))
+
+
+def _ones(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return jnp.ones(shape, dtype)
+
+
+def _eye(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return _at_centre(jnp.eye(*shape[-2:], dtype=dtype), shape)
+
+
+def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    return _at_centre(jax.nn.initializers.orthogonal()(key, shape[-2:], dtype), shape)
+
+
+def _at_centre(tap: Array, shape: tuple[int, ...]) -> Array:
+    """Return a kernel that is zero but for its middle tap."""
+    middle = tuple((taps - 1) // 2 for taps in shape[:-2])
+    return tap if not middle else jnp.zeros(shape, tap.dtype).at[middle].set(tap)
+
+
+def _check_delta(shape: tuple[int, ...]) -> None:
+    *taps, channels_in, channels_out = shape
+    if taps and (channels_in > channels_out or any(k % 2 == 0 for k in taps)):
+        raise UnusableInput(
+            "delta_orthogonal needs odd kernels and no more inputs than outputs, got a kernel of "
+            f"{' x '.join(map(str, taps))} from {channels_in} to {channels_out} channels"
+        )
+
+
+def _orthogonal_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    return 0.0, 1.0 / max(fan_in, fan_out)
+
+
+def _eye_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    mean = 1.0 / max(fan_in, fan_out)
+    return mean, mean * (1.0 - mean)
+
+
+NORMAL = Base("normal", jax.nn.initializers.normal(1.0))
+TRUNCATED = Base("truncated_normal", jax.nn.initializers.truncated_normal(1.0 / TRUNCATED_STD))
+UNIFORM = Base("uniform", _uniform)
+ORTHOGONAL = Base("orthogonal", jax.nn.initializers.orthogonal(), _orthogonal_moments)
+DELTA = Base("delta_orthogonal", _delta_orthogonal, _orthogonal_moments, _check_delta)
+ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
+EYE = Base("identity", _eye, _eye_moments)
+
+
+@functools.cache  # one base per sparsity, so that equal laws share their draws
+def sparse_base(sparsity: float) -> Base:
+    """Return Gaussian columns of which a share of entries is zero."""
+
+    def sample(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+        values, order = jax.random.split(key)
+        flat = (math.prod(shape[:-1]), shape[-1])
+        rank = jnp.argsort(jax.random.uniform(order, flat), axis=0)
+        kept = (rank >= math.ceil(sparsity * flat[0])).reshape(shape)
+        return jnp.where(kept, jax.random.normal(values, shape, dtype), 0)
+
+    def moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+        return 0.0, 1.0 - math.ceil(sparsity * fan_in) / fan_in
+
+    return Base(f"sparse_{sparsity:g}", sample, moments)
+
+
+def unknown_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
+    """Return NaN for the mean and the variance of a function of the user's."""
+    return math.nan, math.nan

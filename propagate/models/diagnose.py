@@ -1,0 +1,207 @@
+"""`diagnose`: how signals and gradients travel through any JAX model, and what goes wrong first."""
+
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import xarray as xr
+
+from propagate.checks import random_key
+from propagate.models import theory
+from propagate.models.pure_function import pure
+from propagate.record import storage
+from propagate.tracing.probe import Options, Sites
+from propagate.tracing.sites import Unopened
+from propagate.tracing.value_and_grad import Traced, traced
+from propagate.types import Array, Tree
+from propagate.verdicts.findings import Findings
+from propagate.verdicts.judge import judge
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes:
+        record: the statistics, dims (site,) and (weight,); coordinates name, kind, parameter, …
+        findings: what is wrong, worst first; empty for a healthy model.
+        unopened: what was not looked into, each with the reason.
+        outputs: of the model.
+        program: the model as it was traced, for `theory`.
+    """
+
+    record: xr.Dataset
+    findings: Findings
+    unopened: tuple[Unopened, ...]
+    outputs: Tree
+    program: theory.TracedModel = field(repr=False)
+
+    def theory(self) -> xr.Dataset:
+        """Return what mean-field theory expects at each site, from the statistics of the weights.
+
+        A record with dim (site,): `log10_forward_q`, `log10_backward_q`, NaN where theory has no
+        answer, and `log10_forward_residual`, `log10_backward_residual`, measured less expected.
+        It covers chains of products with independent centred weights, anything elementwise, norms
+        over units, residual branches and dropout; behind anything else it starts again from what
+        was measured (`chain`).
+        """
+        return theory.expected(self.program, self.record)
+
+    def table(self, every: bool = False) -> Any:
+        """Return the sites as a tree in model order, for `rich.print`."""
+        from propagate import tree
+
+        return tree.table(self.record, self.findings, every=every)
+
+    def source(self) -> Any:
+        """Return the user's own lines with (→ forward rms, ← backward rms), for `rich.print`."""
+        from propagate import tree
+
+        return tree.source(self.record, self.findings)
+
+    def plot(self, ax: Any = None, *, theory: bool = False) -> Any:
+        """Draw signal and gradient along the sites, with theory over them; return the axis."""
+        from propagate import plot
+
+        return plot.variance(self.record, ax=ax, theory=self.theory() if theory else None)
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """Return flat numbers for TensorBoard or W&B."""
+        from propagate import tree
+
+        return tree.scalars(self.record, prefix)
+
+    def save(self, path: str | os.PathLike) -> Path:
+        """Write the record as netCDF; `propagate.load` reads it."""
+        return storage.save(self.record, path)
+
+    def __str__(self) -> str:
+        """Return the findings and what was not opened, one sentence a line."""
+        healthy = f"no findings at {self.record.sizes['site']} sites"
+        return "\n".join([str(self.findings) or healthy, *map(str, self.unopened)])
+
+    def _repr_html_(self) -> str:
+        from propagate import tree
+
+        return tree.html(self.record, self.findings)
+
+
+def diagnose(
+    model: Any,
+    *inputs: Any,
+    key: Array,
+    loss: Callable[[Any, Any], Array] | None = None,
+    labels: Any = None,
+    variables: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    vmap: bool = False,
+    measures: Sequence[str] | None = None,
+    sites: Sites = "default",
+    only: str | None = None,
+) -> Diagnosis:
+    """Send inputs forward and gradients backward through a model, and say what goes wrong.
+
+    The model is not edited: its program is traced, each matrix product, convolution, activation,
+    normalisation and addition of branches is tapped, and named by the parameters that it uses.
+
+    Args:
+        model: a function `fn(params, *inputs)`, a Flax Linen or NNX module, an Equinox module, a
+            Haiku `Transformed`, a Keras model on the JAX backend.
+        inputs: arrays, in any tree, with inputs along the first axis; `jax.ShapeDtypeStruct`s
+            are filled with random data. For a function, its parameters come first.
+        key: for weights that are not given, random data, dropout, and the cotangent.
+        loss: `loss(outputs, labels)`, a scalar; by default the gradient starts at the outputs,
+            as a unit Gaussian.
+        labels: for the loss.
+        variables: of a Linen or Haiku model; initialised with `key` by default.
+        kwargs: keyword arguments of every call, such as `{"train": True}`.
+        vmap: whether the model takes a single input, and is to be mapped over the batch.
+        measures: endings of the variables to record beside q, such as `("mean",)`; all by default.
+        sites: `"default"`, or `"all"` for every floating-point operation.
+        only: a pattern for the names of sites, such as `"blocks.*"`.
+
+    Raises:
+        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
+
+    Example:
+        >>> params = {"layers": [jnp.eye(4) * 0.5] * 9}
+        >>> def net(params, x):
+        ...     for w in params["layers"]:
+        ...         x = x @ w
+        ...     return x
+        >>> found = diagnose(net, params, jnp.ones((8, 4)), key=jax.random.key(0))
+        >>> [(f.verdict.value, f.direction) for f in found.findings]
+        [('vanishing', 'forward'), ('vanishing', 'backward')]
+    """
+    options = Options(None if measures is None else tuple(measures), sites, only)
+    for_model, for_cotangent = jax.random.split(random_key(key))
+    ready = pure(model, *inputs, key=for_model, variables=variables, kwargs=kwargs, vmap=vmap)
+    run = _with_loss(ready.fn, loss)
+    done, without = _run(run, ready.params, (ready.inputs, labels), for_cotangent, options)
+    found = done.trace.record()
+    found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
+    unopened = (*done.trace.meta.unopened, *without)
+    data = jax.tree.leaves((ready.inputs, labels))
+    cotangents = _cotangents(done.aux, loss)
+    flat = jax.tree.leaves(ready.params)
+    program = theory.TracedModel(done.jaxpr, done.trace.meta, flat, data, cotangents)
+    found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
+    return Diagnosis(found, judge(found).worst_first(), unopened, done.aux, program)
+
+
+def _cotangents(outputs: Tree, loss: Any) -> list[float]:
+    """Return the second moment of the gradient at each result of `_with_loss`."""
+    if loss is not None:
+        return [math.nan, *(0.0 for _ in jax.tree.leaves(outputs))]
+    return [float(jnp.issubdtype(x.dtype, jnp.floating)) for x in jax.tree.leaves(outputs)]
+
+
+def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None) -> Any:
+    """Return `run(params, (inputs, labels)) -> (loss or None, outputs)`."""
+
+    def run(params: Tree, data: tuple[tuple[Any, ...], Any]) -> tuple[Any, Any]:
+        inputs, labels = data
+        outputs = fn(params, *inputs)
+        return (None if loss is None else loss(outputs, labels)), outputs
+
+    return run
+
+
+def _run(
+    run: Any, params: Tree, data: Tree, key: Array, options: Options
+) -> tuple[Traced, tuple[Unopened, ...]]:
+    """Run the model forward and backward, or forward alone where it has no gradient.
+
+    It is not jitted: operations of equal shapes are compiled once, where the whole program, which
+    runs but once, would take four times as long to compile.
+    """
+
+    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
+        value, outputs = out
+        return _dot(outputs, key) if value is None else value, outputs
+
+    record = functools.partial(traced, run, params, data, options, head)
+    try:
+        return record(), ()
+    except ValueError as error:
+        if "Reverse-mode differentiation does not work" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+    return record(backward=False), (Unopened("gradient", 0, reason, None),)
+
+
+def _dot(outputs: Tree, key: Array) -> Array:
+    """Return the product of the outputs with a unit Gaussian, which is then their cotangent."""
+    total = jnp.zeros(())
+    for k, out in enumerate(jax.tree.leaves(outputs)):
+        if jnp.issubdtype(out.dtype, jnp.floating):
+            g = jax.random.normal(jax.random.fold_in(key, k), out.shape, jnp.float32)
+            total += jnp.sum(out * g.astype(out.dtype), dtype=jnp.float32)
+    return total

@@ -1,0 +1,132 @@
+"""Any model as a pure function: `pure`; and the names of its parameters: `leaf_names`."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate.checks import random_key
+from propagate.models import adapters
+from propagate.tracing.trees import is_array, is_numeric, is_trainable, split
+from propagate.types import Array, Tree, UnusableInput, at_least_float32
+
+_INTEGERS_BELOW = 64  # stand-ins for tokens and classes: few enough for the smallest vocabulary
+
+
+class Pure(NamedTuple):
+    """A model as a pure function of its parameters and inputs.
+
+    Attributes:
+        fn: `fn(params, *inputs) -> outputs`, differentiable in `params`.
+        params: the floating-point arrays, in a tree shaped as the framework keeps them.
+        inputs: what goes with `params`: the inputs that hold arrays, everything else left out.
+    """
+
+    fn: Callable[..., Any]
+    params: Tree
+    inputs: tuple[Any, ...]
+
+
+def pure(
+    model: Any,
+    *inputs: Any,
+    key: Array,
+    variables: Any = None,
+    kwargs: Mapping[str, Any] | None = None,
+    vmap: bool = False,
+) -> Pure:
+    """Return the model as a pure function, with parameters and inputs to call it with.
+
+    Args:
+        model: a function, or a model of Flax, Equinox, Haiku or Keras. It stays as it is.
+        inputs: arrays in any tree. A `jax.ShapeDtypeStruct` becomes a Gaussian array of unit
+            variance, integers from [0, 64) or coin flips, by its dtype; what is not an array
+            (`is_training=True`) is passed on as it is. The first of several inputs of a
+            function is its parameters.
+        key: for all that is random: inputs, initial weights, dropout.
+        variables: the weights of a Linen or Haiku model, drawn from `key` by default: Linen's
+            collections, with or without those beside `"params"`; Haiku's params, or the pair
+            (params, state).
+        kwargs: keyword arguments of every call, such as `{"train": True}`.
+        vmap: whether the model takes one example; all inputs are then mapped over axis 0.
+
+    Raises:
+        UnusableInput: not a model, no data, no key, or weights that are not arrays.
+
+    Example:
+        >>> linear = pure(lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((5, 3)),
+        ...               key=jax.random.key(0))
+        >>> linear.fn(linear.params, *linear.inputs).shape
+        (5, 2)
+    """
+    for_data, for_weights, for_calls = jax.random.split(random_key(key), 3)
+    if adapters.is_function(model) and variables is None and len(inputs) > 1:
+        variables, inputs = inputs[0], inputs[1:]
+    data = _filled(inputs, for_data)
+    sample = _first(data) if vmap else data
+    given = adapters.Given(model, sample, for_weights, variables, dict(kwargs or {}))
+    call, weights = adapters.adapted(given)
+    params, with_params = split(_concrete(weights), is_trainable)
+    arrays, with_inputs = split(data, is_array)
+    slots = [i for i, x in enumerate(arrays) if jax.tree.leaves(x)]
+
+    def once(params: Tree, key: Array, *inputs: Any) -> Any:
+        full = dict(enumerate(arrays)) | dict(zip(slots, inputs, strict=True))
+        return call(with_params(params), key, *with_inputs(tuple(full.values())))
+
+    def fn(params: Tree, *inputs: Any) -> Any:
+        if not vmap:
+            return once(params, for_calls, *inputs)
+        keys = jax.random.split(for_calls, len(jax.tree.leaves(inputs)[0]))
+        return jax.vmap(partial(once, params))(keys, *inputs)
+
+    return Pure(fn, params, tuple(arrays[i] for i in slots))
+
+
+def _filled(inputs: tuple[Any, ...], key: Array) -> tuple[Any, ...]:
+    leaves, structure = jax.tree.flatten(inputs)
+    arrays = [_array(leaf, jax.random.fold_in(key, i)) for i, leaf in enumerate(leaves)]
+    if not any(is_array(leaf) and is_numeric(leaf) for leaf in arrays):
+        raise UnusableInput(
+            "inputs must hold an array of floating-point numbers or integers, got "
+            f"{', '.join(map(adapters.kind, leaves)) or 'nothing'}: pass the data, or its "
+            "jax.ShapeDtypeStruct(shape, dtype)"
+        )
+    return structure.unflatten(arrays)
+
+
+def _array(leaf: Any, key: Array) -> Any:
+    """Return an array for a shape or a numpy array, and anything else as it is."""
+    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "OSUMm":
+        return jnp.asarray(leaf)
+    if not isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jax.random.normal(key, leaf.shape, at_least_float32(dtype)).astype(dtype)
+    if jnp.issubdtype(dtype, jnp.bool_):
+        return jax.random.bernoulli(key, shape=leaf.shape)
+    return jax.random.randint(key, leaf.shape, 0, _INTEGERS_BELOW).astype(dtype)
+
+
+def _concrete(weights: Tree) -> Tree:
+    shapes = [leaf for leaf in jax.tree.leaves(weights) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    if shapes:
+        raise UnusableInput(
+            f"parameters must be arrays, got {len(shapes)} shapes without values, the first "
+            f"{shapes[0]}: initialise the model"
+        )
+    return jax.tree.map(lambda x: jnp.asarray(x) if is_trainable(x) else x, weights)
+
+
+def _first(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    arrays = [leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)]
+    if any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) > 1:
+        raise UnusableInput(
+            "vmap maps all inputs over axis 0, which must have one length, got shapes "
+            f"{', '.join(str(array.shape) for array in arrays)}"
+        )
+    return jax.tree.map(lambda x: x[0] if is_array(x) else x, inputs)

@@ -1,0 +1,1 @@
+"""The labelled record: its statistics, names, units and files."""

@@ -1,0 +1,30 @@
+"""Where a record comes from: versions, device, date, command."""
+
+import datetime
+import json
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+
+
+def provenance(**details: Any) -> dict[str, str]:
+    """Return the attributes every record carries: versions, date and the caller's details."""
+    return {
+        "propagate": _version("propagate-jax"),
+        "jax": jax.__version__,
+        "jaxlib": _version("jaxlib"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{
+            k: v if isinstance(v, str) else json.dumps(v)
+            for k, v in details.items()
+            if v is not None
+        },
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

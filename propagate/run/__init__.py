@@ -1,0 +1,1 @@
+"""A network's signals and gradients, compiled and run, as a record."""

@@ -1,0 +1,198 @@
+"""`measure` and `sweep`: initialisers × activations × seeds through a deep stack, to a record.
+
+Blocks of pairings are independent, so a few are in flight at once: while one is in a matrix
+product the other applies its activation. With several devices each takes its own seeds.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jax.sharding import AxisType, Mesh
+
+from propagate import activations, batches, checks
+from propagate.batches import Batch, given, outputs_of
+from propagate.blocks.contract import Family
+from propagate.checks import typed_key
+from propagate.initializers import initializer
+from propagate.network import Network
+from propagate.record import dataset, provenance
+from propagate.record.measures import select
+from propagate.run.dispatch import results, turns
+from propagate.run.feed import Feed
+from propagate.run.grid import Grid, listed, unique
+from propagate.run.memory import explained
+from propagate.run.pairings import blocks_of
+from propagate.types import Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
+
+Progress = Callable[[int, int], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A sweep that was stopped; `record` holds what was measured, NaN elsewhere."""
+
+    def __init__(self, partial: xr.Dataset, done: int, total: int) -> None:
+        super().__init__(f"stopped after {done} of {total} blocks")
+        self.record = partial
+
+
+def measure(net: Network, key: Array, *, seeds: int = 8, **options: Any) -> xr.Dataset:
+    """Measure one network: the record of `sweep` with dims (seed, layer).
+
+    Args:
+        net: the network.
+        key: a JAX random key; weights, inputs and cotangents of all seeds follow from it.
+        seeds: number of independent draws.
+        **options: `batch`, `measures`, `inputs`, `labels`, `loss` and the others of `sweep`.
+
+    Example:
+        >>> net = Network(depth=4, width=32, activation="relu", init="he_normal")
+        >>> found = measure(net, jax.random.key(0), batch=16, seeds=2)
+        >>> dict(found.sizes)
+        {'seed': 2, 'layer': 5}
+    """
+    if not {"init", "activation"}.isdisjoint(options):
+        raise UnusableInput("measure takes one network; for several init or activation use sweep")
+    return sweep(net, key=key, seeds=seeds, **options).squeeze(("init", "activation"), drop=True)
+
+
+def sweep(
+    net: Network,
+    *,
+    key: Array,
+    init: Any = None,
+    activation: Any = None,
+    seeds: int = 4,
+    batch: int = 64,
+    measures: Sequence[str] | None = None,
+    inputs: ArrayLike | Batch | None = None,
+    labels: ArrayLike | None = None,
+    input: InputKind = "gaussian",
+    cosine: float = 0.5,
+    loss: LossKind = "gaussian",
+    block: int | None = None,
+    devices: Sequence[JaxDevice] | None = None,
+    progress: Progress | None = None,
+) -> xr.Dataset:
+    """Send batches forward and cotangents backward for every initialiser × activation pairing.
+
+    Pairings share their random draws (weights up to scale, inputs, cotangents), so their
+    differences are paired differences. Gradients are those of the loss as it is:
+    `"gaussian"` is the sum of h_L · v with v ~ N(0, 1), which is independent for every input.
+
+    Args:
+        net: the network; its own `init` and `activation` where the grid has none.
+        key: a JAX random key; everything random follows from it.
+        init: initialisers, as `Network` takes them; a list, or one alone.
+        activation: activations, likewise.
+        seeds: number of independent draws of weights, random inputs and cotangents.
+        batch: random inputs per seed.
+        measures: endings of the variables to measure; all by default.
+        inputs: data (B, features) instead of random inputs, the same for every seed.
+        labels: (B,) classes for `"cross_entropy"`, (B,) or (B, outputs) targets for `"mse"`.
+        input: random inputs: `"gaussian"`, or `"pairs"` of a chosen `cosine`.
+        cosine: expected cosine between any two inputs of `"pairs"`.
+        loss: where the gradient starts: `"gaussian"`, `"cross_entropy"` (mean over the batch)
+            or `"mse"` (mean over batch and outputs).
+        block: configurations that go through a layer together; chosen to fit by default.
+        devices: the devices to use; all local ones by default.
+        progress: called with (blocks done, blocks in all).
+
+    Returns:
+        The record, dims (init, activation, seed, layer).
+
+    Raises:
+        UnusableInput: an argument that cannot be used.
+        PropagateError: the run does not fit in memory.
+        Interrupted: stopped by the user; carries what was measured.
+
+    Example:
+        >>> net, key = Network(depth=3, width=16), jax.random.key(0)
+        >>> found = sweep(net, init=["he_normal", "zeros"], key=key, seeds=2, batch=4)
+        >>> float(found.log10_forward_q.sel(init="zeros").max("seed").squeeze()[1])
+        -inf
+    """
+    counts = {"seeds": seeds, "batch": batch, "block": 1 if block is None else block}
+    for name, count in counts.items():
+        checks.check_count(name, count)
+    batches.check_random(input, cosine)
+    data = given(inputs, labels, loss)
+    net = _fitted(net, data, loss)
+    grid = Grid(
+        net,
+        unique("init", [initializer(spec) for spec in listed(init) or [net.law]]),
+        unique(
+            "activation",
+            [activations.activation(spec) for spec in listed(activation) or [net.phi]],
+        ),
+        select(measures, net.block.table),
+        loss,
+    )
+    for law in grid.laws:
+        net.check(law)
+    feed = Feed(net, typed_key(key), data, input, batch, cosine, loss)
+    mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
+    steps = turns(blocks_of(net, grid.laws, len(grid.phis), block), seeds, mesh.size)
+    found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
+    found.attrs = _attrs(grid, feed, mesh)
+    done = 0
+    try:
+        for done, (step, raw) in enumerate(results(grid, feed, mesh, steps), 1):
+            grid.write(found, step, raw)
+            if progress:
+                progress(done, len(steps))
+    except KeyboardInterrupt:
+        raise Interrupted(found, done, len(steps)) from None
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        raise explained(error) from error
+    return found
+
+
+def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
+    """Return the network with its input and output sizes taken from the data."""
+    if data is None:
+        return net
+    units = _units(net.block, data.inputs.shape[1])
+    if net.input_size not in (None, units):
+        raise UnusableInput(f"the network takes {net.input_size} features, got {units}")
+    same = None if net.block.resizes else net.width  # such layers have as many outputs as inputs
+    net = replace(net, input_size=units, output_size=net.output_size or same)
+    if loss == "gaussian":
+        return net
+    outputs = outputs_of(data, loss)
+    enough = net.output_size is None or net.output_size == outputs
+    if loss == "cross_entropy" and net.output_size is not None:
+        enough = net.output_size >= outputs
+    if not enough:
+        raise UnusableInput(
+            f"these labels need {outputs} outputs, the network has {net.output_size}"
+        )
+    return replace(net, output_size=net.output_size or outputs)
+
+
+def _units(block: Family, features: int) -> int:
+    """Return the units of each position of an input."""
+    positions = math.prod(block.signal(1))
+    if features % positions:
+        raise UnusableInput(
+            f"a signal of {block} has {positions} positions, which {features} features do not fill"
+        )
+    return features // positions
+
+
+def _attrs(grid: Grid, feed: Feed, mesh: Mesh) -> dict[str, str]:
+    device = mesh.devices.flat[0]
+    return provenance.provenance(
+        network=grid.net.describe(),
+        input=feed.kind if feed.data is None else feed.data.origin,
+        cosine=feed.cosine if feed.data is None and feed.kind == "pairs" else None,
+        batch=feed.size,
+        loss=feed.loss,
+        key=np.asarray(jax.random.key_data(feed.key)).tolist(),
+        device=f"{mesh.size} × {device.device_kind} ({device.platform})",
+        dtype=str(grid.net.dtype),
+    )

@@ -1,0 +1,1 @@
+"""What mean-field theory expects: of activations, of layers, of stacks, of single operations."""

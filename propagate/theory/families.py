@@ -1,0 +1,145 @@
+r"""What theory says of a stack of any family that it covers: a `Passage` for each layer."""
+
+import math
+from collections.abc import Callable
+
+from propagate.activations import Activation, activation
+from propagate.blocks.contract import Family
+from propagate.blocks.conv import Conv1d, Conv2d
+from propagate.blocks.mlp import Mlp
+from propagate.blocks.parameters import Parameter, Size
+from propagate.blocks.residual import Residual
+from propagate.initializers import Initializer
+from propagate.network import Network
+from propagate.theory.layer_maps import Norm, Passage, Weights, chain, layer, residual
+from propagate.types import UnusableInput
+
+IDENTITY = activation("identity")
+
+
+def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
+    """Return what each layer makes of a signal, and of gradients on their way back.
+
+    Args:
+        net: a stack of layers, convolutions or residual blocks, normalised or not.
+        q: second moment of the input.
+        apart: 1 - c of two inputs.
+        batch: how many inputs a batch norm sees.
+
+    Raises:
+        UnusableInput: not covered by theory; the message says what is not.
+    """
+    of = _of_family(net.block)
+    found = []
+    for k, size in enumerate(net.sizes(batch)):
+        first = IDENTITY if k == 0 and net.activate_input is False else net.phi
+        at = _Layer(net, first, size, k + 1)
+        found.append(of(at, q, apart))
+        q, apart = found[-1].q, found[-1].apart
+    return found
+
+
+class _Layer:
+    """One layer; data goes past the first of its activations."""
+
+    def __init__(self, net: Network, first: Activation, size: Size, index: int) -> None:
+        self.family, self.law, self.size, self.index = net.block, net.law, size, index
+        self.phi, self.first = net.phi, first
+        self.parameters = net.block.init(size)
+
+    def passage(
+        self, weight: str, bias: str, q: float, apart: float, *, first: bool = True
+    ) -> Passage:
+        """Return norm, phi, norm, dropout, weights, as the family's options have it."""
+        norm: Norm | None = None if self.family.norm == "none" else self.family.norm
+        own = self.weights(self.parameters[weight], self.parameters[bias])
+        after = self.family.norm_at == "after"
+        size = self.size.batch
+        phi = self.first if first else self.phi
+        return layer(phi, own, q, apart, norm=norm, after=after, batch=size)
+
+    def weights(self, weight: Parameter, bias: Parameter) -> Weights:
+        """Return a weight's variances."""
+        sigma_w2, sigma_b2 = variances(self.law, weight.fan_in, weight.fan_out)
+        keep = 1 - self.family.dropout
+        widen = self.size.fan_out / self.size.fan_in
+        return Weights(weight.factor**2 * sigma_w2, bias.factor**2 * sigma_b2, keep, widen)
+
+
+def _of_family(family: Family) -> Callable[[_Layer, float, float], Passage]:
+    if isinstance(family, Mlp):
+        return _plain
+    if isinstance(family, Conv1d | Conv2d):
+        if family.padding == "zero":
+            raise UnusableInput("zero padding is not covered by theory: it leaks at the borders")
+        if family.norm == "batch":
+            raise UnusableInput("a batch norm over positions is not covered by theory")
+        return _plain
+    if isinstance(family, Residual):
+        return _normalizer_free if family.branch == "nf" else _residual
+    raise UnusableInput(
+        f"{family.name} is not covered by theory: its layers share weights or multiply signals"
+    )
+
+
+def _plain(at: _Layer, q: float, apart: float) -> Passage:
+    return at.passage("weight", "bias", q, apart)
+
+
+def _residual(at: _Layer, q: float, apart: float) -> Passage:
+    family = at.family
+    assert isinstance(family, Residual)
+
+    def step(k: int, q: float, apart: float) -> Passage:
+        return at.passage(f"map{k}", f"bias{k}", q, apart, first=k == 1)
+
+    return residual(_branch(family, step, q, apart), q, apart, scale=family.scale(at.size.depth))
+
+
+def _branch(
+    family: Residual, step: Callable[[int, float, float], Passage], q: float, apart: float
+) -> Passage:
+    """Return the passage through all maps of a branch, from that of each."""
+    steps = []
+    for k in range(1, family.maps + 1):
+        steps.append(step(k, q, apart))
+        q, apart = steps[-1].q, steps[-1].apart
+    return chain(*steps)
+
+
+def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
+    """Weights are standardised, so that the mean of x is lost; gains bring its variance to 1."""
+    family = at.family
+    assert isinstance(family, Residual)
+    beta2 = float(family.expected_variance(at.index))
+    if not math.isclose(q, beta2, rel_tol=1e-6) or family.norm != "none":
+        raise UnusableInput(
+            f"nf is covered where its stream has the expected variance {beta2:g} and no norm, "
+            f"got {q:g} and norm={family.norm}"
+        )
+    own = Weights(1.0, variances(at.law, at.size.fan_in, at.size.fan_out)[1], 1 - family.dropout)
+
+    def step(k: int, q: float, apart: float) -> Passage:
+        return layer(at.first if k == 1 else at.phi, own, q, apart, norm="layer", after=True)
+
+    branch = _branch(family, step, q / beta2, apart)
+    branch = branch._replace(back=branch.back / beta2)
+    return residual(branch, q, apart, scale=family.scale(at.size.depth))
+
+
+def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:
+    r"""Return $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ of a layer.
+
+    Raises:
+        UnusableInput: weights that are scaled by data, or that are not centred and independent.
+    """
+    mean, variance = law.moments(fan_in, fan_out)
+    if law.data_scaled:
+        why = "its scale depends on the data"
+    elif math.isnan(variance):
+        why = "the moments of a function of your own are not known"
+    elif mean or law.base.name == "identity" or law.base.name.startswith("sparse"):
+        why = "its weights are not independent, centred and of finite spread over fan_in"
+    else:
+        return fan_in * variance, law.bias(fan_in, fan_out) ** 2
+    raise UnusableInput(f"{law.name} is not covered by theory: {why}")

@@ -1,0 +1,91 @@
+"""Layer normalisation and RMS normalisation of finitely many units."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from propagate.checks import check_count, check_variances
+from propagate.theory import gauss
+from propagate.theory.operations.signal import Signal, sampled, signal
+from propagate.types import UnusableInput
+
+LEAST_UNITS = 4  # of a norm: with fewer, E 1/variance does not exist
+
+
+@dataclass(frozen=True)
+class _Norm:
+    units: int
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_count("units", self.units)
+        if self.units < LEAST_UNITS:
+            raise UnusableInput(
+                f"a norm over {self.units} units has a gradient of infinite second moment; "
+                f"{LEAST_UNITS} or more are required"
+            )
+        check_variances(eps=self.eps)
+
+    def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
+        """Return the values of what is divided by, without eps, and their weights."""
+        raise NotImplementedError
+
+    @property
+    def _free(self) -> int:
+        """Directions in which a gradient is not taken away."""
+        raise NotImplementedError
+
+    def _second(self, x: Signal) -> float:
+        size, weight = self._sizes(x)
+        return float(weight @ (size / (size + self.eps)))
+
+    def backward(self, x: Signal) -> float:
+        r"""$E(f - 2\rho + \rho^2)/(n s^2)$.
+
+        $s^2$ = size + eps, $\rho$ = size/$s^2$; f directions are left of n. For a LayerNorm without
+        eps it is $(n-2)/((n-3)\operatorname{Var} x)$.
+        """
+        size, weight = self._sizes(x)
+        share = size / (size + self.eps)
+        left = self._free - 2 * share + share**2
+        return float(weight @ (left / (size + self.eps))) / self.units
+
+
+class LayerNorm(_Norm):
+    """Units less their mean, over their standard deviation; without scale and shift."""
+
+    @property
+    def _free(self) -> int:
+        return self.units - 1
+
+    def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
+        values, weight = gauss.mean_square(self.units - 1)
+        return x.variance * (1 - 1 / self.units) * values, weight
+
+    def forward(self, x: Signal) -> Signal:
+        """Unit variance; the correlation that a sample of n units is expected to have."""
+        second = self._second(x)
+        return signal(0.0, second, second * sampled(x.correlation, self.units - 1))
+
+
+class RMSNorm(_Norm):
+    """Units over their root mean square; without scale. Of a mean that is not 0, to 1/units."""
+
+    @property
+    def _free(self) -> int:
+        return self.units
+
+    def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
+        spread = x.variance**2 + 2 * x.mean**2 * x.variance  # half the variance of x^2
+        units = self.units * x.second**2 / spread if spread else math.inf
+        if units > 1e6:
+            return np.array([x.second]), np.ones(1)
+        values, weight = gauss.mean_square(units)
+        return x.second * values, weight
+
+    def forward(self, x: Signal) -> Signal:
+        """Unit second moment; mean and correlation go with it."""
+        second = self._second(x)
+        mean = x.mean * math.sqrt(second / x.second) if x.second else 0.0
+        return signal(mean, second, second * sampled(x.cosine, self.units))

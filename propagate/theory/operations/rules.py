@@ -1,0 +1,157 @@
+r"""What one operation does to a signal's moments and to a gradient: the rules, one by one.
+
+`forward(x)` takes a `Signal` to the next; `backward(x)` is the factor on a gradient's second
+moment per unit, $E g_{in}^2/E g_{out}^2$, for a gradient that is centred and independent of the
+signal, and between units and positions. Weights are independent and centred. Means are over
+draws, exact where no approximation is named, at any width, length and variance:
+
+    >>> x = Signal(variance=2.0, correlation=0.5)
+    >>> Nonlinearity("relu").forward(x).second, Softmax(64).backward(x)
+    (1.0..., 0.000847...)
+
+`tests/benchmarks/theory_error.py` measures each of them.
+"""
+
+from dataclasses import dataclass
+
+from propagate.activations import Activation, ActivationLike
+from propagate.checks import check_count, check_keep, check_variances
+from propagate.theory import gauss
+from propagate.theory.mean_field import integrable
+from propagate.theory.operations import attention_moments
+from propagate.theory.operations.attention_moments import Shape
+from propagate.theory.operations.signal import SMALL, Signal, signal
+from propagate.theory.operations.softmax_moments import Rows, overlap
+
+
+@dataclass(frozen=True)
+class Linear:
+    r"""$Wx + b$ with $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ = Var b."""
+
+    fan_in: int
+    fan_out: int
+    sigma_w2: float = 1.0
+    sigma_b2: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_count("fan_in", self.fan_in)
+        check_count("fan_out", self.fan_out)
+        check_variances(sigma_w2=self.sigma_w2, sigma_b2=self.sigma_b2)
+
+    def forward(self, x: Signal) -> Signal:
+        r"""$\sigma_w^2 E x^2 + \sigma_b^2$; two positions share W and b."""
+        second, shared = (self.sigma_w2 * m + self.sigma_b2 for m in (x.second, x.shared))
+        return signal(0.0, second, shared)
+
+    def backward(self, x: Signal) -> float:
+        r"""$\sigma_w^2$ fan_out/fan_in."""
+        return self.sigma_w2 * self.fan_out / self.fan_in
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    r"""$\phi(x)$ of a Gaussian x, by a name, an `Activation` or any function."""
+
+    phi: ActivationLike
+
+    @property
+    def own(self) -> Activation:
+        """The activation, as an object."""
+        return integrable(self.phi)
+
+    def forward(self, x: Signal) -> Signal:
+        r"""$E\phi$, $\operatorname{Var}\phi$, and $E\phi(x)\phi(x')$."""
+        at = gauss.moments(self.own, x.variance, x.mean)
+        mean, variance = float(at["mean"][0]), float(at["variance"][0])
+        apart = gauss.average_pair(
+            self.own,
+            lambda a, b: (a.phi - b.phi) ** 2 / 2,
+            x.variance,
+            1 - x.correlation,
+            mean=x.mean,
+        )
+        return signal(mean, variance + mean**2, variance - float(apart) + mean**2)
+
+    def backward(self, x: Signal) -> float:
+        r"""$E\phi'^2$."""
+        return float(gauss.moments(self.own, x.variance, x.mean)["slope2"][0])
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """x/keep with probability keep, else 0 (inverted dropout)."""
+
+    keep: float
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep)
+
+    def forward(self, x: Signal) -> Signal:
+        """E x^2/keep; the mean, and what two positions share, stay."""
+        return signal(x.mean, x.second / self.keep, x.shared)
+
+    def backward(self, x: Signal) -> float:
+        """1/keep."""
+        return 1 / self.keep
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """exp(x)/sum exp(x) over `length` entries, independent and Gaussian (`softmax.Rows`)."""
+
+    length: int
+
+    def __post_init__(self) -> None:
+        check_count("length", self.length)
+
+    def forward(self, x: Signal) -> Signal:
+        """Mean 1/L; at two positions are two rows."""
+        if x.variance < SMALL:
+            even = 1 / self.length
+            return Signal(even, x.variance * even**2 * (1 - even), x.correlation)
+        second = Rows(x.variance, self.length).expect((2, 0))
+        shared = overlap(x.variance, self.length, x.correlation)
+        return signal(1 / self.length, second / self.length, shared / self.length)
+
+    def backward(self, x: Signal) -> float:
+        r"""$(1/L)\,E[\sum y^2 - 2\sum y^3 + (\sum y^2)^2]$."""
+        expect = Rows(x.variance, self.length).expect
+        bent = expect((2, 0)) - 2 * expect((3, 0)) + expect((2, 0), (2, 0))
+        return bent / self.length
+
+
+@dataclass(frozen=True)
+class Attention:
+    r"""One head of self-attention without a mask: softmax(QK^T/√head) V W_O.
+
+    Each $\sigma^2$ is fan_in·Var of its weights; `head` is the fan_in of $W_O$. The output's
+    correlation is to 1/head.
+    """
+
+    length: int
+    width: int
+    head: int
+    sigma_q2: float = 1.0
+    sigma_k2: float = 1.0
+    sigma_v2: float = 1.0
+    sigma_o2: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("length", "width", "head"):
+            check_count(name, getattr(self, name))
+        check_variances(**{f"sigma_{w}2": getattr(self, f"sigma_{w}2") for w in "qkvo"})
+
+    def _moments(self, x: Signal) -> attention_moments.Head:
+        scores, own = self.sigma_q2 * self.sigma_k2, x.second - x.shared
+        return attention_moments.head(
+            Shape(self.length, self.width, self.head), scores, x.second, own
+        )
+
+    def forward(self, x: Signal) -> Signal:
+        """What positions share passes; what is a position's own is averaged by its attention."""
+        at, through = self._moments(x), self.sigma_v2 * self.sigma_o2
+        return signal(0.0, through * at.second, through * at.covariance)
+
+    def backward(self, x: Signal) -> float:
+        """Through values, queries and keys."""
+        return self.sigma_v2 * self.sigma_o2 * self._moments(x).gradient

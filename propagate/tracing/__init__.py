@@ -1,0 +1,1 @@
+"""Any JAX program: its sites found, tapped and recorded."""

@@ -1,0 +1,231 @@
+r"""Any JAX program → the same program that also records its signals and gradients.
+
+A site's value passes through `tap(x, slot) -> x`, whose reverse pass hands the cotangent $g$ on
+and gives `slot` the statistics of $g$ as its cotangent: differentiating the program with
+respect to the slots *is* measuring its gradients. Statistics of the signal are extra results. No
+callbacks; it all stays inside jit, scan, checkpoint and vmap.
+
+The interpreter is an environment, one loop, and a rule for each primitive with a program inside.
+An equation without a site in it is applied as it stands, so custom derivatives, shardings and
+foreign kernels stay what they were. Sharp edges:
+
+* The body of a call that holds a site is inlined; its shardings and donations are not kept.
+* A site in a branch of a conditional has a count, zero if it was not taken.
+* A scan's statistics are stacked over its iterations.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate import _jax_compat as compat
+from propagate import types
+from propagate.record.measures import Selection
+from propagate.record.sums import FEW, Layout, flat, keep, needed, reduce
+from propagate.tracing.sites import EqnPath, Site
+from propagate.types import Array
+
+Stats = dict[str, Any]
+Seen = dict[EqnPath, dict[str, Stats]]
+Slots = dict[EqnPath, Stats]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A program and where to tap it.
+
+    Attributes:
+        jaxpr: the closed jaxpr.
+        sites: what to tap, by place.
+        selection: the measures of each kind of signal.
+    """
+
+    jaxpr: Any
+    sites: dict[EqnPath, Site]
+    selection: Selection
+
+    @functools.cached_property
+    def outer(self) -> frozenset[EqnPath]:
+        """Places of the equations that hold a site somewhere inside."""
+        return frozenset(p[:k] for p in self.sites for k in range(1, len(p)))
+
+    def slots(self) -> Slots:
+        """Return zeros whose cotangents will be the statistics of the gradients."""
+        return {place: self.slot(site) for place, site in self.sites.items()}
+
+    def slot(self, site: Site) -> Stats:
+        """Return the zeros of one site."""
+        return _zeros(self.backward(site), site.shape, site.dtype, site.loops)
+
+    def backward(self, site: Site) -> Callable[[Array], Stats]:
+        """Return the function that takes the statistics of a site's gradient."""
+        return _statistics(self._sums("backward"), site.layout, _is_small(site))
+
+    def forward(self, site: Site, eqn: Any, ins: list[Any], x: Array) -> dict[str, Stats]:
+        """Return the statistics of a site's value, and of what it is made of."""
+        sums = self._sums("forward")
+        alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
+        seen = {"forward": _statistics((*sums, *alive), site.layout, _is_small(site))(x)}
+        if site.slope is not None and self._sums("activation", "saturated_fraction"):
+            seen["slope"] = _flat(_slope(eqn, ins) / site.slope)
+        unseen = [k for k, place in enumerate(site.terms) if place is None]
+        q = _statistics(self._sums("forward", "q"), site.layout, _is_small(site))
+        return seen | {f"term{k}": q(ins[k]) for k in unseen}
+
+    def _sums(self, place: types.Place, *names: str) -> tuple[str, ...]:
+        measures = dict(self.selection)[place]
+        return needed(m for m in measures if not names or m.name in names)
+
+    def __call__(self, args: Sequence[Any], slots: Slots) -> tuple[list[Any], Seen]:
+        """Run the program.
+
+        Args:
+            args: its flat arguments.
+            slots: of `slots`, to differentiate by.
+
+        Returns:
+            Its flat results, and the statistics of the signal at each site.
+        """
+        body, consts = compat.opened(self.jaxpr)
+        return _run(self, body, consts, list(args), (), slots)
+
+
+def _is_small(site: Site) -> bool:
+    """Whether a site's values may be kept; those of a loop would be kept for each of its turns."""
+    return not site.loops and math.prod(site.shape) < FEW
+
+
+@functools.lru_cache(maxsize=4096)
+def _statistics(sums: tuple[str, ...], layout: Layout, small: bool) -> Callable[[Array], Stats]:
+    """Return a function that is traced once for each shape, however many sites have it."""
+    taken = keep if small else jax.jit(lambda x: reduce(x, sums, layout))
+    return lambda x: taken(jax.lax.stop_gradient(x))
+
+
+@functools.lru_cache(maxsize=4096)
+def _zeros(
+    statistics: Callable[[Array], Stats], shape: tuple[int, ...], dtype: Any, loops: tuple[int, ...]
+) -> Stats:
+    """Return zeros of the shapes of statistics: the same ones for all sites of a shape."""
+    shapes = jax.eval_shape(statistics, jax.ShapeDtypeStruct(shape, dtype))
+    return jax.tree.map(lambda v: np.zeros((*loops, *v.shape), v.dtype), shapes)
+
+
+_flat = jax.jit(flat)
+
+
+def _slope(eqn: Any, ins: list[Any]) -> Array:
+    """Return phi'(h) of an elementwise equation with one array among its operands."""
+    k = max(range(len(ins)), key=lambda k: jnp.size(ins[k]))
+    of_one = lambda h: compat.bind(eqn, [*ins[:k], h, *ins[k + 1 :]])[0]  # noqa: E731
+    h = jax.lax.stop_gradient(ins[k])
+    return jax.jvp(of_one, (h,), (jnp.ones_like(h),))[1]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _tap(statistics: Callable[[Array], Stats], x: Array, slot: Stats) -> Array:
+    return x
+
+
+def _tap_forward(statistics: Any, x: Array, slot: Stats) -> tuple[Array, None]:
+    return x, None
+
+
+def _tap_backward(statistics: Any, _: None, g: Array) -> tuple[Array, Stats]:
+    return g, statistics(g)
+
+
+_tap.defvjp(_tap_forward, _tap_backward)
+
+
+def _run(
+    probe: Probe, jaxpr: Any, consts: list[Any], args: list[Any], place: EqnPath, slots: Slots
+) -> tuple[list[Any], Seen]:
+    """Evaluate a jaxpr that stands at `place`, tapping its sites."""
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
+    env.update(zip(jaxpr.invars, args, strict=True))
+    read = lambda v: v.val if isinstance(v, compat.Literal) else env[v]  # noqa: E731
+    seen: Seen = {}
+    for k, eqn in enumerate(jaxpr.eqns):
+        here, ins = (*place, k), [read(v) for v in eqn.invars]
+        if here in probe.outer:
+            outs, inside = RULES[eqn.primitive.name](probe, eqn, ins, here, slots)
+            seen |= inside
+        else:
+            outs = compat.bind(eqn, ins)
+        site = probe.sites.get(here)
+        if site is not None:
+            seen[here] = probe.forward(site, eqn, ins, outs[site.result])
+            outs[site.result] = _tap(probe.backward(site), outs[site.result], slots[here])
+        env.update(zip(eqn.outvars, outs, strict=True))
+    return [read(v) for v in jaxpr.outvars], seen
+
+
+def _within(slots: Slots, place: EqnPath) -> Slots:
+    return {p: slot for p, slot in slots.items() if p[: len(place)] == place}
+
+
+def _call(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+    body, consts = compat.opened(eqn.params[compat.CALLS[eqn.primitive.name]])
+    return _run(probe, body, consts, ins, place, slots)
+
+
+def _remat(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+    body, consts = compat.opened(eqn.params[compat.REMATS[eqn.primitive.name]])
+    options = {k: eqn.params[k] for k in ("prevent_cse", "policy")}
+    run = jax.checkpoint(lambda ins, own: _run(probe, body, consts, ins, place, own), **options)
+    return run(ins, _within(slots, place))
+
+
+def _scan(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+    body, consts = compat.opened(eqn.params["jaxpr"])
+    n_consts, n_carry = compat.scan_split(eqn)
+    fixed, carry, xs = ins[:n_consts], ins[n_consts : n_consts + n_carry], ins[n_consts + n_carry :]
+
+    def step(carry: list[Any], turn: tuple[list[Any], Slots]) -> tuple[list[Any], Any]:
+        outs, seen = _run(probe, body, consts, [*fixed, *carry, *turn[0]], place, turn[1])
+        return outs[:n_carry], (outs[n_carry:], seen)
+
+    options = {k: v for k, v in eqn.params.items() if k in ("length", "reverse", "unroll")}
+    carry, (ys, seen) = jax.lax.scan(step, carry, (xs, _within(slots, place)), **options)
+    return [*carry, *ys], seen
+
+
+def _cond(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+    own = _within(slots, place)
+
+    def branch(b: int, jaxpr: Any) -> Callable[..., tuple[list[Any], Seen]]:
+        body, consts = compat.opened(jaxpr)
+        return lambda ops, own: _run(probe, body, consts, list(ops), (*place, b), own)
+
+    taken = [branch(b, jaxpr) for b, jaxpr in enumerate(eqn.params["branches"])]
+    blank: Seen = {}
+    for one in taken:
+        shapes = jax.eval_shape(one, ins[1:], own)[1]
+        blank |= jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    blank = {place: {"taken": {"count": jnp.zeros(())}, **stats} for place, stats in blank.items()}
+
+    def padded(one: Callable[..., tuple[list[Any], Seen]]) -> Callable[..., tuple[list[Any], Seen]]:
+        def run(ops: list[Any], own: Slots) -> tuple[list[Any], Seen]:
+            outs, seen = one(ops, own)
+            counted = {p: {"taken": {"count": jnp.ones(())}, **stats} for p, stats in seen.items()}
+            return outs, blank | counted
+
+        return run
+
+    return jax.lax.switch(ins[0], [padded(one) for one in taken], ins[1:], own)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(compat.CALLS, _call),
+    **dict.fromkeys(compat.REMATS, _remat),
+    "scan": _scan,
+    "cond": _cond,
+}
+"""One for each primitive whose inside can hold a site; `walk.py` walks into the same ones."""

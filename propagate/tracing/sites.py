@@ -1,0 +1,84 @@
+"""A place of a program that is looked at, and an operation that is not looked into."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from propagate import _jax_compat as compat
+from propagate.record.sums import Layout
+
+Kind = Literal[
+    "matmul", "conv", "embedding", "activation", "elementwise", "norm", "add", "tag", "custom", "op"
+]
+EqnPath = tuple[int, ...]  # indexes of equations, from the outermost jaxpr inwards
+Leaf = tuple[int, tuple[int, ...]]  # a parameter's number and slice; -1-k: turn of the k-th scan
+
+
+@dataclass(frozen=True)
+class Site:
+    """A value of the program whose signal and gradient are recorded.
+
+    Attributes:
+        place: of its equation.
+        kind: what makes it.
+        label: the operation's name: `"dot_general"`, `"relu"`, `"softmax"`, …
+        leaf: the parameter that makes it, if any.
+        after: the parameter of the last layer on the way to it.
+        depth: how many layers with parameters lie on the longest way to it, itself included.
+        strides: by how much `depth` grows per iteration of the scans around it.
+        loops: the lengths of those scans, outermost first.
+        turns: how much of `place` leads to each of them.
+        shape: of the value, in one iteration.
+        layout: which axes of `shape` are those of inputs and of units.
+        scope: the cleaned name stack.
+        frame: the user's line.
+        slope: the largest slope of the activation, if it is a function of one value.
+        skip: which term of an addition has passed fewer layers.
+        terms: of an addition, the sites whose values they are; None where they are no site's.
+        result: which result of the equation it is.
+        dtype: of the value.
+        fans: fan_in and fan_out of the parameter of a product.
+    """
+
+    place: EqnPath
+    kind: Kind
+    label: str
+    leaf: Leaf | None
+    after: Leaf | None
+    depth: int
+    strides: tuple[int, ...]
+    loops: tuple[int, ...]
+    turns: tuple[int, ...]
+    shape: tuple[int, ...]
+    layout: Layout
+    scope: str
+    frame: compat.Frame | None
+    slope: float | None
+    skip: int | None
+    terms: tuple[EqnPath | None, ...]
+    result: int
+    dtype: Any
+    fans: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Unopened:
+    """An operation on the signal into which no look was taken.
+
+    Attributes:
+        name: of the operation.
+        products: how many matrix products and convolutions are inside.
+        reason: why.
+        frame: the user's line.
+    """
+
+    name: str
+    products: int
+    reason: str
+    frame: compat.Frame | None
+
+    def __str__(self) -> str:
+        """Return it as a sentence."""
+        where = f" at {Path(self.frame.file).name}:{self.frame.line}" if self.frame else ""
+        inside = f", {self.products} matrix products inside" if self.products else ""
+        return f"{self.name}{where} was not opened{inside}: {self.reason}"

@@ -1,0 +1,60 @@
+"""Trees of parameters: the names of their leaves; taking them apart and filling them again."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate.types import Tree
+
+
+def leaf_names(params: Tree) -> list[str]:
+    """Return the dotted path of every leaf, in the order of `jax.tree.leaves`.
+
+    Example:
+        >>> leaf_names({"params": {"Dense_0": {"kernel": 1.0}}, "mlp/~/linear_0": {"w": 2.0}})
+        ['mlp.linear_0.w', 'Dense_0.kernel']
+    """
+    return [_dotted(path) for path, _ in jax.tree_util.tree_flatten_with_path(params)[0]]
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    if path and path[-1] == jax.tree_util.GetAttrKey("value"):  # an nnx.Variable
+        path = path[:-1]
+    words = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    words = [word for word in words if word not in ("", "~")]
+    if words[:1] == ["params"]:  # Linen's collection
+        words = words[1:]
+    return ".".join(words) or "params"
+
+
+def split(tree: Tree, moves: Callable[[Any], bool]) -> tuple[Tree, Callable[[Tree], Tree]]:
+    """Return the tree with `None` for what stays, and the function that fills that in again."""
+    leaves, structure = jax.tree.flatten(tree)
+    moving = [moves(leaf) for leaf in leaves]
+    pairs = list(zip(leaves, moving, strict=True))
+    given = structure.unflatten([leaf if goes else None for leaf, goes in pairs])
+    expected = jax.tree.structure(given)
+
+    def fill(tree: Tree) -> Tree:
+        left = iter(expected.flatten_up_to(tree))
+        return structure.unflatten([next(left) if goes else leaf for leaf, goes in pairs])
+
+    return given, fill
+
+
+def is_array(leaf: Any) -> bool:
+    """Return whether a leaf is an array of JAX."""
+    return isinstance(leaf, jax.Array)
+
+
+def is_numeric(array: Any) -> bool:
+    """Return whether an array holds numbers, not random keys or truth values."""
+    return jnp.issubdtype(array.dtype, jnp.number)
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Return whether a leaf is an array that has a gradient."""
+    return isinstance(leaf, (jax.Array, np.ndarray)) and jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -1,0 +1,137 @@
+"""Which initialisation law a parameter resembles, from its sums alone."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from propagate.initializers import INITIALIZERS
+from propagate.record.measures import LARGEST, MEAN, Q
+from propagate.record.sums import finish
+
+CANDIDATES = ("he", "lecun", "glorot")
+FIRMWARE = ("torch", "haiku")  # defaults of frameworks that are none of the candidates
+ENOUGH = 100  # elements, to tell a uniform from a normal law by the largest
+SLACK = 0.02  # of a variance, beside four standard errors
+ENDS = {"uniform": 3**0.5, "truncated": 2.2735, "normal": math.inf}  # largest/std, at most
+KURTOSIS = {"uniform": 1.8, "truncated": 2.37, "normal": 3.0}
+
+
+class Moments(NamedTuple):
+    """A parameter's size and moments.
+
+    Attributes:
+        size: how many elements.
+        log10_q: of the second moment.
+        mean: divided by the rms.
+        log10_largest: of the largest magnitude.
+    """
+
+    size: int
+    log10_q: float
+    mean: float
+    log10_largest: float
+
+    @property
+    def variance(self) -> float:
+        """Var(W), 0 where rounding is all that is left of it."""
+        share = 1 - self.mean**2
+        return 10**self.log10_q * share if share > 1e-5 else 0.0
+
+
+def resembles(own: Moments, fans: tuple[int, int] | None) -> str:
+    """Return the name of the law, such as `"he_normal"`, or of its distribution and scale.
+
+    A named law has the variance within four standard errors and 2 %, and the shape (uniform,
+    truncated or normal) that the largest element tells. A square orthogonal matrix resembles
+    `"lecun_normal"`, whose moments it has.
+
+    Example:
+        >>> resembles(Moments(10_000, math.log10(2 / 100), 0.0, math.log10(0.55)), (100, 100))
+        'he_normal'
+    """
+    if own.log10_q == -math.inf:
+        return "zeros"
+    if not math.isfinite(own.log10_q):
+        return "not finite"
+    if own.variance == 0:
+        value = math.copysign(10 ** (own.log10_q / 2), own.mean)
+        return "ones" if abs(value - 1) < 1e-3 else f"constant_{value:.3g}"
+    std = math.sqrt(own.variance)
+    ratio = 10**own.log10_largest / std
+    shape = next(name for name, end in ENDS.items() if ratio <= end * 1.01)
+    if own.size < ENOUGH:
+        shape = "normal"
+    for name in _candidates(shape) if fans else ():
+        expected = INITIALIZERS[name]().moments(*fans)[1] if fans else math.nan
+        error = 4 * math.sqrt((KURTOSIS[shape] - 1) / own.size) + SLACK
+        if abs(own.variance / expected - 1) < error:
+            return name
+    scale = std * 3**0.5 if shape == "uniform" else std
+    stem = "truncated_normal" if shape == "truncated" else shape
+    return f"{stem}_{scale:.3g}"
+
+
+def _candidates(shape: str) -> Iterator[str]:
+    stem = "uniform" if shape == "uniform" else "normal"
+    yield from (f"{name}_{stem}" for name in CANDIDATES)
+    yield from FIRMWARE
+
+
+def table(meta: Any, weights: tuple[dict[str, Any], ...], rows: list[Any]) -> dict[str, Any]:
+    """Return the variables of a record over dim `weight`: a row for each layer's parameter.
+
+    `log10_weight_q`, `log10_weight_sigma2` (fan_in·Var(W), the $\\sigma_w^2$ of mean-field theory),
+    `weight_fan_in`, `weight_law`, `log10_gradient_q` and `log10_gradient_to_weight` (of rms).
+    """
+    fans = {meta.parameter(s.leaf, t): s.fans for s, t in rows if s.leaf and s.fans}
+    names: list[str] = []
+    columns: dict[str, list[Any]] = {}
+    for leaf, seen in _unbundled(meta.bundles, weights):
+        for name, own, log10_g in _layers(meta, leaf, seen):
+            names.append(name)
+            for column, value in _row(own, fans.get(name), log10_g).items():
+                columns.setdefault(column, []).append(value)
+    made: dict[str, Any] = {k: ("weight", np.array(v)) for k, v in columns.items()}
+    return made | {"weight": np.array(names, dtype=np.str_)}
+
+
+def _row(own: Moments, fans: tuple[int, int] | None, log10_g: float) -> dict[str, Any]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {
+            "log10_weight_q": own.log10_q,
+            "log10_weight_sigma2": np.log10(own.variance * fans[0]) if fans else np.nan,
+            "weight_fan_in": float(fans[0]) if fans else np.nan,
+            "weight_law": resembles(own, fans),
+            "log10_gradient_q": log10_g,
+            "log10_gradient_to_weight": np.float64(log10_g - own.log10_q) / 2,
+        }
+
+
+def _unbundled(
+    bundles: tuple[tuple[int, ...], ...], weights: tuple[dict[str, Any], ...]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Return the number of each parameter and its sums, in order."""
+    return sorted(
+        (
+            (leaf, jax.tree.map(lambda v, k=k: np.asarray(v)[k], seen))
+            for bundle, seen in zip(bundles, weights, strict=True)
+            for k, leaf in enumerate(bundle)
+        ),
+        key=lambda one: one[0],
+    )
+
+
+def _layers(meta: Any, leaf: int, seen: dict[str, Any]) -> Iterator[tuple[str, Moments, float]]:
+    """Yield the name, the moments and the gradient of a parameter, for each of its layers."""
+    shape = meta.shapes[leaf]
+    stacked = meta.slices[leaf]
+    size = math.prod(shape[stacked:])
+    taken = [finish(m, seen["weight"], (size, 1, 1)) for m in (Q, MEAN, LARGEST)]
+    gradient = finish(Q, seen["gradient"], (size, 1, 1)) if "gradient" in seen else np.nan
+    for index in np.ndindex(*shape[:stacked]):
+        name = meta.parameters[leaf] + "".join(f"[{k}]" for k in index)
+        own = Moments(size, *(float(value[index]) for value in taken))
+        yield name, own, float(np.broadcast_to(gradient, shape[:stacked])[index])

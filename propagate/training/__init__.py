@@ -1,0 +1,1 @@
+"""The first steps of training: updates, learning rates, the coordinate check."""

@@ -1,0 +1,1 @@
+"""A record, judged: findings and the thresholds that they rest on."""

@@ -1,0 +1,94 @@
+"""Theory beside a measurement: the first layer that leaves the band."""
+
+import math
+from typing import NamedTuple, get_args
+
+import numpy as np
+import xarray as xr
+
+from propagate.types import Direction, UnusableInput
+from propagate.verdicts.thresholds import SIGMAS, WITHIN
+
+
+class Departure(NamedTuple):
+    """Where a measurement leaves what theory expects.
+
+    Attributes:
+        direction: of travel.
+        layer: the first, on the way, whose second moment is not the expected one.
+        decades: by how much, measured less expected.
+        sigmas: the same, in standard errors of a mean over the seeds.
+    """
+
+    direction: Direction
+    layer: int
+    decades: float
+    sigmas: float
+
+    def __str__(self) -> str:
+        """Return a sentence."""
+        return (
+            f"{self.direction}: layer {self.layer} is the first to leave the prediction, "
+            f"by {self.decades:+.2f} decades ({self.sigmas:.1f} standard errors)"
+        )
+
+
+def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
+    """Return the first layer, in each direction, that leaves the band of theory.
+
+    A layer leaves it when the mean over seeds of its log10 second moment is more than 4.5 standard
+    errors, and 0.02 decades, from the expected one: of a network that is as predicted, less than
+    one in a thousand is called.
+
+    Args:
+        record: of `measure`, with dims (layer) and perhaps (seed).
+        theory: of `predict`, for the same network.
+
+    Raises:
+        UnusableInput: not records of one network and its theory, or theory gives no band.
+
+    Example:
+        >>> theory = xr.Dataset({"log10_forward_q": ("layer", [0.0, 0.0]),
+        ...                      "log10_forward_q_sd": ("layer", [0.01, 0.01])})
+        >>> record = xr.Dataset({"log10_forward_q": ("layer", [0.0, 0.5])})
+        >>> departures(record, theory)[0].layer
+        1
+    """
+    found, compared = [], False
+    for direction in get_args(Direction):
+        name = f"log10_{direction}_q"
+        if name not in record or f"{name}_sd" not in theory:
+            continue
+        signal = record[name]
+        if (
+            set(signal.dims) - {"seed"} != {"layer"}
+            or signal.sizes["layer"] != theory.sizes["layer"]
+        ):
+            raise UnusableInput(
+                f"departures compares one network with its theory: {name} has dims "
+                f"{dict(signal.sizes)}, theory has {theory.sizes['layer']} layers"
+            )
+        compared |= bool(np.isfinite(theory[f"{name}_sd"]).any())
+        found += _first(direction, signal, theory[name].values, theory[f"{name}_sd"].values)
+    if not compared:
+        raise UnusableInput(
+            "departures needs log10_forward_q or log10_backward_q in the record and, in theory, "
+            "the same with a finite ..._sd: the width may be too small for theory to give a band"
+        )
+    return found
+
+
+def _first(
+    direction: Direction, signal: xr.DataArray, expected: np.ndarray, sd: np.ndarray
+) -> list[Departure]:
+    seeds = signal.sizes.get("seed", 1)
+    mean = signal.mean("seed").values if "seed" in signal.dims else signal.values
+    error = np.hypot(sd / math.sqrt(seeds), WITHIN / SIGMAS)
+    off = np.abs(mean - expected) > SIGMAS * error
+    off |= np.isnan(mean)
+    layers = np.flatnonzero(off & np.isfinite(sd))
+    if not layers.size:
+        return []
+    k = int(layers[0] if direction == "forward" else layers[-1])
+    gap = float(mean[k] - expected[k])
+    return [Departure(direction, k, gap, abs(gap) / float(error[k]))]

@@ -1,0 +1,141 @@
+"""What a judgement consists of: verdicts, findings, and growth with its interval."""
+
+import enum
+import functools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from propagate import registry
+from propagate.types import Direction
+
+
+class Verdict(enum.Enum):
+    """What becomes of a signal; each member carries its cause and the usual remedy."""
+
+    OVERFLOWED = "overflowed", "values left the range of the dtype", "a smaller scale"
+    SYMMETRIC = "symmetric", "all units of a layer are the same", "random weights"
+    DEAD = (
+        "dead",
+        "the signal is exactly zero",
+        "a larger scale, or an activation without a flat side",
+    )
+    EXPLODING = "exploding", "each layer multiplies the signal", "a smaller scale, near criticality"
+    VANISHING = "vanishing", "each layer shrinks the signal", "a larger scale, near criticality"
+    COLLAPSING = "collapsing", "inputs become indistinguishable", "a larger scale, smaller biases"
+    SATURATED = "saturated", "most units sit where the activation is flat", "a smaller scale"
+    DEPARTING = (
+        "departing",
+        "one layer is out of line with its peers",
+        "the scale or activation that its peers have",
+    )
+    UNTRAINED = (
+        "untrained",
+        "no gradient reaches the parameter",
+        "a path from it to the loss",
+    )
+    INCONCLUSIVE = "inconclusive", "the interval of the rate is too wide", "more seeds or width"
+    STABLE = "stable", "the signal keeps its size", "none needed"
+
+    def __new__(cls, value: str, cause: str, remedy: str) -> "Verdict":
+        """Make a member whose value is its word."""
+        member = object.__new__(cls)
+        member._value_ = value
+        return member
+
+    def __init__(self, value: str, cause: str, remedy: str) -> None:
+        self.cause = cause
+        self.remedy = remedy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict on one pairing, or one place of a custom model, in one direction, with numbers.
+
+    Attributes:
+        init: the initialiser's name; "" for a custom model.
+        activation: the activation's name; "" for a custom model.
+        direction: `"forward"` or `"backward"`.
+        verdict: what becomes of the signal.
+        rate: decades per layer, along the direction of travel, of the second moment; where the
+            verdict is collapsing, of the share of it that is variance over inputs.
+        interval: of the rate, at the level `thresholds.CONFIDENCE`.
+        total: decades over the depth, or over the layers until the signal is lost.
+        fine_depth: the largest depth at which this rate would still be fine; inf if it is zero.
+        layer: the layer at which the signal is lost, or None.
+        reason: the evidence, in words.
+        site: the name of the site where it shows first, of a custom model.
+        parameter: the path of the parameter that is to blame, or of the last one before the site.
+    """
+
+    init: str
+    activation: str
+    direction: Direction
+    verdict: Verdict
+    rate: float
+    interval: tuple[float, float]
+    total: float
+    fine_depth: float
+    layer: int | None
+    reason: str
+    site: str = ""
+    parameter: str = ""
+
+    def __str__(self) -> str:
+        """Return the finding as a sentence."""
+        pairing = f"{self.init} + {self.activation}" if self.init or self.activation else ""
+        subject = self.parameter or self.site or pairing or "the model"
+        return f"{subject}, {self.direction}: {self.verdict.value} ({self.reason})"
+
+
+class Findings(tuple[Finding, ...]):
+    """Findings, two for each pairing; prints as sentences, worst first."""
+
+    def __str__(self) -> str:
+        """Return one line for each finding."""
+        return "\n".join(map(str, self.worst_first()))
+
+    def worst_first(self) -> "Findings":
+        """Return the findings in order of verdict, then of growth."""
+        order = list(Verdict)
+        key = lambda f: (order.index(f.verdict), -abs(np.nan_to_num(f.rate)))  # noqa: E731
+        return Findings(sorted(self, key=key))
+
+    def suited(self) -> dict[str, list[str]]:
+        """Return the initialisers stable in both directions for each activation, best first."""
+        pairs: dict[tuple[str, str], list[Finding]] = {}
+        for f in self:
+            pairs.setdefault((f.activation, f.init), []).append(f)
+        suited: dict[str, list[tuple[float, str]]] = {f.activation: [] for f in self}
+        for (phi, init), own in pairs.items():
+            stable = {f.verdict for f in own} == {Verdict.STABLE}
+            if stable and len(own) == len(get_args(Direction)):
+                suited[phi].append((max(abs(f.rate) for f in own), init))
+        return {
+            phi: [i for _, i in sorted(inits, key=lambda x: x[0])] for phi, inits in suited.items()
+        }
+
+
+def verdicts(words: Iterable[str | Verdict]) -> frozenset[Verdict]:
+    """Return the verdicts that the words name; one word may hold several, with commas between.
+
+    Raises:
+        UnusableInput: a word that is no verdict.
+
+    Example:
+        >>> sorted(v.value for v in verdicts(["dead,exploding", "dead"]))
+        ['dead', 'exploding']
+    """
+    table = {v.value: functools.partial(_same, v) for v in Verdict}
+    each = (part for word in words for part in _text(word).split(",") if part.strip())
+    return frozenset(registry.build("verdict", table, part) for part in each)
+
+
+def _same(verdict: Verdict) -> Verdict:
+    return verdict
+
+
+def _text(word: str | Verdict) -> str:
+    return word.value if isinstance(word, Verdict) else word

@@ -1,0 +1,50 @@
+"""`judge`: a record to findings."""
+
+from typing import get_args
+
+import xarray as xr
+
+from propagate.types import Direction, UnusableInput
+from propagate.verdicts import site_rules
+from propagate.verdicts.findings import Findings
+from propagate.verdicts.stack_rules import expected, judge_pairing, pairings
+
+
+def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
+    """Judge every pairing of a record, in both directions, or the sites of a custom model.
+
+    Args:
+        record: of `measure`, `sweep` or `diagnose`; `q` in a direction is needed to judge it.
+            With `variance`, `symmetric_fraction`, `saturated_fraction`, `max` and
+            `forward_token_correlation` more is seen.
+        theory: of `predict`, for the one network of the record. Where the measurement keeps to its
+            band, growth is theory's, so that a seed's bad luck is not called vanishing; where it
+            does not, the reason names the first layer that leaves it.
+
+    Returns:
+        Two findings for each pairing: forward, backward. Of a custom model, only what is wrong.
+
+    Raises:
+        UnusableInput: the record has no second moments.
+
+    Example:
+        >>> import numpy as np
+        >>> decay = np.outer(np.ones(3), -0.5 * np.arange(21))
+        >>> record = xr.Dataset({"log10_forward_q": (("seed", "layer"), decay)})
+        >>> judge(record)[0].verdict.value, judge(record)[0].rate
+        ('vanishing', -0.5)
+    """
+    if "site" in record.dims:
+        return site_rules.judge(record)
+    directions = [d for d in get_args(Direction) if f"log10_{d}_q" in record]
+    if "layer" not in record.dims or not directions:
+        raise UnusableInput(
+            "judge needs a record with dim 'layer' and log10_forward_q or log10_backward_q, "
+            f"got variables {', '.join(map(str, record.data_vars)) or 'none'}"
+        )
+    theirs = {} if theory is None else expected(record, theory)
+    return Findings(
+        judge_pairing(signals, init, phi, direction, theirs.get(direction))
+        for init, phi, signals in pairings(record)
+        for direction in directions
+    )
