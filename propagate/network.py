@@ -2,20 +2,20 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from propagate import checks
-from propagate.activations import Activation, activation
-from propagate.blocks import family
+from propagate import activations, blocks, checks, initializers
+from propagate.activations import Activation
 from propagate.blocks.contract import Family
 from propagate.blocks.parameters import Size
-from propagate.initializers import Initializer, initializer
+from propagate.initializers import Initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Network:
     r"""A deep stack $h_l = W_l\,\phi(h_{l-1}) + b_l$, $l = 1 … L$, with output $h_L$.
 
@@ -45,52 +45,69 @@ class Network:
         'variance 2/(fan_in + fan_out)'
     """
 
-    depth: int = 50
-    width: int = 256
-    family: str | Family = "mlp"
-    activation: str | Activation | Elementwise = "relu"
-    init: str | tuple[float, float] | Initializer | Sampler = "he_normal"
-    input_size: int | None = None
-    output_size: int | None = None
-    activate_input: bool | None = None
-    dtype: DTypeLike = "float32"
-    precision: Precision = "highest"
+    depth: int
+    width: int
+    family: Family
+    activation: Activation
+    init: Initializer
+    input_size: int | None
+    output_size: int | None
+    activate_input: bool | None
+    dtype: str
+    precision: Precision
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "activation", activation(self.activation))
-        object.__setattr__(self, "init", initializer(self.init))
+    def __init__(
+        self,
+        depth: int = 50,
+        width: int = 256,
+        family: str | Family = "mlp",
+        activation: str | Activation | Elementwise = "relu",
+        init: str | tuple[float, float] | Initializer | Sampler = "he_normal",
+        input_size: int | None = None,
+        output_size: int | None = None,
+        activate_input: bool | None = None,
+        dtype: DTypeLike = "float32",
+        precision: Precision = "highest",
+    ) -> None:
+        self._set(depth=depth, width=width, input_size=input_size, output_size=output_size)
+        self._set(activation=activations.activation(activation))
+        self._set(init=initializers.initializer(init), family=blocks.family(family))
+        self._set(activate_input=activate_input, precision=precision, dtype=_float_dtype(dtype))
         for name in ("depth", "width", "input_size", "output_size"):
             if getattr(self, name) is not None or not name.endswith("_size"):
                 checks.check_count(name, getattr(self, name))
-        if self.activate_input not in (None, True, False):
+        if activate_input not in (None, True, False):
             raise UnusableInput(
-                f"activate_input must be True, False or None, got {self.activate_input!r}"
+                f"activate_input must be True, False or None, got {activate_input!r}"
             )
-        object.__setattr__(self, "family", family(self.family))
-        checks.check_choice("precision", self.precision, Precision)
+        checks.check_choice("precision", precision, Precision)
         self._check_family()
-        object.__setattr__(self, "dtype", _float_dtype(self.dtype))
+
+    def _set(self, **fields: Any) -> None:
+        """Set fields of a frozen instance that is being made."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
 
     def _check_family(self) -> None:
         sizes = {self.width, self.input_size or self.width, self.output_size or self.width}
-        if len(sizes) > 1 and not self.block.resizes:
+        if len(sizes) > 1 and not self.family.resizes:
             raise UnusableInput(
-                f"a layer of {self.block.name} has as many outputs as inputs: width, input_size "
+                f"a layer of {self.family.name} has as many outputs as inputs: width, input_size "
                 f"and output_size must be equal, got {', '.join(map(str, sorted(sizes)))}"
             )
-        if self.activate_input is not None and not self.block.starts_with_phi:
+        if self.activate_input is not None and not self.family.starts_with_phi:
             raise UnusableInput(
-                f"a layer of {self.block.name} does not start with its activation: leave "
+                f"a layer of {self.family.name} does not start with its activation: leave "
                 f"activate_input out, got {self.activate_input}"
             )
         for units in sizes:
-            self.block.check(units, self.depth)
-        self.check(self.law)
+            self.family.check(units, self.depth)
+        self.check(self.init)
 
     def check(self, law: Initializer) -> None:
         """Raise `UnusableInput` if a law cannot be drawn in the shapes of the layers."""
         for size in dict.fromkeys(self.sizes(1)):
-            for parameter in self.block.init(size).values():
+            for parameter in self.family.init(size).values():
                 if parameter.kind == "weight":
                     (parameter.law or law).base.check(parameter.shape)
 
@@ -106,24 +123,9 @@ class Network:
 
     def describe(self) -> dict[str, str | int]:
         """Return the specification as plain values, as records carry it."""
-        own = {"family": self.block, "activation": self.phi.name, "init": self.law.name}
+        own = {"family": self.family, "activation": self.activation.name, "init": self.init.name}
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | own
         return {k: v if isinstance(v, int) else str(v) for k, v in values.items() if v is not None}
-
-    @property
-    def block(self) -> Family:
-        """The family, as an object."""
-        return family(self.family)
-
-    @property
-    def phi(self) -> Activation:
-        """The activation, as an object."""
-        return activation(self.activation)
-
-    @property
-    def law(self) -> Initializer:
-        """The initialiser, as an object."""
-        return initializer(self.init)
 
 
 def _float_dtype(dtype: DTypeLike) -> str:

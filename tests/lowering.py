@@ -16,8 +16,8 @@ BATCH, CONFIGS = 4, 2
 def abstract(net: pp.Network) -> tuple[program.StackProgram, program.Numbers]:
     """Return the program and the shapes and dtypes of what it takes, of one slot."""
     phis = [pp.ACTIVATIONS[name]() for name in ACTIVATIONS]
-    pairings = blocks_of(net, [net.law] * CONFIGS, len(phis), CONFIGS)[0]
-    selection = measures.select(table=net.block.table)
+    pairings = blocks_of(net, [net.init] * CONFIGS, len(phis), CONFIGS)[0]
+    selection = measures.select(table=net.family.table)
     program = plan.program(net, phis, pairings, selection, "gaussian", BATCH)
     (part,) = program.runs
 
@@ -30,7 +30,7 @@ def abstract(net: pp.Network) -> tuple[program.StackProgram, program.Numbers]:
         {name: spec(net.depth, CONFIGS) for name in own | shared},
         *(spec(net.depth, dtype=dtype) for dtype in ("int32", "bool", "int32")),
     )
-    batch = spec(BATCH, *net.block.signal(net.width))
+    batch = spec(BATCH, *net.family.signal(net.width))
     common = {name: spec(*p.shape) for name, p in shared.items()}
     return program, program.Numbers((layers,), common, spec(CONFIGS, dtype="bool"), batch, batch)
 

@@ -121,18 +121,19 @@ class Predict:
         return table
 
     def _advice(self, net: Network) -> str:
-        factors = criticality.gain(net.phi)
+        factors = criticality.gain(net.activation)
         return (
-            f"gain of {net.phi.name}: {factors.second_moment:.6g} keeps E phi², "
-            f"{factors.variance:.6g} keeps Var phi\n{critical_points(net.phi.name, self.sigma_b2)}"
+            f"gain of {net.activation.name}: {factors.second_moment:.6g} keeps E phi², "
+            f"{factors.variance:.6g} keeps Var phi\n"
+            f"{critical_points(net.activation.name, self.sigma_b2)}"
         )
 
     def _summary(
         self, net: Network, theory: xr.Dataset, found: xr.Dataset | None
     ) -> dict[str, Any]:
-        points = criticality.critical(net.phi, self.sigma_b2)
+        points = criticality.critical(net.activation, self.sigma_b2)
         summary: dict[str, Any] = {
-            "gain": criticality.gain(net.phi)._asdict(),
+            "gain": criticality.gain(net.activation)._asdict(),
             "critical": [point._asdict() for point in points],
             "reason": points.reason or None,
             "theory": {str(k): finite(v.values.tolist()) for k, v in theory.data_vars.items()},

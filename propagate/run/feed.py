@@ -34,7 +34,7 @@ class Feed:
     def raw(self) -> bool:
         """Whether the input goes into the first weights as it is, without the activation."""
         activated = self.net.activate_input
-        if not self.net.block.starts_with_phi:
+        if not self.net.family.starts_with_phi:
             return False
         return self.data is not None if activated is None else not activated
 
@@ -64,7 +64,7 @@ class Feed:
         return jax.random.fold_in(self._seed(seed), 3)
 
     def _features(self, end: int) -> int:
-        return math.prod(self.net.block.signal(self.net.shapes[end][end]))
+        return math.prod(self.net.family.signal(self.net.shapes[end][end]))
 
     def _seed(self, seed: int) -> Array:
         return jax.random.fold_in(self.key, seed)

@@ -103,7 +103,7 @@ def of_network(
     if not 0 <= first < last <= net.depth:
         raise UnusableInput(f"layers must be two of 0 … {net.depth}, in order, got {layers}")
     ends = net.shapes[first][0], net.shapes[last - 1][1]
-    columns, rows = (math.prod(net.block.signal(units)) for units in ends)
+    columns, rows = (math.prod(net.family.signal(units)) for units in ends)
     if largest is None:
         _check_size(rows, columns)
     parts, h = split(net, key)
@@ -126,8 +126,8 @@ def split(net: Network, key: Array) -> tuple[list[Layer], Array]:
     Raises:
         UnusableInput: the weights need data.
     """
-    if net.law.data_scaled:
-        raise UnusableInput(f"{net.law.name} depends on the data, which a Jacobian has none of")
+    if net.init.data_scaled:
+        raise UnusableInput(f"{net.init.name} depends on the data, which a Jacobian has none of")
     with threadpool_limits(1, "blas"):  # many small orthogonal matrices: threads only wait
         inputs, steps = layers_of(net, key, batch=1)
     return [lambda h, step=step: step(h[None])[0] for step in steps], inputs[0]

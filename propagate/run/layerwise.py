@@ -25,16 +25,16 @@ def layers_of(
     They are those of `measure` with the same key and seed.
     """
     feed = Feed(net, typed_key(key), None, "gaussian", batch, 0.0, "gaussian")
-    (pairings,) = blocks_of(net, [net.law], 1, 1)
-    grid = Grid(net, [net.law], [net.phi], (), "gaussian")
+    (pairings,) = blocks_of(net, [net.init], 1, 1)
+    grid = Grid(net, [net.init], [net.activation], (), "gaussian")
     program = grid.program(pairings, batch)
     numbers = numbers_of(grid, program, feed, pairings)
     own = program.parameters(program.runs[0], shared=True)
-    shared = draw(net.law.base, own, program.dtype, feed.shared_key(seed))
+    shared = draw(net.init.base, own, program.dtype, feed.shared_key(seed))
 
     def step(part: Stretch, key: Array, layer: Layer) -> Callable[[Array], Array]:
         parameters = program.parameters(part, shared=False)
-        params = draw(net.law.base, parameters, program.dtype, key)
+        params = draw(net.init.base, parameters, program.dtype, key)
         apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
 
         def run(h: Array) -> Array:
@@ -50,4 +50,4 @@ def layers_of(
             layer = Layer({}, *jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), run))
             steps.append(step(part, key_of, layer))
     inputs = feed.inputs(seed)
-    return inputs.reshape(batch, *net.block.signal(net.shapes[0][0])), steps
+    return inputs.reshape(batch, *net.family.signal(net.shapes[0][0])), steps

@@ -20,15 +20,15 @@ def bytes_needed(net: Network, made: StackProgram, rows: int, at_once: int) -> i
     every = sum(count * own[n] for n, count in alike.items()) + max(shared.values())
     again = 3 * at_once * (max(own.values()) + max(shared.values()))
     weights = 2 * every if made.base is None else again
-    units = max(math.prod(net.block.signal(n)) for shape in net.shapes for n in shape)
+    units = max(math.prod(net.family.signal(n)) for shape in net.shapes for n in shape)
     kept = 2 * sum(part.chunks + part.length for part in made.runs if part.chunks > 1)
     kept += 2 * sum(part.length for part in made.runs if part.chunks == 1)
-    return 4 * (weights + at_once * rows * units * net.block.arrays * (kept + 8))
+    return 4 * (weights + at_once * rows * units * net.family.arrays * (kept + 8))
 
 
 def elements(net: Network, size: Size, *, shared: bool) -> int:
     """Return how many parameters a layer has of its own, or shares with all others."""
-    found = net.block.init(size).values()
+    found = net.family.init(size).values()
     return sum(math.prod(p.shape) for p in found if p.shared == shared)
 
 

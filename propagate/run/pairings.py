@@ -57,13 +57,13 @@ def blocks_of(
 
 def _large(net: Network) -> bool:
     """Whether a signal has positions beside units, and fills a core's cache by itself."""
-    return len(net.block.signal(net.width)) > 1
+    return len(net.family.signal(net.width)) > 1
 
 
 def _factors(net: Network, law: Initializer) -> tuple:
     """Return what tells a law from the others of its base in this network."""
     different = dict.fromkeys(net.sizes(1))
-    return tuple(p.scale(law) for size in different for p in net.block.init(size).values())
+    return tuple(p.scale(law) for size in different for p in net.family.init(size).values())
 
 
 def block_size(groups: Sequence[int]) -> int:

@@ -33,18 +33,18 @@ def program(
     alike = collections.Counter(net.sizes(batch))
     numbers = sum(count * elements(net, n, shared=False) for n, count in alike.items())
     stored = numbers * ITEMSIZE <= WEIGHT_BYTES
-    arrays = net.block.arrays + bool(dict(selection).get("weight_gradient"))
+    arrays = net.family.arrays + bool(dict(selection).get("weight_gradient"))
     row = arrays * pairings.size * batch * ITEMSIZE
     runs = [
         part
         for shape, group in itertools.groupby(net.shapes)
-        for part in cut(shape, len(list(group)), row * math.prod(net.block.signal(shape[0])))
+        for part in cut(shape, len(list(group)), row * math.prod(net.family.signal(shape[0])))
     ]
     every = (*phis, activation("identity"))
     return StackProgram(
-        family=net.block,
+        family=net.family,
         activations=every,
-        gains=tuple(gain(phi).variance for phi in every) if net.block.wants_gain else (),
+        gains=tuple(gain(phi).variance for phi in every) if net.family.wants_gain else (),
         runs=tuple(runs),
         selection=selection,
         loss=loss,
@@ -69,7 +69,7 @@ def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, n
     """Return the factors on the draws of each parameter, (L, C)."""
     each = net.sizes(batch)
     of_size = {
-        size: {n: [p.scale(law) for law in laws] for n, p in net.block.init(size).items()}
+        size: {n: [p.scale(law) for law in laws] for n, p in net.family.init(size).items()}
         for size in dict.fromkeys(each)
     }
     names = of_size[each[0]]
@@ -78,5 +78,5 @@ def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, n
 
 def homogeneous(net: Network, phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:
     """Return whether scaling the input scales every signal alike, per configuration."""
-    alike = phi.homogeneous and net.block.homogeneous
+    alike = phi.homogeneous and net.family.homogeneous
     return np.asarray([alike and law.bias.gain == 0 and not law.data_scaled for law in laws])

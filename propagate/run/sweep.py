@@ -124,12 +124,12 @@ def sweep(
     net = _fitted(net, data, loss)
     grid = Grid(
         net,
-        unique("init", [initializer(spec) for spec in listed(init) or [net.law]]),
+        unique("init", [initializer(spec) for spec in listed(init) or [net.init]]),
         unique(
             "activation",
-            [activations.activation(spec) for spec in listed(activation) or [net.phi]],
+            [activations.activation(spec) for spec in listed(activation) or [net.activation]],
         ),
-        select(measures, net.block.table),
+        select(measures, net.family.table),
         loss,
     )
     for law in grid.laws:
@@ -156,10 +156,10 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     """Return the network with its input and output sizes taken from the data."""
     if data is None:
         return net
-    units = _units(net.block, data.inputs.shape[1])
+    units = _units(net.family, data.inputs.shape[1])
     if net.input_size not in (None, units):
         raise UnusableInput(f"the network takes {net.input_size} features, got {units}")
-    same = None if net.block.resizes else net.width  # such layers have as many outputs as inputs
+    same = None if net.family.resizes else net.width  # such layers have as many outputs as inputs
     net = replace(net, input_size=units, output_size=net.output_size or same)
     if loss == "gaussian":
         return net

@@ -29,10 +29,10 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
     Raises:
         UnusableInput: not covered by theory; the message says what is not.
     """
-    of = _of_family(net.block)
+    of = _of_family(net.family)
     found = []
     for k, size in enumerate(net.sizes(batch)):
-        first = IDENTITY if k == 0 and net.activate_input is False else net.phi
+        first = IDENTITY if k == 0 and net.activate_input is False else net.activation
         at = _Layer(net, first, size, k + 1)
         found.append(of(at, q, apart))
         q, apart = found[-1].q, found[-1].apart
@@ -43,9 +43,9 @@ class _Layer:
     """One layer; data goes past the first of its activations."""
 
     def __init__(self, net: Network, first: Activation, size: Size, index: int) -> None:
-        self.family, self.law, self.size, self.index = net.block, net.law, size, index
-        self.phi, self.first = net.phi, first
-        self.parameters = net.block.init(size)
+        self.family, self.law, self.size, self.index = net.family, net.init, size, index
+        self.phi, self.first = net.activation, first
+        self.parameters = net.family.init(size)
 
     def passage(
         self, weight: str, bias: str, q: float, apart: float, *, first: bool = True

@@ -117,14 +117,14 @@ def growth(steps: Sequence[Step]) -> np.ndarray:
 def travel(net: Network, q: float, apart: float) -> tuple[list[Step], Place]:
     """Return the step from every layer, the input first, and where the last one leads."""
     activated = net.activate_input in (None, True)
-    state, steps, held = State(q, apart), [], _keeps_norms(net.law)
+    state, steps, held = State(q, apart), [], _keeps_norms(net.init)
     for k, (fan_in, fan_out) in enumerate(net.shapes):
         keeps = fan_in == fan_out and held
-        law = Law(*variances(net.law, fan_in, fan_out), fan_in, fan_out, keeps)
-        phi = IDENTITY if k == 0 and not activated else net.phi
+        law = Law(*variances(net.init, fan_in, fan_out), fan_in, fan_out, keeps)
+        phi = IDENTITY if k == 0 and not activated else net.activation
         found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
         steps.append(found)
-    return steps, finite_width.end(net.phi, net.shapes[-1][1], held, state)
+    return steps, finite_width.end(net.activation, net.shapes[-1][1], held, state)
 
 
 def _gradient_c2(net: Network, k: int) -> float:

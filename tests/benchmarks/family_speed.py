@@ -31,7 +31,7 @@ USUAL = 256, 128
 
 def weights(family: str, width: int) -> dict[str, jax.Array]:
     """Return one layer's weights, as large as they are in the family."""
-    size = pp.Network(depth=1, width=width, family=family).block.init
+    size = pp.Network(depth=1, width=width, family=family).family.init
     found = size(pp.blocks.block.Size(width, width, 1, 1))
     key = jax.random.key(0)
     shapes = {name: p.shape for name, p in found.items() if p.kind == "weight"}
@@ -64,7 +64,7 @@ def bare(family: str, w: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 def products(family: str, width: int, batch: int) -> Callable[[], object]:
     """Return all configurations' products forward and back to the inputs."""
-    signal = pp.Network(depth=1, width=width, family=family).block.signal(width)
+    signal = pp.Network(depth=1, width=width, family=family).family.signal(width)
     signal = signal[1:] if family == "lstm" else signal
     layer = partial(bare, family)
 

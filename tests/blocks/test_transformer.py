@@ -27,9 +27,9 @@ def network(options: str, depth: int = DEPTH) -> pp.Network:
 def weights(net: pp.Network) -> list[dict[str, jax.Array]]:
     """Return the weights of each layer of seed 0: 1.3²/fan_in, and what the arrangement says."""
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.block.init(net.sizes(BATCH)[0])
-    draws = [program.draw(net.law.base, named, "float32", key) for key in feed.layer_keys(0)]
-    options = str(net.block)
+    named = net.family.init(net.sizes(BATCH)[0])
+    draws = [program.draw(net.init.base, named, "float32", key) for key in feed.layer_keys(0)]
+    options = str(net.family)
     factors = dict.fromkeys(named, 1.0)
     if "deepnorm" in options:
         factors |= dict.fromkeys(("value", "output", "up", "down"), (8 * net.depth) ** -0.25)
@@ -63,10 +63,10 @@ def mlp(w, h):
 
 def layer(net, w, h, last, zeros=(0.0, 0.0)):
     """Return the next stream, the two branches (or one) and the shares."""
-    options, size = str(net.block), WIDTH // HEADS
+    options, size = str(net.family), WIDTH // HEADS
     divisor = size if "mup" in options else math.sqrt(size)
     n = lambda x: norm(x, "rms" if "rms" in options else "layer")  # noqa: E731
-    arrangement = net.block.arrangement
+    arrangement = net.family.arrangement
     if arrangement in ("attention", "skip"):
         out, shares = attention(w, h, divisor)
         return (h + out if arrangement == "skip" else out), [out], shares

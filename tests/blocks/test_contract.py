@@ -94,7 +94,7 @@ def q_of(arrays) -> np.ndarray:
 
 
 def q_names(net: pp.Network) -> list[str]:
-    return [m.variable(p) for m in net.block.table for p in m.places if m.name == "q"]
+    return [m.variable(p) for m in net.family.table for p in m.places if m.name == "q"]
 
 
 def grid(net: pp.Network, **options):
@@ -107,7 +107,7 @@ def compare(net: pp.Network, record, monkeypatch) -> None:
     signals, gradients = unrolled(net, monkeypatch)
     close = partial(np.testing.assert_allclose, atol=1e-4)
     close(record.log10_forward_q, [q_of([h]) for h in signals])
-    weights = {f"{n}_gradient" for n in net.block.init(net.sizes(BATCH)[0])}
+    weights = {f"{n}_gradient" for n in net.family.init(net.sizes(BATCH)[0])}
     for place in gradients[1]:
         name = f"log10_{place}_q"
         first = 0 if place == "backward" else 1

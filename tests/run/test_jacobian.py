@@ -14,7 +14,7 @@ from propagate.run import jacobian
 from propagate.theory import gauss, jacobian_spectrum
 from propagate.types import UnusableInput
 
-EDGES = json.loads((Path(__file__).parent / "theory.json").read_text())["edges"]
+EDGES = json.loads((Path(__file__).parents[1] / "theory.json").read_text())["edges"]
 KEY = jax.random.key(0)
 
 

@@ -15,7 +15,7 @@ from propagate.activations import ACTIVATIONS, Activation, activation
 from propagate.theory import gauss
 from propagate.types import UnusableInput
 
-TABLE = json.loads((Path(__file__).parent / "theory.json").read_text())["unit_gaussian"]
+TABLE = json.loads((Path(__file__).parents[1] / "theory.json").read_text())["unit_gaussian"]
 OWN = {"gaussian": lambda h: jnp.exp(-h * h)}
 NAMES = {"E_phi": "mean", "E_phi2": "second", "Var_phi": "variance"} | {
     "E_dphi2": "slope2",

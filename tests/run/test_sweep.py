@@ -175,14 +175,14 @@ def test_running_out_of_memory_is_told_in_words(monkeypatch):
 
 def test_equal_laws_are_run_once_and_written_to_all():
     net, inits = pp.Network(**SMALL), ["lecun_normal", "he_normal", "xavier_normal"]
-    (block,) = blocks_of(net, [pp.Network(init=name).law for name in inits], 1, 2)
+    (block,) = blocks_of(net, [pp.Network(init=name).init for name in inits], 1, 2)
     assert block.inits == ((0, 2), (1,))
     record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8).squeeze()
     assert record.sel(init="lecun_normal", drop=True).equals(
         record.sel(init="xavier_normal", drop=True)
     )
     narrowing = pp.Network(**SMALL, output_size=3)
-    assert len(blocks_of(narrowing, [pp.Network(init=n).law for n in inits], 1, 2)) == 2
+    assert len(blocks_of(narrowing, [pp.Network(init=n).init for n in inits], 1, 2)) == 2
 
 
 def test_the_grid_is_dealt_once():
@@ -190,7 +190,7 @@ def test_the_grid_is_dealt_once():
     from propagate.run.dispatch import turns as _steps
 
     net = pp.Network(**SMALL)
-    laws = [pp.Network(init=name).law for name in INITS]
+    laws = [pp.Network(init=name).init for name in INITS]
     blocks = blocks_of(net, laws, 3)
     for slots in (1, 2, 3, 8):
         cells = {

@@ -19,18 +19,18 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
     """Signals and gradients of seed 0 by `jax.grad` with respect to zero perturbations."""
     feed = Feed(net, KEY, data, "gaussian", BATCH, 0.5, loss)
     h0, target, keys = feed.inputs(0), feed.target(0), feed.layer_keys(0)
-    named = [net.block.init(size) for size in net.sizes(len(h0))]
+    named = [net.family.init(size) for size in net.sizes(len(h0))]
     pairs = list(zip(named, keys, strict=True))
-    draws = [program.draw(net.law.base, own, "float32", key) for own, key in pairs]
-    weights = [net.law.scale(*s) * d["weight"] for s, d in zip(net.shapes, draws, strict=True)]
-    biases = [net.law.bias(*s) * d["bias"] for s, d in zip(net.shapes, draws, strict=True)]
+    draws = [program.draw(net.init.base, own, "float32", key) for own, key in pairs]
+    weights = [net.init.scale(*s) * d["weight"] for s, d in zip(net.shapes, draws, strict=True)]
+    biases = [net.init.bias(*s) * d["bias"] for s, d in zip(net.shapes, draws, strict=True)]
 
     def forward(weights, zeros):
         h, signals = h0 + zeros[0], [h0]
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
-            x = h if layer == 0 and feed.raw else net.phi(h)
+            x = h if layer == 0 and feed.raw else net.activation(h)
             h = x @ w + b
-            if net.law.data_scaled:
+            if net.init.data_scaled:
                 h = h / jax.lax.stop_gradient(jnp.std(h))
             h = h + zeros[layer + 1]
             signals.append(h)
@@ -64,7 +64,7 @@ def compare(record, net: pp.Network, data: Batch | None = None, loss: str = "gau
     signals, dh, dw = unrolled(net, data, loss)
     np.testing.assert_allclose(record.log10_forward_q, log_q(signals), atol=2e-5)
     np.testing.assert_allclose(record.log10_backward_q, log_q(dh), atol=1e-4)
-    if not net.law.data_scaled:  # there the oracle's weights are not the scaled ones
+    if not net.init.data_scaled:  # there the oracle's weights are not the scaled ones
         np.testing.assert_allclose(record.log10_weight_gradient_q[1:], log_q(dw), atol=1e-4)
     spread = np.log10([np.asarray(s, np.float64).var(0).mean() for s in signals])
     np.testing.assert_allclose(record.log10_forward_variance, spread, atol=1e-4)

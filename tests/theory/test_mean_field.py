@@ -14,7 +14,7 @@ import propagate as pp
 from propagate.theory import criticality, finite_width, fixed_points, gauss, mean_field
 from propagate.types import UnusableInput
 
-T = json.loads((Path(__file__).parent / "theory.json").read_text())
+T = json.loads((Path(__file__).parents[1] / "theory.json").read_text())
 OWN = {"gaussian": lambda h: jnp.exp(-h * h)}
 
 

@@ -38,14 +38,14 @@ class Drawn(NamedTuple):
 
 def drawn(net: pp.Network) -> Drawn:
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.block.init(net.sizes(BATCH)[0])
+    named = net.family.init(net.sizes(BATCH)[0])
     shared = {name: p for name, p in named.items() if p.shared}
     own = {name: p for name, p in named.items() if not p.shared}
-    base = net.law.base
+    base = net.init.base
     weights = program.draw(base, shared, "float32", feed.shared_key(0))
-    weights = {name: shared[name].scale(net.law) * w for name, w in weights.items()}
+    weights = {name: shared[name].scale(net.init) * w for name, w in weights.items()}
     inputs = [program.draw(base, own, "float32", k)["input"] for k in feed.layer_keys(0)]
-    start = feed.inputs(0).reshape(BATCH, *net.block.signal(net.width))
+    start = feed.inputs(0).reshape(BATCH, *net.family.signal(net.width))
     return Drawn(start, feed.target(0).reshape(start.shape), weights, inputs)
 
 
@@ -104,7 +104,7 @@ def log_q(arrays) -> np.ndarray:
 @pytest.mark.parametrize("family", CELLS)
 def test_equals_the_gradients_of_the_unrolled_loop(family):
     net = pp.Network(DEPTH, WIDTH, family, "tanh", (1.2, 0.3))
-    weights = [n for n, p in net.block.init(net.sizes(1)[0]).items() if p.kind == "weight"]
+    weights = [n for n, p in net.family.init(net.sizes(1)[0]).items() if p.kind == "weight"]
     states = ("cell_q", "hidden_q", "cell_gradient_q", "hidden_gradient_q")
     wanted = ["q", *(f"{name}_gradient_q" for name in weights), *states[: 4 * ("lstm" in family)]]
     record = pp.measure(net, KEY, seeds=1, batch=BATCH, measures=wanted).isel(seed=0)
@@ -228,9 +228,9 @@ def haiku_draws(kind):
 
 def our_draws(kind, defaults):
     net = pp.Network(1, UNITS, f"{kind}(defaults={defaults})", init="zeros")
-    named = net.block.init(net.sizes(1)[0])
-    draws = program.draw(net.law.base, named, "float32", KEY)
-    scaled = {name: p.scale(net.law) * draws[name] for name, p in named.items()}
+    named = net.family.init(net.sizes(1)[0])
+    draws = program.draw(net.init.base, named, "float32", KEY)
+    scaled = {name: p.scale(net.init) * draws[name] for name, p in named.items()}
     kinds = ("input_", "recurrent_", "bias_")
     return net, [jnp.stack([w for n, w in scaled.items() if n.startswith(k)]) for k in kinds]
 
@@ -254,7 +254,7 @@ def test_defaults_are_the_frameworks_own(kind, defaults, draws):
     assert not bias.any()
     if kind == "lstm":
         added = 1.0 if defaults == "haiku" else their_bias.max()  # Haiku adds it in the cell
-        assert net.block.forget_bias == added == {"flax": 0.0}.get(defaults, 1.0)
+        assert net.family.forget_bias == added == {"flax": 0.0}.get(defaults, 1.0)
 
 
 @pytest.mark.parametrize("kind", ["rnn", "lstm", "gru"])
@@ -269,12 +269,12 @@ def test_defaults_of_torch(kind):
     both = np.asarray(jnp.mean(bias**2, axis=1)) * 3 * UNITS
     twice = [2, 2, 1, 1] if kind == "gru" else [2] * len(both)
     np.testing.assert_allclose(both, twice, rtol=5 * np.sqrt(0.8 / UNITS))
-    assert kind != "lstm" or net.block.forget_bias == 0
+    assert kind != "lstm" or net.family.forget_bias == 0
 
 
 def test_a_keras_gate_is_a_quarter_of_an_orthogonal_matrix():
     net = pp.Network(1, UNITS, "lstm(defaults=keras)")
-    named = net.block.init(net.sizes(1)[0])
+    named = net.family.init(net.sizes(1)[0])
     recurrent, kernel = named["recurrent_candidate"].law, named["input_candidate"].law
     assert UNITS * recurrent.moments(UNITS, UNITS)[1] == 0.25
     assert UNITS * kernel.moments(UNITS, UNITS)[1] == pytest.approx(2 / 5)  # 6/(n + 4n)/3
@@ -336,11 +336,11 @@ def test_no_recurrence_cuts_the_gradient_exactly(gradients):
 def test_input_and_recurrent_initialisers_stand_apart():
     net = pp.Network(2, WIDTH, "gru(input_init=zeros,recurrent_init=2*orthogonal)", init=(1, 0.5))
     weights = drawn(net).weights
-    for name in net.block.gates:
+    for name in net.family.gates:
         assert not weights[f"input_{name}"].any() and weights[f"bias_{name}"].any()
         square = weights[f"recurrent_{name}"] @ weights[f"recurrent_{name}"].T
         np.testing.assert_allclose(square, 4 * np.eye(WIDTH), atol=1e-5)
-    named = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)").block.init(net.sizes(1)[0])
+    named = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)").family.init(net.sizes(1)[0])
     swept = initializer("he_normal")
     assert named["input_reset"].scale(swept) == swept.scale(WIDTH, WIDTH)
     assert named["recurrent_reset"].scale(swept) == 0
@@ -373,9 +373,9 @@ def test_memory_counts_shared_weights_once():
     needed = []
     for depth in (100, 101):
         net = pp.Network(depth, 1024, family="lstm")
-        (pairings,) = blocks_of(net, [net.law], 1, 1)
+        (pairings,) = blocks_of(net, [net.init], 1, 1)
         made = plan.program(
-            net, [net.phi], pairings, select(("q",), net.block.table), "gaussian", 1
+            net, [net.activation], pairings, select(("q",), net.family.table), "gaussian", 1
         )
         needed.append(memory.bytes_needed(net, made, 1, 1))
     assert needed[0] > 4 * 8 * 1024**2
