@@ -1,6 +1,7 @@
 """`Network`: the full description of a deep stack, frozen, hashable, validated when made."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from propagate import activations, blocks, checks, initializers
 from propagate.activations import Activation
 from propagate.blocks.contract import Family
-from propagate.blocks.parameters import Size
+from propagate.blocks.parameters import LayerSpec, Size
 from propagate.initializers import Initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
 
@@ -104,12 +105,11 @@ class Network:
             self.family.check(units, self.depth)
         self.check(self.init)
 
-    def check(self, law: Initializer) -> None:
-        """Raise `UnusableInput` if a law cannot be drawn in the shapes of the layers."""
-        for size in dict.fromkeys(self.sizes(1)):
-            for parameter in self.family.init(size).values():
-                if parameter.kind == "weight":
-                    (parameter.law or law).base.check(parameter.shape)
+    def check(self, init: Initializer) -> None:
+        """Raise `UnusableInput` if an initialiser cannot draw the shapes of the layers."""
+        for spec in dict.fromkeys(layer_table(self)):
+            for weight in spec.weights.values():
+                (weight.law or init).base.check(weight.shape)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -117,15 +117,24 @@ class Network:
         sizes = [self.input_size or self.width, *[self.width] * (self.depth - 1)]
         return tuple(zip(sizes, [*sizes[1:], self.output_size or self.width], strict=True))
 
-    def sizes(self, batch: int) -> list[Size]:
-        """Return what every layer is made for, with a batch of inputs."""
-        return [Size(*shape, self.depth, batch) for shape in self.shapes]
-
     def describe(self) -> dict[str, str | int]:
         """Return the specification as plain values, as records carry it."""
         own = {"family": self.family, "activation": self.activation.name, "init": self.init.name}
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | own
         return {k: v if isinstance(v, int) else str(v) for k, v in values.items() if v is not None}
+
+
+@functools.lru_cache(maxsize=64)
+def layer_table(net: Network, batch: int = 1) -> tuple[LayerSpec, ...]:
+    """Return what every layer of a network is, first to last; equal layers are one object.
+
+    Args:
+        net: the network.
+        batch: inputs, which only masks and noise have in their shapes.
+    """
+    sizes = [Size(*shape, net.depth, batch) for shape in net.shapes]
+    made = {n: LayerSpec(n, tuple(net.family.init(n).items())) for n in dict.fromkeys(sizes)}
+    return tuple(made[size] for size in sizes)
 
 
 def _float_dtype(dtype: DTypeLike) -> str:

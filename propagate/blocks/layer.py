@@ -19,6 +19,7 @@ class Fixed(NamedTuple):
 
     Attributes:
         phis: the activations that a layer may have; the identity is the last.
+        columns: which of them each configuration has, if they differ.
         gains: 1/sqrt(Var phi(z)), z ~ N(0, 1), of each, where the family wants them.
         dtype: of weights and signals.
         precision: of products.
@@ -28,6 +29,7 @@ class Fixed(NamedTuple):
     """
 
     phis: tuple[Activation, ...]
+    columns: tuple[int, ...]
     gains: tuple[float, ...]
     dtype: str
     precision: Precision
@@ -103,8 +105,9 @@ class LayerContext:
         It is also the one that data goes past.
         """
         self._last, self._next = self._next, self._phi
-        x, slope = activated(self._fixed.phis, self._last, h.astype(self._fixed.dtype))
-        if "activation" not in self.seen and self._fixed.measures.get("activation"):
+        fixed = self._fixed
+        x, slope = activated(fixed.phis, fixed.columns, self._last, h.astype(fixed.dtype))
+        if "activation" not in self.seen and fixed.measures.get("activation"):
             self.seen |= {"activation": x, "slope": slope}
         return x
 

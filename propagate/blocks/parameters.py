@@ -1,5 +1,6 @@
 """The parameters of a layer: their shapes, fans and scales, before anything is drawn."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -44,6 +45,31 @@ class Parameter:
         if self.kind == "weight":
             return self.factor * law.scale(self.fan_in, self.fan_out)
         return self.factor * law.bias(self.fan_in, self.fan_out) if self.kind == "bias" else 1.0
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A layer before anything is drawn: what it is made for, and the parameters that it has."""
+
+    size: Size
+    parameters: tuple[tuple[str, Parameter], ...]
+
+    def own(self, *, shared: bool) -> dict[str, Parameter]:
+        """Return its own parameters, or those that all layers share."""
+        return {name: p for name, p in self.parameters if p.shared == shared}
+
+    @property
+    def weights(self) -> dict[str, Parameter]:
+        """Its weights, by the place of their gradient."""
+        return {gradient_of(name): p for name, p in self.parameters if p.kind == "weight"}
+
+    def elements(self, *, shared: bool) -> int:
+        """Return how many numbers its own parameters are, or those that all layers share."""
+        return sum(math.prod(p.shape) for p in self.own(shared=shared).values())
+
+    def scales(self, init: Initializer) -> tuple[float, ...]:
+        """Return the factor on the draw of each parameter under an initialiser."""
+        return tuple(p.scale(init) for _, p in self.parameters)
 
 
 def bias(size: Size, **options: Any) -> Parameter:

@@ -1,6 +1,15 @@
-"""Blocks to devices: weights drawn once, programs compiled once, a few blocks in flight."""
+"""Turns to devices: weights drawn once, programs compiled once, a few turns in flight.
+
+    turns = [Turn(slots=(((0, block),),)), …]    which blocks of which seeds, per device
+    draws = (slots, jobs, …)                     weights, inputs and targets of each job
+    run(numbers) -> statistics                   one compiled program for all turns of a kind
+
+Arrays have a leading axis of devices (*slots*) and one of the jobs of a device that run side by
+side; draws of layers, which are scanned, have their layers between the two.
+"""
 
 import collections
+import contextlib
 import functools
 import itertools
 import os
@@ -16,77 +25,103 @@ from threadpoolctl import threadpool_limits
 
 from propagate.distributions import Base
 from propagate.run import engine, memory, plan
-from propagate.run.feed import Feed
+from propagate.run.feed import Feed, Recipe, layer_keys, shared_key
 from propagate.run.grid import Grid
-from propagate.run.pairings import Pairings
+from propagate.run.pairings import Turn
 from propagate.run.program import Draw, Layer, Numbers, StackProgram, Stretch, draw
-from propagate.types import Array, PropagateError
+from propagate.types import Array, Tree
 
-MOST_AT_ONCE = 8  # blocks in flight
-
-
-class Turn(NamedTuple):
-    """One block for each device: (seed, pairings) per slot, all of one base."""
-
-    slots: tuple[tuple[int, Pairings], ...]
+MOST_AT_ONCE = 8  # turns in flight
 
 
-def turns(blocks: list[Pairings], seeds: int, slots: int) -> list[Turn]:
-    """Deal the blocks of every seed to the slots, so that a slot keeps its weights for long."""
-    steps = []
-    for base in dict.fromkeys(block.base for block in blocks):
-        jobs = [(seed, b) for seed in range(seeds) for b in blocks if b.base == base]
-        rounds = -(-len(jobs) // slots)
-        dealt = [jobs[k * rounds : (k + 1) * rounds] for k in range(slots)]
-        dealt = [own + (own or jobs)[-1:] * (rounds - len(own)) for own in dealt]
-        steps += [Turn(tuple(own[r] for own in dealt)) for r in range(rounds)]
-    return steps
+class Drawn(NamedTuple):
+    """What is drawn for a turn; leading axes are slots and jobs, of weights slots, layers, jobs."""
+
+    weights: tuple[Draw | Array, ...]  # of each stretch, or the keys to draw them with
+    shared: Draw  # what all layers have in common
+    inputs: Array
+    target: Array
 
 
-def results(grid: Grid, feed: Feed, mesh: Mesh, steps: list[Turn]) -> Iterator[tuple[Turn, dict]]:
-    """Run the steps, a few at a time, and yield them with their statistics in order."""
-    at_once = min(len(steps), os.cpu_count() or 1, MOST_AT_ONCE) if mesh.size == 1 else 1
-    _check_memory(grid, feed, mesh, steps[0].slots[0][1], at_once)
+def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[tuple[Turn, dict]]:
+    """Run the turns, a few at a time, and yield them with their statistics in order."""
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    processors = os.cpu_count() or 1 if on_cpu else 2
+    at_once = min(len(turns), processors, MOST_AT_ONCE) if mesh.size == 1 else 1
+    if on_cpu:
+        program, rows = _program(grid, feed, mesh, turns[0]), turns[0].slots[0][0][1].configs
+        memory.check_fits(grid.net, program, rows * feed.size, at_once, mesh.size)
     waiting: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(at_once)
     # LAPACK's own threads (orthogonal draws) fight with XLA's: 1 s instead of 0.2 s for 50 layers
-    with threadpool_limits(1, "blas"):
+    with threadpool_limits(1, "blas") if on_cpu else contextlib.nullcontext():
         try:
-            for step, (program, block) in zip(steps, _blocks(grid, feed, mesh, steps), strict=True):
-                run = _executable(program, mesh, block)
-                waiting.append((step, pool.submit(_run, run, block)))
-                while len(waiting) > (at_once if step is not steps[-1] else 0):
+            for turn, (program, numbers) in zip(turns, _fed(grid, feed, mesh, turns), strict=True):
+                run = _executable(program, mesh, numbers)
+                waiting.append((turn, pool.submit(_run, run, numbers)))
+                while len(waiting) > (at_once if turn is not turns[-1] else 0):
                     oldest, future = waiting.popleft()
                     yield oldest, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check_memory(grid: Grid, feed: Feed, mesh: Mesh, pairings: Pairings, at_once: int) -> None:
-    """Refuse what cannot fit before anything is spent on it; other devices tell by themselves."""
-    if mesh.devices.flat[0].platform != "cpu":
-        return
-    made, rows = grid.program(pairings, feed.size), pairings.size * feed.size
-    needed = mesh.size * memory.bytes_needed(grid.net, made, rows, at_once)
-    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > free:
-        raise PropagateError(
-            f"this needs about {needed / 1e9:.0f} GB and the machine has {free / 1e9:.0f} GB: "
-            "use a smaller width, batch or block"
-        )
+def _program(grid: Grid, feed: Feed, mesh: Mesh, turn: Turn) -> StackProgram:
+    """Return the program of a turn; its jobs share what a device may keep."""
+    kept = memory.limits(mesh.devices.flat[0])
+    kept = kept._replace(signals=kept.signals // len(turn.bases))
+    spec = grid.net, grid.activations, turn.slots[0][0][1], grid.selection, grid.loss
+    return plan.program(*spec, feed.size, kept)
 
 
-def _run(executable: Callable, block: Numbers) -> dict:
-    return jax.device_get(executable(block))
+def _fed(
+    grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]
+) -> Iterator[tuple[StackProgram, Numbers]]:
+    """Make the numbers of each turn; what is drawn serves all turns of these bases and seeds."""
+    held: tuple[Any, Drawn | None] = None, None
+    for turn in turns:
+        program = _program(grid, feed, mesh, turn)
+        wanted = turn.bases, turn.seeds
+        if held[0] != wanted:
+            held = None, None  # let go of the last draws before the next ones are made
+            held = wanted, _drawn(program, feed, mesh, turn)
+        assert held[1] is not None
+        yield program, numbers_of(grid, feed, program, turn, held[1])
 
 
-def _executable(program: StackProgram, mesh: Mesh, block: Numbers) -> Callable:
+def numbers_of(grid: Grid, feed: Feed, program: StackProgram, turn: Turn, drawn: Drawn) -> Numbers:
+    """Return what a turn's program is fed."""
+    spec = grid.net, grid.inits, grid.activations
+    each = [[plan.configurations(*spec, b, feed.size) for _, b in jobs] for jobs in turn.slots]
+    jobs = [jax.tree.map(lambda *a: np.stack(a), *own) for own in each]
+    own = jax.tree.map(lambda *a: np.stack(a), *jobs)  # (slots, jobs, L, …)
+    index = np.arange(1, grid.net.depth + 1, dtype=np.int32)
+    index = np.broadcast_to(index, (*own.homogeneous.shape[:2], grid.net.depth))
+    per_layer = own.scale, own.phi, feed.raw & (index == 1), index
+    layers = [
+        Layer(weights, *jax.tree.map(lambda a, rows=rows: a[:, :, rows], per_layer))
+        for weights, rows in zip(drawn.weights, rows_of(program), strict=True)
+    ]
+    return Numbers(tuple(layers), drawn.shared, own.homogeneous, drawn.inputs, drawn.target)
+
+
+def rows_of(program: StackProgram) -> list[slice]:
+    """Return which layers each stretch of the program consists of."""
+    ends = np.cumsum([0, *(part.layers for part in program.stretches)])
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]
+
+
+def _run(executable: Callable, numbers: Numbers) -> dict:
+    return jax.device_get(executable(numbers))
+
+
+def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Callable:
     sharding = NamedSharding(mesh, PartitionSpec("slot"))
 
     def like(a: Array | np.ndarray) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
 
-    leaves, form = jax.tree.flatten(jax.tree.map(like, block))
+    leaves, form = jax.tree.flatten(jax.tree.map(like, numbers))
     return _compiled(program, mesh, form, tuple(leaves))
 
 
@@ -96,8 +131,19 @@ def _compiled(program: StackProgram, mesh: Mesh, form: Any, leaves: tuple) -> Ca
 
 
 def jitted(program: StackProgram, mesh: Mesh) -> Callable[[Numbers], dict]:
-    """Return `engine.run` under jit, for a block per device along a leading axis."""
-    return jax.jit(_per_slot(functools.partial(engine.run, program), mesh))
+    """Return `engine.run` under jit, for the jobs of every device."""
+    return jax.jit(_per_slot(functools.partial(_side_by_side, program), mesh))
+
+
+def _side_by_side(program: StackProgram, numbers: Numbers) -> dict:
+    """Run the jobs of one device as one batch."""
+    layer: Any = Layer._make((1, 0, 0, 0, 0))  # the axis of jobs, behind the layers of draws
+    axes: Any = Numbers._make(((layer,) * len(program.stretches), 0, 0, 0, 0))
+    run = functools.partial(engine.run, program)
+    if numbers.homogeneous.shape[0] > 1:
+        return jax.vmap(run, in_axes=(axes,))(numbers)
+    alone = lambda axis, part: jax.tree.map(lambda a: jnp.squeeze(a, axis), part)  # noqa: E731
+    return jax.tree.map(lambda a: a[None], run(jax.tree.map(alone, axes, numbers)))
 
 
 def _per_slot(fn: Callable, mesh: Mesh) -> Callable:
@@ -109,75 +155,76 @@ def _per_slot(fn: Callable, mesh: Mesh) -> Callable:
     return jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
-def _blocks(
-    grid: Grid, feed: Feed, mesh: Mesh, steps: list[Turn]
-) -> Iterator[tuple[StackProgram, Numbers]]:
-    """Make the numbers of each step; weights are drawn once for all steps that share them."""
+def _drawn(program: StackProgram, feed: Feed, mesh: Mesh, turn: Turn) -> Drawn:
+    """Draw what the jobs of a turn need; data is the same for all."""
     sharding = NamedSharding(mesh, PartitionSpec("slot"))
-    drawn, weights, shared, feeds = None, (), {}, ()
-    for step in steps:
-        program = grid.program(step.slots[0][1], feed.size)
-        seeds = tuple(seed for seed, _ in step.slots)
-        base = step.slots[0][1].base
-        if drawn != (base, seeds):
-            weights = ()  # let go of the last ones before drawing the next
-            weights, shared = _weights(program, base, feed, mesh, seeds, sharding)
-            stacked = [[fn(s) for s in seeds] for fn in (feed.inputs, feed.target)]
-            feeds = [jax.device_put(jnp.stack(a), sharding) for a in stacked]
-            drawn = (base, seeds)
-        numbers = [numbers_of(grid, program, feed, pairings) for _, pairings in step.slots]
-        numbers = jax.tree.map(lambda *a: np.stack(a), *numbers)
-        layers = [Layer(w, *own) for w, own in zip(weights, numbers.per_run, strict=True)]
-        yield program, Numbers(tuple(layers), shared, numbers.homogeneous, *feeds)
+    keys = jax.device_put(feed.seed_keys(turn.seeds), sharding)
+    stored, platform = program.base is None, mesh.devices.flat[0].platform
+    drawer = _drawer(mesh, turn.bases, program.stretches, program.dtype, stored, platform)
+    weights, shared = drawer(keys)
+    ends = _ends(mesh, feed.recipe)(keys)
 
+    def given(values: Array) -> Array:
+        return jax.device_put(jnp.broadcast_to(values, (*keys.shape, *values.shape)), sharding)
 
-class _OfPairings(NamedTuple):
-    per_run: tuple  # scale (l, C), and phi, raw and index (l,) of each run
-    homogeneous: np.ndarray  # (C,)
-
-
-def numbers_of(grid: Grid, program: StackProgram, feed: Feed, pairings: Pairings) -> _OfPairings:
-    """Return what tells the configurations of a block from those of another."""
-    laws = pairings.filled(grid.laws)
-    phi = np.full(grid.net.depth, pairings.phi, np.int32)
-    index = np.arange(1, grid.net.depth + 1, dtype=np.int32)
-    per_layer = plan.scales(grid.net, laws, feed.size), phi, feed.raw & (index == 1), index
-    per_run = [jax.tree.map(lambda a, rows=rows: a[rows], per_layer) for rows in rows_of(program)]
-    return _OfPairings(tuple(per_run), plan.homogeneous(grid.net, grid.phis[pairings.phi], laws))
-
-
-def rows_of(program: StackProgram) -> list[slice]:
-    """Return which layers each stretch of the program consists of."""
-    ends = np.cumsum([0, *(part.layers for part in program.runs)])
-    return [slice(a, b) for a, b in itertools.pairwise(ends)]
-
-
-def _weights(program, base: Base, feed: Feed, mesh: Mesh, seeds: tuple[int, ...], sharding):
-    """Return each run's base weights, or the keys to draw them with, and what all layers share;
-    one set per slot."""
-    keys = jax.device_put(jnp.stack([feed.layer_keys(seed) for seed in seeds]), sharding)
-    sampler = functools.partial(_sampler, mesh, base, program)
-    together = {}
-    if program.parameters(program.runs[0], shared=True):
-        shared_keys = jnp.stack([feed.shared_key(seed)[None] for seed in seeds])
-        drawn = sampler(program.runs[0], shared=True)(jax.device_put(shared_keys, sharding))
-        together = jax.tree.map(lambda a: a[:, 0], drawn)
-    runs = [keys[:, rows] for rows in rows_of(program)]
-    if program.base is None:
-        samplers = [sampler(part, shared=False) for part in program.runs]
-        runs = [sample(own) for sample, own in zip(samplers, runs, strict=True)]
-    return tuple(runs), together
-
-
-def _sampler(
-    mesh: Mesh, base: Base, program: StackProgram, part: Stretch, shared: bool
-) -> Callable[[Array], Draw]:
-    """Return a function that draws the weights of many layers, per slot."""
-    parameters = program.parameters(part, shared)
-    return _drawer(mesh, base, tuple(parameters.items()), program.dtype)
+    inputs = ends[0] if feed.data is None else given(feed.inputs(0))
+    target = ends[1] if feed.loss == "gaussian" else given(feed.target(0))
+    return Drawn(weights, shared, inputs, target)
 
 
 @functools.lru_cache(maxsize=32)
-def _drawer(mesh: Mesh, base, parameters: tuple, dtype: str) -> Callable[[Array], Draw]:
-    one = functools.partial(draw, base, dict(parameters), dtype)
-    return jax.jit(_per_slot(lambda keys: jax.lax.map(one, keys), mesh))
+def _ends(mesh: Mesh, recipe: Recipe) -> Callable[[Array], tuple[Tree, Tree]]:
+    """Return what draws inputs and cotangents of each seed, where they are random."""
+
+    def one(key: Array) -> tuple[Tree, Tree]:
+        inputs = None if recipe.kind is None else recipe.inputs(key)
+        return inputs, recipe.target(key) if recipe.cotangent else None
+
+    return jax.jit(_per_slot(jax.vmap(one), mesh))
+
+
+@functools.lru_cache(maxsize=32)
+def _drawer(
+    mesh: Mesh,
+    bases: tuple[Base, ...],
+    stretches: tuple[Stretch, ...],
+    dtype: str,
+    stored: bool,
+    platform: str,
+) -> Callable[[Array], tuple[tuple, Draw]]:
+    """Return what draws the parameters of all jobs: of layers (layers, jobs, …), and shared."""
+    depth = sum(part.layers for part in stretches)
+
+    def of_base(base: Base, keys: Array) -> tuple[tuple, Draw]:
+        layers = jax.vmap(lambda key: layer_keys(key, depth), out_axes=1)(keys)
+        ends = np.cumsum([0, *(part.layers for part in stretches)])
+        own = tuple(layers[a:b] for a, b in itertools.pairwise(ends))
+        if stored:
+            own = tuple(map(functools.partial(many, base), stretches, own))
+        common = functools.partial(draw, base, stretches[0].spec.own(shared=True), dtype)
+        return own, jax.vmap(lambda key: common(shared_key(key)))(keys)
+
+    def many(base: Base, part: Stretch, keys: Array) -> Draw:
+        one = functools.partial(draw, base, part.spec.own(shared=False), dtype)
+        if platform == "cpu":  # one after another: a factorisation has threads of its own
+            return jax.lax.map(jax.vmap(one), keys)
+        return jax.vmap(jax.vmap(one))(keys)
+
+    def every(keys: Array) -> tuple[tuple, Draw]:
+        kinds = list(dict.fromkeys(bases))
+        rows = [[k for k, base in enumerate(bases) if base == kind] for kind in kinds]
+        found = [of_base(kind, keys[np.asarray(k)]) for kind, k in zip(kinds, rows, strict=True)]
+        own, common = zip(*found, strict=True)
+        join = functools.partial(_joined, order=np.argsort(np.concatenate(rows)))
+        return (
+            jax.tree.map(lambda *a: join(a, axis=1), *own),
+            jax.tree.map(lambda *a: join(a, axis=0), *common),
+        )
+
+    return jax.jit(_per_slot(every, mesh))
+
+
+def _joined(parts: tuple[Array, ...], *, order: np.ndarray, axis: int) -> Array:
+    """Put the jobs of several bases together, in the order of the jobs."""
+    whole = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+    return whole if (order == np.arange(len(order))).all() else jnp.take(whole, order, axis)

@@ -83,19 +83,21 @@ def run(program: StackProgram, block: Numbers) -> dict[Place, dict[str, Array]]:
     layer is linear); all else for 1 … L.
     """
     configs = block.homogeneous.shape[0]
-    start = block.inputs.reshape(program.batch, *program.family.signal(program.runs[0].shape[0]))
+    first = program.family.signal(program.stretches[0].spec.size.fan_in)
+    start = block.inputs.reshape(program.batch, *first)
     scaled = rescale(jnp.broadcast_to(start, (configs, *start.shape)))
     carry = _Signal(*scaled, jnp.zeros_like(scaled.exponent))
     found = [{"forward": _lift(observe(scaled, program.measures("forward")))}]
     tape = []
-    for part, layers in zip(program.runs, block.layers, strict=True):
+    for part, layers in zip(program.stretches, block.layers, strict=True):
         carry, seen, kept = _there(program, block, part, carry, layers)
         found.append(seen)
         tape.append(kept)
 
     g = rescale(_cotangent(program, carry, block.target))
     back = [{"backward": _lift(observe(g, program.measures("backward")))}]
-    for part, layers, kept in reversed(list(zip(program.runs, block.layers, tape, strict=True))):
+    passed = list(zip(program.stretches, block.layers, tape, strict=True))
+    for part, layers, kept in reversed(passed):
         g, seen = _back(program, block, part, g, layers, kept)
         back.insert(0, seen)
     return _join(found) | _join(back)
@@ -106,13 +108,14 @@ def layer(
 ) -> tuple[Array, tuple]:
     """Apply one layer to every configuration; return h and what was seen on the way."""
 
-    def one(h: Array, scale: Draw, slots: Tree) -> tuple[Array, tuple]:
-        numbers = own.phi, own.raw, own.index
-        at = LayerContext(program.fixed(part), program.size(part), params, scale, *numbers, slots)
+    def one(h: Array, scale: Draw, phi: Array, slots: Tree) -> tuple[Array, tuple]:
+        numbers = phi, own.raw, own.index
+        at = LayerContext(program.fixed(part), part.spec.size, params, scale, *numbers, slots)
         out = program.family.apply(at, h)
         return out.astype(at_least_float32(program.dtype)), (at.seen, at.noted)
 
-    return jax.vmap(one)(h, own.scale, slots)
+    each = 0 if program.columns else None
+    return jax.vmap(one, in_axes=(0, 0, each, 0))(h, own.scale, own.phi, slots)
 
 
 def _forward(program: StackProgram, block: Numbers, part: Stretch, carry: tuple, own: Layer):
@@ -154,7 +157,7 @@ def _observe_seen(program: StackProgram, phi: Array, seen: Draw, passed: Array):
         out[place] = observe(Scaled(y, k + passed), of_x)
         if of_slope and slope is not None:
             steepest = jnp.asarray([p.slope for p in program.activations], jnp.float32)[phi]
-            flat = Scaled(slope.astype(jnp.float32) / steepest, k + passed)
+            flat = Scaled(slope.astype(jnp.float32) / per_config(steepest, slope), k + passed)
             out[place] |= observe(flat, of_slope)
     return out
 
@@ -168,7 +171,7 @@ def _backward(program: StackProgram, part: Stretch, carry: tuple, xs: tuple[Laye
     y, k = rescale(into)
     out = Scaled(y, k + g.exponent)
     seen = {"backward": observe(out, program.measures("backward"))}
-    weights = program.weights(part)
+    weights = part.spec.weights
     for place, slot in slots.items():
         more = g.exponent + (kept.passed if place in weights else 0)
         seen[place] = slot | {"exponent": slot["exponent"].astype(jnp.int32) + more}
@@ -235,7 +238,7 @@ def _params(program: StackProgram, part: Stretch, own: Layer, shared: Draw) -> D
     if isinstance(own.draw, dict):
         return {**own.draw, **shared}
     assert program.base is not None
-    parameters = program.parameters(part, shared=False)
+    parameters = part.spec.own(shared=False)
     return {**draw(program.base, parameters, program.dtype, own.draw), **shared}
 
 

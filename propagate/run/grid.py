@@ -2,9 +2,11 @@
 
 import collections
 import numbers
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from propagate.activations import Activation
@@ -13,10 +15,10 @@ from propagate.network import Network
 from propagate.record import dataset
 from propagate.record.measures import Selection
 from propagate.record.scaled import decades
-from propagate.run import plan
-from propagate.run.pairings import Pairings
-from propagate.run.program import StackProgram
-from propagate.types import OWN, LossKind, UnusableInput
+from propagate.run.pairings import Turn
+from propagate.types import OWN, LossKind, Place, UnusableInput
+
+DIMS = ("init", "activation")
 
 
 @dataclass(frozen=True)
@@ -24,33 +26,44 @@ class Grid:
     """What is swept and what is measured."""
 
     net: Network
-    laws: list[Initializer]
-    phis: list[Activation]
+    inits: list[Initializer]
+    activations: list[Activation]
     selection: Selection
     loss: LossKind
 
     @property
     def coords(self) -> dict[str, list[str]]:
         """The labels of the pairings."""
-        return {"init": [i.name for i in self.laws], "activation": [a.name for a in self.phis]}
+        return {name: [one.name for one in getattr(self, f"{name}s")] for name in DIMS}
 
-    def program(self, pairings: Pairings, batch: int) -> StackProgram:
-        """Return what is compiled for a block."""
-        return plan.program(self.net, self.phis, pairings, self.selection, self.loss, batch)
 
-    def write(self, found: xr.Dataset, turn: Any, raw: dict) -> None:
-        """Put the statistics of a step's blocks into the record."""
-        for place, measures in self.selection:
-            for measure in measures:
-                if measure.name not in raw.get(place, ()):
-                    continue  # a family may have no such place
-                value, exponent = raw[place][measure.name], raw[place]["exponent"]
-                layers = decades(measure, value, exponent)  # (slot, layers, C)
-                into = found[measure.variable(place)].values
-                for slot, (seed, pairings) in enumerate(turn.slots):
-                    for config, same in enumerate(pairings.inits):
-                        column = dataset.along_layers(place, layers[slot, :, config])
-                        into[list(same), pairings.phi, seed] = column
+def write(
+    found: xr.Dataset,
+    selection: Selection,
+    turn: Turn,
+    raw: Mapping[Place, Mapping[str, np.ndarray]],
+) -> None:
+    """Put the statistics of a turn's blocks, (slots, members, layers, C), into the record."""
+    slot, member, config, init, phi, seed = np.array(list(_cells(turn))).T
+    for place, measures in selection:
+        for measure in measures:
+            if measure.name not in raw.get(place, ()):
+                continue  # a family may have no such place
+            value, exponent = raw[place][measure.name], raw[place]["exponent"]
+            exponent = exponent.reshape(*exponent.shape, *(1,) * (value.ndim - exponent.ndim))
+            layers = np.moveaxis(decades(measure, value, exponent), 2, 0)  # layers first
+            column = dataset.along_layers(place, layers)[:, slot, member, config]
+            found[measure.variable(place)].values[init, phi, seed] = np.moveaxis(column, 0, 1)
+
+
+def _cells(turn: Turn) -> Iterator[tuple[int, ...]]:
+    """Yield slot, member and configuration of every pairing, and where it belongs in the grid."""
+    for slot, jobs in enumerate(turn.slots):
+        for member, (seed, pairings) in enumerate(jobs):
+            for k, phi in enumerate(pairings.activations):
+                for c, same in enumerate(pairings.inits):
+                    for init in same:
+                        yield slot, member, k * pairings.size + c, init, phi, seed
 
 
 def unique(name: str, members: list) -> list:

@@ -8,11 +8,9 @@ import jax.numpy as jnp
 
 from propagate.checks import typed_key
 from propagate.network import Network
-from propagate.run import engine
-from propagate.run.dispatch import numbers_of, rows_of
+from propagate.run import engine, plan
 from propagate.run.feed import Feed
-from propagate.run.grid import Grid
-from propagate.run.pairings import blocks_of
+from propagate.run.pairings import Grouping, blocks_of
 from propagate.run.program import Layer, Stretch, draw
 from propagate.types import Array
 
@@ -25,16 +23,14 @@ def layers_of(
     They are those of `measure` with the same key and seed.
     """
     feed = Feed(net, typed_key(key), None, "gaussian", batch, 0.0, "gaussian")
-    (pairings,) = blocks_of(net, [net.init], 1, 1)
-    grid = Grid(net, [net.init], [net.activation], (), "gaussian")
-    program = grid.program(pairings, batch)
-    numbers = numbers_of(grid, program, feed, pairings)
-    own = program.parameters(program.runs[0], shared=True)
-    shared = draw(net.init.base, own, program.dtype, feed.shared_key(seed))
+    (block,) = blocks_of(net, [net.init], 1, Grouping(1))
+    program = plan.program(net, [net.activation], block, (), "gaussian", batch)
+    own = plan.configurations(net, [net.init], [net.activation], block, batch)
+    common = program.stretches[0].spec.own(shared=True)
+    shared = draw(net.init.base, common, program.dtype, feed.shared_key(seed))
 
     def step(part: Stretch, key: Array, layer: Layer) -> Callable[[Array], Array]:
-        parameters = program.parameters(part, shared=False)
-        params = draw(net.init.base, parameters, program.dtype, key)
+        params = draw(net.init.base, part.spec.own(shared=False), program.dtype, key)
         apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
 
         def run(h: Array) -> Array:
@@ -45,9 +41,10 @@ def layers_of(
         return run
 
     keys, steps = feed.layer_keys(seed), []
-    for part, rows, run in zip(program.runs, rows_of(program), numbers.per_run, strict=True):
-        for k, key_of in enumerate(keys[rows]):
-            layer = Layer({}, *jax.tree.map(lambda a, k=k: jnp.asarray(a[k]), run))
-            steps.append(step(part, key_of, layer))
+    parts = [part for part in program.stretches for _ in range(part.layers)]
+    for k, (part, key_of) in enumerate(zip(parts, keys, strict=True)):
+        scale = {name: jnp.asarray(factors[k]) for name, factors in own.scale.items()}
+        numbers = own.phi[k], feed.raw and k == 0, k + 1
+        steps.append(step(part, key_of, Layer({}, scale, *map(jnp.asarray, numbers))))
     inputs = feed.inputs(seed)
     return inputs.reshape(batch, *net.family.signal(net.shapes[0][0])), steps

@@ -1,20 +1,21 @@
-"""From a network and a grid of pairings to programs and blocks: scales, memory, chunks.
+"""From a network and a block of pairings to what is compiled, and the numbers it is fed.
 
 Numbers go in, static descriptions and small arrays come out; nothing runs on a device.
 """
 
-import collections
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from propagate.activations import Activation, activation
+from propagate.blocks.parameters import LayerSpec
 from propagate.initializers import Initializer
-from propagate.network import Network
+from propagate.network import Network, layer_table
 from propagate.record.measures import Selection
-from propagate.run.memory import ITEMSIZE, KEPT_BYTES, WEIGHT_BYTES, elements
+from propagate.run.memory import ITEMSIZE, Limits, limits, signal_bytes, weight_bytes
 from propagate.run.pairings import Pairings
 from propagate.run.program import StackProgram, Stretch
 from propagate.theory.criticality import gain
@@ -23,60 +24,91 @@ from propagate.types import LossKind
 
 def program(
     net: Network,
-    phis: Sequence[Activation],
+    activations: Sequence[Activation],
     pairings: Pairings,
     selection: Selection,
     loss: LossKind,
     batch: int,
+    kept: Limits | None = None,
 ) -> StackProgram:
-    """Return what is compiled for a block."""
-    alike = collections.Counter(net.sizes(batch))
-    numbers = sum(count * elements(net, n, shared=False) for n, count in alike.items())
-    stored = numbers * ITEMSIZE <= WEIGHT_BYTES
-    arrays = net.family.arrays + bool(dict(selection).get("weight_gradient"))
-    row = arrays * pairings.size * batch * ITEMSIZE
-    runs = [
+    """Return what is compiled for a block; `kept` is what it may keep, that of a CPU by default."""
+    kept = limits() if kept is None else kept
+    stored = weight_bytes(net, batch) <= kept.weights
+    row = arrays(net, selection) * pairings.configs * batch * ITEMSIZE
+    stretches = [
         part
-        for shape, group in itertools.groupby(net.shapes)
-        for part in cut(shape, len(list(group)), row * math.prod(net.family.signal(shape[0])))
+        for spec, group in itertools.groupby(layer_table(net, batch))
+        for part in cut(
+            spec,
+            len(list(group)),
+            row * math.prod(net.family.signal(spec.size.fan_in)),
+            kept.signals,
+        )
     ]
-    every = (*phis, activation("identity"))
+    every = (*activations, activation("identity"))
     return StackProgram(
         family=net.family,
         activations=every,
+        columns=() if pairings.alone else pairings.columns,
         gains=tuple(gain(phi).variance for phi in every) if net.family.wants_gain else (),
-        runs=tuple(runs),
+        stretches=tuple(stretches),
         selection=selection,
         loss=loss,
         base=None if stored else pairings.base,
         data_scaled=pairings.data_scaled,
         batch=batch,
-        dtype=str(net.dtype),
+        dtype=net.dtype,
         precision=net.precision,
     )
 
 
-def cut(shape: tuple[int, int], layers: int, bytes_per_layer: int) -> list[Stretch]:
-    """Cut equal layers into runs, in about √layers chunks if keeping all would cost too much."""
-    if layers * bytes_per_layer <= KEPT_BYTES:
-        return [Stretch(shape, 1, layers)]
+def arrays(net: Network, selection: Selection) -> int:
+    """Return how many arrays of a signal's size a layer keeps for the way back."""
+    return net.family.arrays + bool(dict(selection).get("weight_gradient"))
+
+
+def cut(spec: LayerSpec, layers: int, bytes_per_layer: int, most: int) -> list[Stretch]:
+    """Cut equal layers into stretches, in about √layers chunks if keeping all costs too much."""
+    if layers * bytes_per_layer <= most:
+        return [Stretch(spec, 1, layers)]
     length = math.isqrt(layers)
     chunks, rest = divmod(layers, length)
-    return [Stretch(shape, chunks, length)] + ([Stretch(shape, 1, rest)] if rest else [])
+    return [Stretch(spec, chunks, length)] + ([Stretch(spec, 1, rest)] if rest else [])
 
 
-def scales(net: Network, laws: Sequence[Initializer], batch: int) -> dict[str, np.ndarray]:
-    """Return the factors on the draws of each parameter, (L, C)."""
-    each = net.sizes(batch)
-    of_size = {
-        size: {n: [p.scale(law) for law in laws] for n, p in net.family.init(size).items()}
-        for size in dict.fromkeys(each)
-    }
-    names = of_size[each[0]]
-    return {n: np.asarray([of_size[size][n] for size in each], np.float32) for n in names}
+def side_by_side(net: Network, block: Pairings, selection: Selection, batch: int, kept: Limits):
+    """Return how many blocks can keep their signals and weights at once; at least one."""
+    signals = block.configs * signal_bytes(net, batch, arrays(net, selection))
+    return max(1, min(kept.signals // signals, kept.weights // max(weight_bytes(net, batch), 1)))
 
 
-def homogeneous(net: Network, phi: Activation, laws: Sequence[Initializer]) -> np.ndarray:
-    """Return whether scaling the input scales every signal alike, per configuration."""
-    alike = phi.homogeneous and net.family.homogeneous
-    return np.asarray([alike and law.bias.gain == 0 and not law.data_scaled for law in laws])
+class Configurations(NamedTuple):
+    """What tells the configurations of a block from those of another; L layers, C of them."""
+
+    scale: dict[str, np.ndarray]  # (L, C) factors on the draws of each parameter
+    phi: np.ndarray  # (L,) index of the activation; (L, C) where they differ
+    homogeneous: np.ndarray  # (C,) whether scaling the input scales every signal alike
+
+
+def configurations(
+    net: Network,
+    inits: Sequence[Initializer],
+    activations: Sequence[Activation],
+    pairings: Pairings,
+    batch: int,
+) -> Configurations:
+    """Return the numbers of a block's configurations."""
+    own, columns = pairings.filled(inits), pairings.columns
+    table = layer_table(net, batch)
+    of_spec = {spec: np.array([spec.scales(init) for init in own]) for spec in dict.fromkeys(table)}
+    scale = np.stack([of_spec[spec] for spec in table]).astype(np.float32)  # (L, C, parameters)
+    phi = np.asarray(columns[0] if pairings.alone else columns, np.int32)
+    alike = [
+        activations[column].homogeneous and not init.bias.gain and not init.data_scaled
+        for column, init in zip(columns, own, strict=True)
+    ]
+    return Configurations(
+        {name: scale[..., k] for k, (name, _) in enumerate(table[0].parameters)},
+        np.broadcast_to(phi, (net.depth, *phi.shape)),
+        np.asarray(alike) & net.family.homogeneous,
+    )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from propagate.activations import Activation
 from propagate.blocks.contract import Family
 from propagate.blocks.layer import Fixed
-from propagate.blocks.parameters import Parameter, Size, gradient_of
+from propagate.blocks.parameters import LayerSpec, Parameter
 from propagate.distributions import NORMAL, Base
 from propagate.record.measures import Measure, Selection
 from propagate.types import Array, LossKind, Place, Precision, at_least_float32
@@ -21,9 +21,9 @@ LOST = -60  # binary places below the largest, where a share of a sum is none
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive layers of one shape, `chunks * length` of them."""
+    """Consecutive layers of one kind, `chunks * length` of them."""
 
-    shape: tuple[int, int]
+    spec: LayerSpec
     chunks: int
     length: int
 
@@ -40,8 +40,10 @@ class StackProgram:
     Attributes:
         family: the kind of layer.
         activations: the branches; a layer's `phi` is an index into them.
+        columns: the activation of each configuration where a block has several; else none, and
+            one traced index picks that of the whole block.
         gains: of the activations, where the family wants them.
-        runs: the stack, cut into runs of equal layers.
+        stretches: the stack, cut into stretches of equal layers.
         selection: the statistics.
         loss: where the backward pass starts from.
         base: the distribution of the weights, if layers draw their own; None if they are passed.
@@ -53,8 +55,9 @@ class StackProgram:
 
     family: Family
     activations: tuple[Activation, ...]
+    columns: tuple[int, ...]
     gains: tuple[float, ...]
-    runs: tuple[Stretch, ...]
+    stretches: tuple[Stretch, ...]
     selection: Selection
     loss: LossKind
     base: Base | None
@@ -64,9 +67,10 @@ class StackProgram:
     precision: Precision
 
     def fixed(self, part: Stretch) -> Fixed:
-        """Return what a layer of a run knows."""
+        """Return what a layer of a stretch knows."""
         return Fixed(
             self.activations,
+            self.columns,
             self.gains,
             self.dtype,
             self.precision,
@@ -75,33 +79,14 @@ class StackProgram:
             self.slots(part),
         )
 
-    @property
-    def depth(self) -> int:
-        """The number of layers."""
-        return sum(part.layers for part in self.runs)
-
     def measures(self, place: Place) -> tuple[Measure, ...]:
         """Return the statistics taken of `place`."""
         return dict(self.selection).get(place, ())
 
-    def size(self, part: Stretch) -> Size:
-        """Return what a layer of a run is made for."""
-        return Size(*part.shape, self.depth, self.batch)
-
-    def parameters(self, part: Stretch, shared: bool) -> dict[str, Parameter]:
-        """Return the parameters of a layer of a run, its own or those that all layers share."""
-        every = self.family.init(self.size(part))
-        return {name: p for name, p in every.items() if p.shared == shared}
-
-    def weights(self, part: Stretch) -> dict[Place, Parameter]:
-        """Return the weights of a layer of a run, by the place of their gradient."""
-        every = self.family.init(self.size(part)).items()
-        return {gradient_of(name): p for name, p in every if p.kind == "weight"}
-
     def slots(self, part: Stretch) -> dict[str, tuple[Measure, ...]]:
         """Return the statistics of gradients within a layer: of its weights, and of its taps."""
         total, found = self.measures("weight_gradient"), {}
-        for place in self.weights(part):
+        for place in part.spec.weights:
             if total or self.measures(place):
                 found[place] = self.measures(place) or total
         taps = {p: ms for p, ms in self.selection if p.endswith("_gradient") and ms}
@@ -109,11 +94,11 @@ class StackProgram:
 
 
 class Layer(NamedTuple):
-    """One layer of a block; stacked along a leading axis, a run of them."""
+    """One layer of a block; stacked along a leading axis, a stretch of them."""
 
     draw: Draw | Array  # or the key to draw it with
     scale: dict[str, Array]  # (C,) factors on the draws
-    phi: Array  # () index of the activation
+    phi: Array  # () index of the activation, or (C,) where they differ
     raw: Array  # () whether its first activation is left out, as of data
     index: Array  # () from 1
 
@@ -121,7 +106,7 @@ class Layer(NamedTuple):
 class Numbers(NamedTuple):
     """The numbers of one block."""
 
-    layers: tuple[Layer, ...]  # per run, stacked over its layers
+    layers: tuple[Layer, ...]  # per stretch, stacked over its layers
     shared: Draw  # what all layers have in common
     homogeneous: Array  # (C,) whether the signal may be rescaled on its way
     inputs: Array  # (B, input features)

@@ -22,11 +22,12 @@ from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import dataset, provenance
 from propagate.record.measures import select
-from propagate.run.dispatch import results, turns
+from propagate.run import memory, plan
+from propagate.run.dispatch import results
 from propagate.run.feed import Feed
-from propagate.run.grid import Grid, listed, unique
+from propagate.run.grid import Grid, listed, unique, write
 from propagate.run.memory import explained
-from propagate.run.pairings import blocks_of
+from propagate.run.pairings import Turn, blocks_of, grouping, turns
 from propagate.types import Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
 
 Progress = Callable[[int, int], None]
@@ -132,24 +133,36 @@ def sweep(
         select(measures, net.family.table),
         loss,
     )
-    for law in grid.laws:
-        net.check(law)
+    for one in grid.inits:
+        net.check(one)
     feed = Feed(net, typed_key(key), data, input, batch, cosine, loss)
     mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
-    steps = turns(blocks_of(net, grid.laws, len(grid.phis), block), seeds, mesh.size)
+    planned = _turns(grid, feed, mesh, seeds, block)
     found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
     found.attrs = _attrs(grid, feed, mesh)
     done = 0
     try:
-        for done, (step, raw) in enumerate(results(grid, feed, mesh, steps), 1):
-            grid.write(found, step, raw)
+        for done, (turn, raw) in enumerate(results(grid, feed, mesh, planned), 1):
+            write(found, grid.selection, turn, raw)
             if progress:
-                progress(done, len(steps))
+                progress(done, len(planned))
     except KeyboardInterrupt:
-        raise Interrupted(found, done, len(steps)) from None
+        raise Interrupted(found, done, len(planned)) from None
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         raise explained(error) from error
     return found
+
+
+def _turns(grid: Grid, feed: Feed, mesh: Mesh, seeds: int, block: int | None) -> list[Turn]:
+    """Return what runs at once, turn by turn."""
+    device = mesh.devices.flat[0]
+    together = grouping(device.platform, block)
+    blocks = blocks_of(grid.net, grid.inits, len(grid.activations), together)
+    if not together.activations:
+        return turns(blocks, seeds, mesh.size)
+    kept = memory.limits(device)
+    most = plan.side_by_side(grid.net, blocks[0], grid.selection, feed.size, kept)
+    return turns(blocks, seeds, mesh.size, most)
 
 
 def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:

@@ -7,10 +7,10 @@ from propagate.activations import Activation, activation
 from propagate.blocks.contract import Family
 from propagate.blocks.conv import Conv1d, Conv2d
 from propagate.blocks.mlp import Mlp
-from propagate.blocks.parameters import Parameter, Size
+from propagate.blocks.parameters import LayerSpec, Parameter
 from propagate.blocks.residual import Residual
 from propagate.initializers import Initializer
-from propagate.network import Network
+from propagate.network import Network, layer_table
 from propagate.theory.layer_maps import Norm, Passage, Weights, chain, layer, residual
 from propagate.types import UnusableInput
 
@@ -31,9 +31,9 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
     """
     of = _of_family(net.family)
     found = []
-    for k, size in enumerate(net.sizes(batch)):
+    for k, spec in enumerate(layer_table(net, batch)):
         first = IDENTITY if k == 0 and net.activate_input is False else net.activation
-        at = _Layer(net, first, size, k + 1)
+        at = _Layer(net, first, spec, k + 1)
         found.append(of(at, q, apart))
         q, apart = found[-1].q, found[-1].apart
     return found
@@ -42,10 +42,10 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
 class _Layer:
     """One layer; data goes past the first of its activations."""
 
-    def __init__(self, net: Network, first: Activation, size: Size, index: int) -> None:
-        self.family, self.law, self.size, self.index = net.family, net.init, size, index
+    def __init__(self, net: Network, first: Activation, spec: LayerSpec, index: int) -> None:
+        self.family, self.init, self.size, self.index = net.family, net.init, spec.size, index
         self.phi, self.first = net.activation, first
-        self.parameters = net.family.init(size)
+        self.parameters = dict(spec.parameters)
 
     def passage(
         self, weight: str, bias: str, q: float, apart: float, *, first: bool = True
@@ -60,7 +60,7 @@ class _Layer:
 
     def weights(self, weight: Parameter, bias: Parameter) -> Weights:
         """Return a weight's variances."""
-        sigma_w2, sigma_b2 = variances(self.law, weight.fan_in, weight.fan_out)
+        sigma_w2, sigma_b2 = variances(self.init, weight.fan_in, weight.fan_out)
         keep = 1 - self.family.dropout
         widen = self.size.fan_out / self.size.fan_in
         return Weights(weight.factor**2 * sigma_w2, bias.factor**2 * sigma_b2, keep, widen)
@@ -117,7 +117,7 @@ def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
             f"nf is covered where its stream has the expected variance {beta2:g} and no norm, "
             f"got {q:g} and norm={family.norm}"
         )
-    own = Weights(1.0, variances(at.law, at.size.fan_in, at.size.fan_out)[1], 1 - family.dropout)
+    own = Weights(1.0, variances(at.init, at.size.fan_in, at.size.fan_out)[1], 1 - family.dropout)
 
     def step(k: int, q: float, apart: float) -> Passage:
         return layer(at.first if k == 1 else at.phi, own, q, apart, norm="layer", after=True)
