@@ -107,7 +107,7 @@ class Network:
 
     def check(self, init: Initializer) -> None:
         """Raise `UnusableInput` if an initialiser cannot draw the shapes of the layers."""
-        for spec in dict.fromkeys(layer_table(self)):
+        for spec in distinct(layer_table(self)):
             for weight in spec.weights.values():
                 (weight.law or init).base.check(weight.shape)
 
@@ -135,6 +135,11 @@ def layer_table(net: Network, batch: int = 1) -> tuple[LayerSpec, ...]:
     sizes = [Size(*shape, net.depth, batch) for shape in net.shapes]
     made = {n: LayerSpec(n, tuple(net.family.init(n).items())) for n in dict.fromkeys(sizes)}
     return tuple(made[size] for size in sizes)
+
+
+def distinct(table: tuple[LayerSpec, ...]) -> tuple[LayerSpec, ...]:
+    """Return each of a table's layers once."""
+    return tuple({id(spec): spec for spec in table}.values())
 
 
 def _float_dtype(dtype: DTypeLike) -> str:

@@ -1,17 +1,38 @@
 r"""The one forward scan and the one backward scan, for every family of layers.
 
-A *block* is C configurations that share their base weights and their activation and differ in
-the scale of their weights. They pass through a layer together: the family's `apply`, batched over
-configurations, so that products stay one tall product with a scale per configuration. For the
-way back a layer keeps what its vjp needs, phi'(h) above all, but not its weights, which come again.
+    h_0 ──▶ h_1 ──▶ h_2        forward: each layer emits its statistics and keeps phi'(h)
+    g_0 ◀── g_1 ◀── g_2        backward: each layer's vjp is fed with what it kept
+
+    >>> from propagate.network import Network
+    >>> from propagate.record.measures import select
+    >>> from propagate.run import pairings, plan
+    >>> net = Network(depth=2, width=4)
+    >>> (block,) = pairings.blocks_of(net, [net.init], 1, pairings.Grouping())
+    >>> made = plan.program(net, [net.activation], block, select(("q",)), "gaussian", 3)
+    >>> weights = {"weight": jnp.ones((2, 4, 4)), "bias": jnp.zeros((2, 4))}
+    >>> scale = {"weight": jnp.full((2, 1), 0.25), "bias": jnp.zeros((2, 1))}
+    >>> layers = Layer(weights, scale, jnp.zeros(2, int), jnp.zeros(2, bool), jnp.arange(1, 3))
+    >>> x = jnp.full((3, 4), 8.0)
+    >>> seen = run(made, Numbers((layers,), {}, jnp.zeros(1, bool), x, x / 8))
+    >>> forward = seen["forward"]
+    >>> (forward["q"] * 4.0 ** forward["exponent"]).ravel().tolist()
+    [64.0, 64.0, 64.0]
+    >>> backward = seen["backward"]
+    >>> (backward["q"] * 4.0 ** backward["exponent"]).ravel().tolist()
+    [1.0, 1.0, 1.0]
+
+A *block* is C configurations that share their base weights and differ in scale, or also in their
+activation. They pass through a layer together: the family's `apply`, batched over configurations,
+so that products stay one tall product with a scale per configuration. For the way back a layer
+keeps what its vjp needs, phi'(h) above all, but not its weights, which come again.
 
 Signals and gradients travel as y · 2^k with max|y| next to 1. The backward pass is linear, so g
 never needs its 2^k back; nor does h where the layers are positively homogeneous.
 Nothing but the statistics leaves the program: O(depth) numbers.
 
-Deep stacks trade time for memory in two ways, chosen by the caller in `Program`: a run of
-layers may be cut into `chunks` whose insides are computed again on the way back, and weights
-may be drawn from their keys within the scan instead of being kept.
+Deep stacks trade time for memory in two ways, chosen by `plan.program`: a stretch of layers may be
+cut into `chunks` whose insides are computed again on the way back, and weights may be drawn from
+their keys within the scan instead of being kept.
 """
 
 import math
@@ -76,31 +97,78 @@ class _Kept(NamedTuple):
     passed: Array  # of its input
 
 
-def run(program: StackProgram, block: Numbers) -> dict[Place, dict[str, Array]]:
+def run(program: StackProgram, numbers: Numbers) -> dict[Place, dict[str, Array]]:
     """Send a block forward and backward; return its statistics, per place (layers, C).
 
     Forward and backward have one row for each of layer 0 … L; activation for 0 … L-1 (the last
     layer is linear); all else for 1 … L.
     """
-    configs = block.homogeneous.shape[0]
-    first = program.family.signal(program.stretches[0].spec.size.fan_in)
-    start = block.inputs.reshape(program.batch, *first)
-    scaled = rescale(jnp.broadcast_to(start, (configs, *start.shape)))
-    carry = _Signal(*scaled, jnp.zeros_like(scaled.exponent))
-    found = [{"forward": _lift(observe(scaled, program.measures("forward")))}]
-    tape = []
-    for part, layers in zip(program.stretches, block.layers, strict=True):
-        carry, seen, kept = _there(program, block, part, carry, layers)
+    signal = _input(program, numbers)
+    found = [{"forward": _row(observe(Scaled(signal.y, signal.held), program.measures("forward")))}]
+    kept_by = []
+    for part, layers in zip(program.stretches, numbers.layers, strict=True):
+        signal, seen, kept = _there(program, numbers, part, signal, layers)
         found.append(seen)
-        tape.append(kept)
+        kept_by.append(kept)
 
-    g = rescale(_cotangent(program, carry, block.target))
-    back = [{"backward": _lift(observe(g, program.measures("backward")))}]
-    passed = list(zip(program.stretches, block.layers, tape, strict=True))
-    for part, layers, kept in reversed(passed):
-        g, seen = _back(program, block, part, g, layers, kept)
+    g = rescale(_cotangent(program, signal, numbers.target))
+    back = [{"backward": _row(observe(g, program.measures("backward")))}]
+    stretches = list(zip(program.stretches, numbers.layers, kept_by, strict=True))
+    for part, layers, kept in reversed(stretches):
+        g, seen = _back(program, numbers, part, g, layers, kept)
         back.insert(0, seen)
     return _join(found) | _join(back)
+
+
+def _input(program: StackProgram, numbers: Numbers) -> _Signal:
+    first = program.family.signal(program.stretches[0].spec.size.fan_in)
+    start = numbers.inputs.reshape(program.batch, *first)
+    scaled = rescale(jnp.broadcast_to(start, (numbers.homogeneous.shape[0], *start.shape)))
+    return _Signal(*scaled, jnp.zeros_like(scaled.exponent))
+
+
+def _row(seen: dict[str, Array]) -> dict[str, Array]:
+    """Return the statistics of one layer as a stretch of it."""
+    return {name: value[None] for name, value in seen.items()}
+
+
+def _there(program: StackProgram, numbers: Numbers, part: Stretch, signal: _Signal, layers: Layer):
+    """Go forward through a stretch; return the signal, the statistics, what to come back with.
+
+    Of a stretch in chunks only the signals at their starts are kept: the inside of a chunk is
+    computed again on the way back.
+    """
+    step = partial(_forward, program, numbers, part)
+    start = (signal, numbers.shared)
+    if part.chunks == 1:
+        (signal, _), (seen, kept) = _scan(step, start, layers)
+        return signal, seen, kept
+
+    def chunk(start: tuple, layers: Layer):
+        carry, (seen, _) = lax.scan(step, start, layers)
+        return carry, (seen, start[0])
+
+    (signal, _), (seen, starts) = lax.scan(chunk, start, _cut(part, layers))
+    return signal, _uncut(part, seen), starts
+
+
+def _forward(program: StackProgram, numbers: Numbers, part: Stretch, carry: tuple, own: Layer):
+    """From h_{l-1} to h_l."""
+    signal, shared = carry
+    params = _params(program, part, own, shared)
+    h = signal.y * per_config(power_of_two(signal.held, signal.y.dtype), signal.y)
+    apply = partial(layer, program, part, params, own)
+    u, pull, (seen, noted) = jax.vjp(apply, h, _slots(program, part, signal.held), has_aux=True)
+    y, exponent = rescale(u.astype(program.dtype))
+    held = jnp.where(numbers.homogeneous, 0, exponent)
+    passed = signal.passed + exponent - held
+    out = {"forward": observe(Scaled(y, held + passed), program.measures("forward"))}
+    first = first_of(program.activations, own.phi, own.raw)
+    out |= _observe_seen(program, first, seen, signal.passed)
+    for place, values in noted.items():
+        out[place] = out.get(place, {"exponent": signal.passed}) | values
+    kept = _Kept(_Pull.of(pull, params), signal.passed)
+    return (_Signal(y, held, passed), shared), (out, kept)
 
 
 def layer(
@@ -116,25 +184,6 @@ def layer(
 
     each = 0 if program.columns else None
     return jax.vmap(one, in_axes=(0, 0, each, 0))(h, own.scale, own.phi, slots)
-
-
-def _forward(program: StackProgram, block: Numbers, part: Stretch, carry: tuple, own: Layer):
-    """From h_{l-1} to h_l."""
-    signal, shared = carry
-    params = _params(program, part, own, shared)
-    h = signal.y * per_config(power_of_two(signal.held, signal.y.dtype), signal.y)
-    apply = partial(layer, program, part, params, own)
-    u, pull, (seen, noted) = jax.vjp(apply, h, _slots(program, part, signal.held), has_aux=True)
-    y, exponent = rescale(u.astype(program.dtype))
-    held = jnp.where(block.homogeneous, 0, exponent)
-    passed = signal.passed + exponent - held
-    out = {"forward": observe(Scaled(y, held + passed), program.measures("forward"))}
-    first = first_of(program.activations, own.phi, own.raw)
-    out |= _observe_seen(program, first, seen, signal.passed)
-    for place, values in noted.items():
-        out[place] = out.get(place, {"exponent": signal.passed}) | values
-    kept = _Kept(_Pull.of(pull, params), signal.passed)
-    return (_Signal(y, held, passed), shared), (out, kept)
 
 
 def _slots(program: StackProgram, part: Stretch, like: Array) -> Tree:
@@ -160,6 +209,49 @@ def _observe_seen(program: StackProgram, phi: Array, seen: Draw, passed: Array):
             flat = Scaled(slope.astype(jnp.float32) / per_config(steepest, slope), k + passed)
             out[place] |= observe(flat, of_slope)
     return out
+
+
+def _cotangent(program: StackProgram, h: _Signal, target: Array) -> Array:
+    signal = h.y * per_config(power_of_two(h.held + h.passed, h.y.dtype), h.y)
+
+    def loss(h: Array) -> Array:
+        if program.loss == "gaussian":
+            return jnp.sum(h * target.reshape(h.shape).astype(h.dtype))
+        return LOSSES[program.loss](program.family.outputs(h), target)
+
+    return jax.vmap(jax.grad(loss))(signal)
+
+
+def _cross_entropy(h: Array, labels: Array) -> Array:
+    log_p = jax.nn.log_softmax(h.astype(jnp.promote_types(h.dtype, jnp.float32)))
+    return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
+
+
+def _mse(h: Array, y: Array) -> Array:
+    return jnp.mean(jnp.square(h - y.astype(h.dtype)))
+
+
+LOSSES = {"cross_entropy": _cross_entropy, "mse": _mse}
+
+
+def _back(
+    program: StackProgram, numbers: Numbers, part: Stretch, g: Scaled, layers: Layer, kept: Tree
+):
+    """Come back through a stretch; return the gradient at its input and the statistics."""
+    back = partial(_backward, program, part)
+    if part.chunks == 1:
+        (g, _), seen = _scan(back, (g, numbers.shared), (layers, kept), reverse=True)
+        return g, seen
+
+    def chunk(carry: tuple, xs: tuple[Layer, _Signal]):
+        layers, start = xs
+        again = partial(_forward, program, numbers, part)
+        _, (_, kept) = lax.scan(again, (start, carry[1]), layers)
+        return lax.scan(back, carry, (layers, kept), reverse=True)
+
+    chunks = _cut(part, layers), kept
+    (g, _), seen = lax.scan(chunk, (g, numbers.shared), chunks, reverse=True)
+    return g, _uncut(part, seen)
 
 
 def _backward(program: StackProgram, part: Stretch, carry: tuple, xs: tuple[Layer, _Kept]):
@@ -192,38 +284,12 @@ def _together(weights: Mapping[Place, Parameter], seen: dict[Place, dict[str, Ar
     return {"exponent": top, "q": jnp.sum(sizes * q * below, axis=0) / jnp.sum(sizes)}
 
 
-def _there(program: StackProgram, block: Numbers, part: Stretch, carry: _Signal, layers: Layer):
-    """Go forward through a run; return the carry, the statistics and what to come back with."""
-    step = partial(_forward, program, block, part)
-    start = (carry, block.shared)
-    if part.chunks == 1:
-        (carry, _), (seen, kept) = _scan(step, start, layers)
-        return carry, seen, kept
-
-    def chunk(start: tuple, layers: Layer):
-        carry, (seen, _) = lax.scan(step, start, layers)
-        return carry, (seen, start[0])
-
-    (carry, _), (seen, starts) = lax.scan(chunk, start, _cut(part, layers))
-    return carry, _uncut(part, seen), starts
-
-
-def _back(
-    program: StackProgram, block: Numbers, part: Stretch, g: Scaled, layers: Layer, kept: Tree
-):
-    """Come back through a run, computing the inside of a chunk again if there are several."""
-    back = partial(_backward, program, part)
-    if part.chunks == 1:
-        (g, _), seen = _scan(back, (g, block.shared), (layers, kept), reverse=True)
-        return g, seen
-
-    def chunk(carry: tuple, xs: tuple[Layer, _Signal]):
-        layers, start = xs
-        _, (_, kept) = lax.scan(partial(_forward, program, block, part), (start, carry[1]), layers)
-        return lax.scan(back, carry, (layers, kept), reverse=True)
-
-    (g, _), seen = lax.scan(chunk, (g, block.shared), (_cut(part, layers), kept), reverse=True)
-    return g, _uncut(part, seen)
+def _params(program: StackProgram, part: Stretch, own: Layer, shared: Draw) -> Draw:
+    if isinstance(own.draw, dict):
+        return {**own.draw, **shared}
+    assert program.base is not None
+    parameters = part.spec.own(shared=False)
+    return {**draw(program.base, parameters, program.dtype, own.draw), **shared}
 
 
 def _scan(step, carry: Tree, xs: Tree, reverse: bool = False):
@@ -234,47 +300,12 @@ def _scan(step, carry: Tree, xs: Tree, reverse: bool = False):
     return carry, jax.tree.map(lambda a: a[None], ys)
 
 
-def _params(program: StackProgram, part: Stretch, own: Layer, shared: Draw) -> Draw:
-    if isinstance(own.draw, dict):
-        return {**own.draw, **shared}
-    assert program.base is not None
-    parameters = part.spec.own(shared=False)
-    return {**draw(program.base, parameters, program.dtype, own.draw), **shared}
-
-
-def _cotangent(program: StackProgram, h: _Signal, target: Array) -> Array:
-    signal = h.y * per_config(power_of_two(h.held + h.passed, h.y.dtype), h.y)
-
-    def loss(h: Array) -> Array:
-        if program.loss == "gaussian":
-            return jnp.sum(h * target.reshape(h.shape).astype(h.dtype))
-        return LOSSES[program.loss](program.family.outputs(h), target)
-
-    return jax.vmap(jax.grad(loss))(signal)
-
-
-def _cross_entropy(h: Array, labels: Array) -> Array:
-    log_p = jax.nn.log_softmax(h.astype(jnp.promote_types(h.dtype, jnp.float32)))
-    return -jnp.mean(jnp.take_along_axis(log_p, labels[:, None], axis=1))
-
-
-def _mse(h: Array, y: Array) -> Array:
-    return jnp.mean(jnp.square(h - y.astype(h.dtype)))
-
-
-LOSSES = {"cross_entropy": _cross_entropy, "mse": _mse}
-
-
 def _cut(part: Stretch, layers: Layer) -> Layer:
     return jax.tree.map(lambda a: a.reshape(part.chunks, part.length, *a.shape[1:]), layers)
 
 
 def _uncut(part: Stretch, seen: Tree) -> Tree:
     return jax.tree.map(lambda a: a.reshape(part.layers, *a.shape[2:]), seen)
-
-
-def _lift(seen: dict[str, Array]) -> dict[str, Array]:
-    return {name: value[None] for name, value in seen.items()}
 
 
 def _join(parts: list[dict[Place, dict[str, Array]]]) -> dict[Place, dict[str, Array]]:

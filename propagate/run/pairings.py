@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from propagate.distributions import Base
 from propagate.initializers import Initializer
-from propagate.network import Network, layer_table
+from propagate.network import Network, distinct, layer_table
 
 CACHED = (1, 2)  # configurations of 128 x 256 that stay within a core's cache of 512 kB
 CALL_COST = 0.25  # of one more block, in configurations
@@ -97,7 +97,7 @@ def blocks_of(
 
 def _scales(net: Network, init: Initializer) -> tuple:
     """Return what tells an initialiser from the others of its base in this network."""
-    return tuple(spec.scales(init) for spec in dict.fromkeys(layer_table(net)))
+    return tuple(spec.scales(init) for spec in distinct(layer_table(net)))
 
 
 def _block_size(net: Network, groups: Sequence[int], grouping: Grouping) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from propagate.activations import Activation, activation
 from propagate.blocks.parameters import LayerSpec
 from propagate.initializers import Initializer
-from propagate.network import Network, layer_table
+from propagate.network import Network, distinct, layer_table
 from propagate.record.measures import Selection
 from propagate.run.memory import ITEMSIZE, Limits, limits, signal_bytes, weight_bytes
 from propagate.run.pairings import Pairings
@@ -100,8 +100,9 @@ def configurations(
     """Return the numbers of a block's configurations."""
     own, columns = pairings.filled(inits), pairings.columns
     table = layer_table(net, batch)
-    of_spec = {spec: np.array([spec.scales(init) for init in own]) for spec in dict.fromkeys(table)}
-    scale = np.stack([of_spec[spec] for spec in table]).astype(np.float32)  # (L, C, parameters)
+    of_spec = {id(n): np.array([n.scales(init) for init in own]) for n in distinct(table)}
+    scale = np.stack([of_spec[id(spec)] for spec in table])  # (L, C, parameters)
+    scale = scale.astype(np.float32)
     phi = np.asarray(columns[0] if pairings.alone else columns, np.int32)
     alike = [
         activations[column].homogeneous and not init.bias.gain and not init.data_scaled

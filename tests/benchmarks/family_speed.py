@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import propagate as pp
+from propagate.blocks.parameters import Size
 from propagate.run.dispatch import _compiled
 
 INITS = ["he_normal", "lecun_normal", "1.1*he_normal", "normal_0.05"]
@@ -32,7 +33,7 @@ USUAL = 256, 128
 def weights(family: str, width: int) -> dict[str, jax.Array]:
     """Return one layer's weights, as large as they are in the family."""
     size = pp.Network(depth=1, width=width, family=family).family.init
-    found = size(pp.blocks.block.Size(width, width, 1, 1))
+    found = size(Size(width, width, 1, 1))
     key = jax.random.key(0)
     shapes = {name: p.shape for name, p in found.items() if p.kind == "weight"}
     return {name: 0.01 * jax.random.normal(key, (DEPTH, *shape)) for name, shape in shapes.items()}

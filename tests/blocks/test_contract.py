@@ -13,7 +13,8 @@ import propagate as pp
 from propagate.blocks import FAMILIES, family
 from propagate.blocks.gradient_taps import matmul
 from propagate.blocks.layer import LayerContext as At
-from propagate.run import engine, plan
+from propagate.network import layer_table
+from propagate.run import engine, memory
 from propagate.run.dispatch import jitted
 from propagate.run.feed import Feed
 from propagate.run.layerwise import layers_of
@@ -107,7 +108,7 @@ def compare(net: pp.Network, record, monkeypatch) -> None:
     signals, gradients = unrolled(net, monkeypatch)
     close = partial(np.testing.assert_allclose, atol=1e-4)
     close(record.log10_forward_q, [q_of([h]) for h in signals])
-    weights = {f"{n}_gradient" for n in net.family.init(net.sizes(BATCH)[0])}
+    weights = {f"{n}_gradient" for n, _ in layer_table(net, BATCH)[0].parameters}
     for place in gradients[1]:
         name = f"log10_{place}_q"
         first = 0 if place == "backward" else 1
@@ -133,8 +134,8 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
     net = pp.Network(DEPTH, WIDTH, family=spelling)
     record = grid(net)
     assert not any(np.isnan(v.isel(layer=slice(1, -1))).any() for v in record.values())
-    monkeypatch.setattr(plan, "KEPT_BYTES", 0)
-    monkeypatch.setattr(plan, "WEIGHT_BYTES", 0)
+    monkeypatch.setattr(memory, "KEPT_BYTES", 0)
+    monkeypatch.setattr(memory, "WEIGHT_BYTES", 0)
     again = grid(net, init="torch", activation="gelu").squeeze()
     for name in record:
         own = record[name].sel(init="torch", activation="gelu")
@@ -144,7 +145,7 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
 def test_chunks_alone_change_nothing(monkeypatch):
     net = pp.Network(5, WIDTH, family="residual(norm=batch,dropout=0.25)")
     record = grid(net, activation="gelu")
-    monkeypatch.setattr(plan, "KEPT_BYTES", 0)
+    monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     chunked = grid(net, activation="gelu")
     for name in record:
         np.testing.assert_allclose(chunked[name], record[name], atol=1e-4)

@@ -16,11 +16,12 @@ import pytest
 import propagate as pp
 from propagate.batches import Batch
 from propagate.initializers import initializer
+from propagate.network import layer_table
 from propagate.record.measures import select
 from propagate.run import memory, plan, program
 from propagate.run.feed import Feed
 from propagate.run.layerwise import layers_of
-from propagate.run.pairings import blocks_of
+from propagate.run.pairings import Grouping, blocks_of
 from propagate.types import UnusableInput
 
 KEY = jax.random.key(3)
@@ -38,7 +39,7 @@ class Drawn(NamedTuple):
 
 def drawn(net: pp.Network) -> Drawn:
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.family.init(net.sizes(BATCH)[0])
+    named = dict(layer_table(net, BATCH)[0].parameters)
     shared = {name: p for name, p in named.items() if p.shared}
     own = {name: p for name, p in named.items() if not p.shared}
     base = net.init.base
@@ -104,7 +105,7 @@ def log_q(arrays) -> np.ndarray:
 @pytest.mark.parametrize("family", CELLS)
 def test_equals_the_gradients_of_the_unrolled_loop(family):
     net = pp.Network(DEPTH, WIDTH, family, "tanh", (1.2, 0.3))
-    weights = [n for n, p in net.family.init(net.sizes(1)[0]).items() if p.kind == "weight"]
+    weights = [n for n, p in layer_table(net)[0].parameters if p.kind == "weight"]
     states = ("cell_q", "hidden_q", "cell_gradient_q", "hidden_gradient_q")
     wanted = ["q", *(f"{name}_gradient_q" for name in weights), *states[: 4 * ("lstm" in family)]]
     record = pp.measure(net, KEY, seeds=1, batch=BATCH, measures=wanted).isel(seed=0)
@@ -228,7 +229,7 @@ def haiku_draws(kind):
 
 def our_draws(kind, defaults):
     net = pp.Network(1, UNITS, f"{kind}(defaults={defaults})", init="zeros")
-    named = net.family.init(net.sizes(1)[0])
+    named = dict(layer_table(net)[0].parameters)
     draws = program.draw(net.init.base, named, "float32", KEY)
     scaled = {name: p.scale(net.init) * draws[name] for name, p in named.items()}
     kinds = ("input_", "recurrent_", "bias_")
@@ -274,7 +275,7 @@ def test_defaults_of_torch(kind):
 
 def test_a_keras_gate_is_a_quarter_of_an_orthogonal_matrix():
     net = pp.Network(1, UNITS, "lstm(defaults=keras)")
-    named = net.family.init(net.sizes(1)[0])
+    named = dict(layer_table(net)[0].parameters)
     recurrent, kernel = named["recurrent_candidate"].law, named["input_candidate"].law
     assert UNITS * recurrent.moments(UNITS, UNITS)[1] == 0.25
     assert UNITS * kernel.moments(UNITS, UNITS)[1] == pytest.approx(2 / 5)  # 6/(n + 4n)/3
@@ -340,7 +341,8 @@ def test_input_and_recurrent_initialisers_stand_apart():
         assert not weights[f"input_{name}"].any() and weights[f"bias_{name}"].any()
         square = weights[f"recurrent_{name}"] @ weights[f"recurrent_{name}"].T
         np.testing.assert_allclose(square, 4 * np.eye(WIDTH), atol=1e-5)
-    named = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)").family.init(net.sizes(1)[0])
+    zeros = pp.Network(2, WIDTH, "gru(recurrent_init=zeros)")
+    named = dict(layer_table(zeros)[0].parameters)
     swept = initializer("he_normal")
     assert named["input_reset"].scale(swept) == swept.scale(WIDTH, WIDTH)
     assert named["recurrent_reset"].scale(swept) == 0
@@ -373,10 +375,9 @@ def test_memory_counts_shared_weights_once():
     needed = []
     for depth in (100, 101):
         net = pp.Network(depth, 1024, family="lstm")
-        (pairings,) = blocks_of(net, [net.init], 1, 1)
-        made = plan.program(
-            net, [net.activation], pairings, select(("q",), net.family.table), "gaussian", 1
-        )
+        (block,) = blocks_of(net, [net.init], 1, Grouping(1))
+        chosen = select(("q",), net.family.table)
+        made = plan.program(net, [net.activation], block, chosen, "gaussian", 1)
         needed.append(memory.bytes_needed(net, made, 1, 1))
     assert needed[0] > 4 * 8 * 1024**2
     assert needed[1] - needed[0] < 1024**2

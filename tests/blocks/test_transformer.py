@@ -10,6 +10,7 @@ import pytest
 
 import propagate as pp
 from propagate.blocks.transformer import Arrangement, Transformer
+from propagate.network import layer_table
 from propagate.run import program
 from propagate.run.feed import Feed
 from propagate.run.layerwise import layers_of
@@ -27,7 +28,7 @@ def network(options: str, depth: int = DEPTH) -> pp.Network:
 def weights(net: pp.Network) -> list[dict[str, jax.Array]]:
     """Return the weights of each layer of seed 0: 1.3²/fan_in, and what the arrangement says."""
     feed = Feed(net, KEY, None, "gaussian", BATCH, 0.5, "gaussian")
-    named = net.family.init(net.sizes(BATCH)[0])
+    named = dict(layer_table(net, BATCH)[0].parameters)
     draws = [program.draw(net.init.base, named, "float32", key) for key in feed.layer_keys(0)]
     options = str(net.family)
     factors = dict.fromkeys(named, 1.0)

@@ -8,7 +8,8 @@ import pytest
 import propagate as pp
 from propagate.activations import ACTIVATIONS, activation
 from propagate.batches import Batch
-from propagate.run import plan, program
+from propagate.network import layer_table
+from propagate.run import memory, plan, program
 from propagate.run.feed import Feed
 
 KEY = jax.random.key(7)
@@ -19,7 +20,7 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
     """Signals and gradients of seed 0 by `jax.grad` with respect to zero perturbations."""
     feed = Feed(net, KEY, data, "gaussian", BATCH, 0.5, loss)
     h0, target, keys = feed.inputs(0), feed.target(0), feed.layer_keys(0)
-    named = [net.family.init(size) for size in net.sizes(len(h0))]
+    named = [dict(spec.parameters) for spec in layer_table(net, len(h0))]
     pairs = list(zip(named, keys, strict=True))
     draws = [program.draw(net.init.base, own, "float32", key) for own, key in pairs]
     weights = [net.init.scale(*s) * d["weight"] for s, d in zip(net.shapes, draws, strict=True)]
@@ -110,10 +111,10 @@ def test_takes_any_callables():
 def test_chunks_and_drawn_weights_change_nothing(monkeypatch):
     net = pp.Network(depth=11, width=WIDTH, activation="selu", init="torch")
     plain = pp.measure(net, KEY, seeds=2, batch=BATCH)
-    monkeypatch.setattr(plan, "KEPT_BYTES", 0)
-    assert [r.chunks for r in plan.cut((WIDTH, WIDTH), 11, 1)] == [3, 1]
+    monkeypatch.setattr(memory, "KEPT_BYTES", 0)
+    assert [part.chunks for part in plan.cut(layer_table(net)[0], 11, 1, 0)] == [3, 1]
     chunked = pp.measure(net, KEY, seeds=2, batch=BATCH)
-    monkeypatch.setattr(plan, "WEIGHT_BYTES", 0)
+    monkeypatch.setattr(memory, "WEIGHT_BYTES", 0)
     drawn = pp.measure(net, KEY, seeds=2, batch=BATCH)
     for name in plain:
         np.testing.assert_allclose(chunked[name], plain[name], rtol=1e-5, atol=1e-5)

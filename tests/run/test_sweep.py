@@ -1,6 +1,7 @@
 """The sweep: one compilation, any device, paired draws, clear errors, nothing lost."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -10,17 +11,19 @@ import sys
 import jax
 import numpy as np
 import pytest
-from lowering import abstract, callbacks, mesh
+import xarray as xr
+from lowering import abstract, callbacks, mesh, whole_grid
 
 import propagate as pp
 from propagate.batches import Batch, load
 from propagate.run import dispatch
 from propagate.run.dispatch import _compiled, jitted
-from propagate.run.pairings import blocks_of
+from propagate.run.pairings import Grouping, blocks_of, turns
 from propagate.run.sweep import Interrupted
 
 KEY = jax.random.key(3)
 SMALL = {"depth": 4, "width": 16}
+WHOLE = Grouping(activations=True)
 INITS = ["normal_0.01", "lecun_normal", "he_uniform", "torch", "orthogonal", "constant_0.1"]
 
 
@@ -175,32 +178,91 @@ def test_running_out_of_memory_is_told_in_words(monkeypatch):
 
 def test_equal_laws_are_run_once_and_written_to_all():
     net, inits = pp.Network(**SMALL), ["lecun_normal", "he_normal", "xavier_normal"]
-    (block,) = blocks_of(net, [pp.Network(init=name).init for name in inits], 1, 2)
+    (block,) = blocks_of(net, [pp.Network(init=name).init for name in inits], 1, Grouping(2))
     assert block.inits == ((0, 2), (1,))
     record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8).squeeze()
     assert record.sel(init="lecun_normal", drop=True).equals(
         record.sel(init="xavier_normal", drop=True)
     )
     narrowing = pp.Network(**SMALL, output_size=3)
-    assert len(blocks_of(narrowing, [pp.Network(init=n).init for n in inits], 1, 2)) == 2
+    assert len(blocks_of(narrowing, [pp.Network(init=n).init for n in inits], 1, Grouping(2))) == 2
 
 
 def test_the_grid_is_dealt_once():
     """Every pairing of every seed is run, whatever the number of devices."""
-    from propagate.run.dispatch import turns as _steps
-
     net = pp.Network(**SMALL)
-    laws = [pp.Network(init=name).init for name in INITS]
-    blocks = blocks_of(net, laws, 3)
-    for slots in (1, 2, 3, 8):
-        cells = {
-            (i, block.phi, seed)
-            for step in _steps(blocks, 2, slots)
-            for seed, block in step.slots
-            for same in block.inits
-            for i in same
-        }
-        assert len(cells) == len(INITS) * 3 * 2
+    inits = [pp.Network(init=name).init for name in INITS]
+    for together, most in (
+        (Grouping(), 1),
+        (Grouping(activations=True), 1),
+        (WHOLE, 3),
+        (WHOLE, 99),
+    ):
+        blocks = blocks_of(net, inits, 3, together)
+        for slots, seeds in itertools.product((1, 2, 3, 8), (2, 5)):
+            dealt = turns(blocks, seeds, slots, most)
+            cells = {
+                (i, phi, seed)
+                for turn in dealt
+                for jobs in turn.slots
+                for seed, block in jobs
+                for phi in block.activations
+                for same in block.inits
+                for i in same
+            }
+            assert len(cells) == len(INITS) * 3 * seeds
+            for turn in dealt:
+                assert len(turn.slots) == slots and len(turn.bases) <= most
+                assert all(
+                    tuple(block.base for _, block in jobs) == turn.bases for jobs in turn.slots
+                )
+
+
+@pytest.mark.parametrize("spelling", ["mlp", "mlp(norm=batch,dropout=0.2)", "residual(branch=nf)"])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, monkeypatch):
+    """As on an accelerator: all activations on their slices, bases and seeds side by side."""
+    if len(jax.local_devices()) < slots:
+        slots = 1
+    net = pp.Network(**SMALL, family=spelling)
+    options = {
+        "init": ["lecun_normal", "he_normal", "he_uniform", "lsuv", "constant_0.1"],
+        "activation": ["tanh", "relu", "gelu"],
+        "devices": jax.local_devices()[:slots],
+    }
+    options |= {"key": KEY, "seeds": 3, "batch": 6}
+    apart = pp.sweep(net, **options)
+    planned = []
+    monkeypatch.setattr(
+        "propagate.run.sweep.grouping", lambda platform, block: planned.append(platform) or WHOLE
+    )
+    whole = pp.sweep(net, **options)
+    assert planned == ["cpu"]
+    for name in apart:
+        zero = apart[name] < -12 if name.startswith("log10") else False  # rounding of a zero
+        np.testing.assert_allclose(
+            xr.where(zero, 0, whole[name]), xr.where(zero, 0, apart[name]), atol=2e-5, rtol=2e-5
+        )
+
+
+def test_data_goes_past_the_activation_in_one_batch_too(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    options = {"init": INITS[:3], "activation": ["tanh", "sigmoid"], "inputs": x, "seeds": 1}
+    options |= {"key": KEY, "loss": "mse", "labels": x[:, :2]}
+    apart = pp.sweep(pp.Network(**SMALL), **options)
+    monkeypatch.setattr("propagate.run.sweep.grouping", lambda platform, block: WHOLE)
+    whole = pp.sweep(pp.Network(**SMALL), **options)
+    for name in apart:
+        np.testing.assert_allclose(whole[name], apart[name], atol=2e-5, rtol=2e-5)
+
+
+def test_the_default_grid_on_a_gpu_is_two_loops():
+    """Lowered for CUDA: one scan forward, one backward, no callback, whatever the grid."""
+    net = pp.Network(depth=6, width=16)
+    fn, numbers = whole_grid(net, ["he_normal", "he_uniform", "torch"], ["relu", "tanh", "gelu"])
+    text = jax.export.export(fn, platforms=("cuda",))(numbers).mlir_module()
+    assert text.count("stablehlo.while") == 2
+    assert "callback" not in text
 
 
 def test_targets_of_one_output_may_be_a_row_or_a_column():

@@ -61,16 +61,17 @@ def test_statistics_are_those_of_zero_perturbations():
 
 def test_an_mlp_gives_what_the_engine_gives():
     """The engine's own weights, which test_engine draws again, in a plain function."""
+    from propagate.network import layer_table
     from propagate.run import program
     from propagate.run.feed import Feed
 
     stack = pp.Network(5, N, activation="tanh", init="lecun_normal")
     record = pp.measure(stack, KEY, seeds=1, batch=B).isel(seed=0)
     feed = Feed(stack, KEY, None, "gaussian", B, 0.5, "gaussian")
-    keys, named = feed.layer_keys(0), [stack.family.init(size) for size in stack.sizes(B)]
+    keys, named = feed.layer_keys(0), [dict(spec.parameters) for spec in layer_table(stack, B)]
     pairs = list(zip(named, keys, strict=True))
-    draws = [program.draw(stack.law.base, own, "float32", key) for own, key in pairs]
-    params = [stack.law.scale(*s) * d["weight"] for s, d in zip(stack.shapes, draws, strict=True)]
+    draws = [program.draw(stack.init.base, own, "float32", key) for own, key in pairs]
+    params = [stack.init.scale(*s) * d["weight"] for s, d in zip(stack.shapes, draws, strict=True)]
 
     def value(params, h, target):
         for w in params:
