@@ -203,8 +203,8 @@ def sparse(sparsity: float = 0.9, std: float = 0.01) -> Initializer:
     """W_ij ~ N(0, std^2), with ceil(sparsity fan_in) zeros for each output unit."""
     if not 0.0 <= sparsity < 1.0:
         raise UnusableInput(f"sparsity must lie in [0, 1), got {sparsity:g}")
-    given = {"sparsity": sparsity, "std": std}
-    name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, given)
+    values = {"sparsity": sparsity, "std": std}
+    name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, values)
     law = f"N(0, {std:g}²), {sparsity:.0%} zeros"
     return Initializer(name, sparse_base(sparsity), Scale(std), law, "Martens (2010)")
 

@@ -84,25 +84,25 @@ def expected(model: TracedModel, record: xr.Dataset) -> xr.Dataset:
 
     $$q' = \mathrm{fan\_in}\cdot E W^2\cdot E x^2,$$
 
-    and what is added to a signal is taken to be independent of it. Gradients go back along the
-    graph of `theory_gradients`.
+    and what is added to a signal is taken to be independent of it. Gradients start at the outputs,
+    as unit Gaussians, and go back along the graph of `theory_gradients`.
 
-    At an output the gradient is a unit Gaussian. Theory has no answer behind a softmax, pooling, a
-    mean over a batch, tied weights or weights whose mean is not 0: q is NaN there, and the layers
-    after it start from the measured moments. So it is with gradients.
+    Theory has no answer behind a softmax, pooling, a mean over a batch, tied weights or weights
+    whose mean is not 0. The second moment is NaN at such a site, and what follows it starts from
+    the measured moments. The same holds for gradients, from the outputs on.
 
     Args:
-        model: the model.
-        record: what was measured of it, in both directions or forward alone.
+        model: as it was traced.
+        record: what was measured of it, dim (site,), in both directions or forward alone.
 
     Returns:
         A record with dim (site,) and the names of the sites: `log10_forward_q` and
-        `log10_backward_q`, in decades, NaN where theory has no answer; `log10_forward_residual`
-        and `log10_backward_residual`, measured less expected, in decades.
+        `log10_backward_q`, log10 of second moments, NaN where theory has no answer;
+        `log10_forward_residual` and `log10_backward_residual`, measured less expected, in decades.
 
     Reference:
-        Poole et al. (2016), Eq. (3), arXiv:1606.05340; Schoenholz et al. (2017), Eq. (13),
-        arXiv:1611.01232.
+        Poole et al. (2016), Eq. (3), arXiv:1606.05340, for the signal; Schoenholz et al. (2017),
+        arXiv:1611.01232, for the gradient.
     """
     interpreter = _Interpreter(model.meta, record)
     graph = interpreter.graph

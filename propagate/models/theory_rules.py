@@ -136,7 +136,8 @@ def _matmul(eqn: JaxprEqn, ins: list[Value]) -> Moments | None:
         return _matmul_of_signals(eqn, ins)
     side = 0 if is_data(ins[1]) else 1
     weights, fan_in = moments(ins[side]), (fans(eqn, side) or (0, 0))[0]
-    chance = CHANCE_SIGMAS**2 / eqn.invars[side].aval.size  # of N draws of mean 0: 1/N on average
+    # the squared mean of N draws of mean 0 is E W^2/N on average
+    chance = CHANCE_SIGMAS**2 / eqn.invars[side].aval.size
     if weights.mean**2 > max(NEGLIGIBLE / fan_in, chance) * weights.second:
         return None
     gain = fan_in * weights.second * taps_inside(eqn)
