@@ -27,8 +27,8 @@ class Activation:
         source: where it was introduced.
         kinks: the points where it, or one of its derivatives, jumps.
         homogeneous: whether phi(a h) = a phi(h) for every a > 0.
-        slope: the largest |phi'|, against which saturation is judged; 1 if it is unbounded, and
-            the largest on [-8, 8] for a function of your own.
+        slope: the largest |phi'|, against which saturation is judged; 1 if it is unbounded. For a
+            function of your own, the largest on [-8, 8].
     """
 
     name: str
@@ -44,12 +44,12 @@ class Activation:
         return self.fn(h)
 
     def with_slope(self, h: Array) -> tuple[Array, Array]:
-        """Return phi(h) and phi'(h), both in the shape of `h`."""
+        """Return phi(h) and phi'(h), both in the shape and dtype of `h`."""
         return jax.jvp(self.fn, (h,), (jnp.ones_like(h),))
 
 
 def leaky_relu(slope: float = 0.01) -> Activation:
-    """Return max(h, slope h)."""
+    """Return the activation max(h, slope h), where slope is phi' at negative h."""
     return Activation(
         registry.spell("leaky_relu", {"slope": 0.01}, {"slope": slope}),
         _leaky_relu(slope),
@@ -128,7 +128,8 @@ def activation(spec: str | Activation | Elementwise) -> Activation:
     """Return the activation that `spec` means: a spelling, an `Activation` or any callable.
 
     Args:
-        spec: `"tanh"`, `"leaky_relu_0.2"`, an `Activation`, or `array -> array`.
+        spec: `"tanh"`, `"leaky_relu_0.2"`, an `Activation`, or an elementwise function
+            `array -> array` that JAX can differentiate.
 
     Raises:
         UnusableInput: an unknown name (the nearest is suggested), or not a function.
@@ -158,3 +159,4 @@ def _steepest(fn: Elementwise) -> float:
 
 
 ActivationLike = str | Activation | Elementwise
+"""What `activation` takes."""

@@ -20,10 +20,18 @@ class Batch:
     """Inputs and, for a loss, what the outputs are compared with.
 
     Attributes:
-        inputs: any array of numbers (B, …), kept as a numpy array (B, features).
-        labels: (B,) classes, or (B, outputs) targets of a regression; likewise.
+        inputs: any array of finite numbers (B, …), kept as a numpy array (B, features).
+        labels: (B,) classes from 0, or (B, outputs) targets of a regression; likewise.
         origin: where it came from, for the record.
         classes: how many classes there are, if more than these labels show.
+
+    Raises:
+        UnusableInput: inputs that are not numbers, NaN or infinite, or not as many as labels.
+
+    Example:
+        >>> batch = Batch(np.zeros((8, 4, 4)), labels=np.arange(8) % 3)
+        >>> batch.inputs.shape, batch.first(2).labels.tolist(), batch.first(2).classes
+        ((8, 16), [0, 1], 3)
     """
 
     inputs: Any
@@ -44,7 +52,7 @@ class Batch:
         object.__setattr__(self, "labels", labels)
 
     def first(self, batch: int) -> "Batch":
-        """Return the first `batch` rows; classes are counted over all of them."""
+        """Return the first `batch` inputs with their labels; classes are counted over all."""
         if self.labels is None:
             return replace(self, inputs=self.inputs[:batch])
         classes = int(self.labels.max()) + 1 if self.labels.dtype.kind in "iu" else None
@@ -55,15 +63,21 @@ class Batch:
 def random(
     key: Array, kind: InputKind, batch: int, size: int, cosine: float
 ) -> Float[Array, "batch size"]:
-    r"""Return a Gaussian batch of second moment 1 per feature.
+    r"""Return a Gaussian batch (batch, size) of second moment 1 per feature.
 
-    `"pairs"`: any two inputs have expected cosine c, $x_b = \sqrt c\,z_0 + \sqrt{1-c}\,z_b$.
+    Args:
+        key: a JAX random key.
+        kind: `"gaussian"`, independent inputs; or `"pairs"`, any two of which have expected cosine
+            c: $x_b = \sqrt c\,z_0 + \sqrt{1-c}\,z_b$.
+        batch: how many inputs.
+        size: features of each.
+        cosine: c of `"pairs"`, in [0, 1].
     """
     common, own = jax.random.split(key)
     x = jax.random.normal(own, (batch, size))
     if kind == "gaussian":
         return x
-    return jnp.sqrt(cosine) * jax.random.normal(common, (size,)) + jnp.sqrt(1 - cosine) * x
+    return jnp.sqrt(cosine) * jax.random.normal(common, (1, size)) + jnp.sqrt(1 - cosine) * x
 
 
 def check_random(kind: str, cosine: float) -> None:
@@ -77,10 +91,14 @@ def check_random(kind: str, cosine: float) -> None:
 
 
 def load(source: str, batch: int) -> Batch:
-    """Return the first `batch` rows of the bundled digits, or of a `.npy` or `.npz` file.
+    """Return the first inputs of the bundled digits, or of a `.npy` or `.npz` file.
 
     The digits (8 × 8 pixels, 10 classes) are standardised over all pixels. An `.npz` file holds
     `inputs` (or `x`) and, if wanted, `labels` (or `y`).
+
+    Args:
+        source: `"digits"`, or the path of a file.
+        batch: how many inputs to take; all, if there are fewer.
 
     Raises:
         UnusableInput: no such file, not numbers, NaN, or of the wrong shape.
@@ -150,8 +168,17 @@ def _numbers(name: str, values: Any) -> np.ndarray:
     return array
 
 
-def given(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:
-    """Return the data that a user passed in, checked against the loss; None for random inputs."""
+def as_batch(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str) -> Batch | None:
+    """Return a user's data as a `Batch` that fits the loss; None for random inputs.
+
+    Args:
+        inputs: (B, …), a `Batch` with labels of its own, or None.
+        labels: (B,) classes or (B, outputs) targets.
+        loss: `"gaussian"` needs no labels; `"cross_entropy"` and `"mse"` do.
+
+    Raises:
+        UnusableInput: labels without inputs, given twice, or missing.
+    """
     checks.check_choice("loss", loss, LossKind)
     if inputs is None and (labels is not None or loss != "gaussian"):
         raise UnusableInput(
@@ -167,8 +194,12 @@ def given(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: str)
     return data
 
 
-def outputs_of(data: Batch, loss: LossKind) -> int:
-    """Return how many outputs a network needs for the labels of a batch."""
+def output_size(data: Batch, loss: LossKind) -> int:
+    """Return how many outputs a network needs: targets of an input, or classes.
+
+    Raises:
+        UnusableInput: labels that are not of the kind that the loss compares with.
+    """
     labels = data.labels
     if loss == "mse" and labels.ndim > 2:
         raise UnusableInput(f"mse needs targets (batch,) or (batch, outputs), got {labels.shape}")

@@ -1,5 +1,9 @@
-"""Checks of arguments: each raises `UnusableInput`, with what was required and what arrived."""
+"""Checks of arguments: each raises `UnusableInput`, with what was required and what arrived.
 
+`check_…` returns nothing; `whole_number` and `random_key` return the argument in its usual form.
+"""
+
+import contextlib
 import math
 import numbers
 from typing import Any, get_args
@@ -13,7 +17,7 @@ from propagate.types import Array, UnusableInput
 
 def check_number(name: str, value: Any) -> None:
     """Raise `UnusableInput` unless `value` is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not _is_finite(value):
         raise UnusableInput(f"{name} must be a finite number, got {value!r}")
 
 
@@ -31,58 +35,57 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 
 def check_at_most(name: str, value: int, most: int) -> None:
-    """Raise `UnusableInput` if a count is too large."""
+    """Raise `UnusableInput` unless `value` is at most `most`."""
     if value > most:
         raise UnusableInput(f"{name} must be at most {most}, got {value}")
 
 
 def check_variances(**variances: float) -> None:
-    """Raise `UnusableInput` unless each is 0 or more and finite."""
+    """Raise `UnusableInput` unless each is a variance: 0 or more and finite."""
     for name, value in variances.items():
         if not 0 <= value < math.inf:
             raise UnusableInput(f"{name} must be a variance, 0 or more and finite, got {value}")
 
 
 def check_keep(keep: float) -> None:
-    """Raise `UnusableInput` unless `keep` is a share above 0."""
+    """Raise `UnusableInput` unless `keep` is a share of units, in (0, 1]."""
     if not 0 < keep <= 1:
         raise UnusableInput(f"keep, the share that dropout keeps, must be in (0, 1], got {keep}")
 
 
 def check_tolerance(name: str, value: Any) -> None:
-    """Raise `UnusableInput` unless `value` is a finite number from 0 on."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < 0:
+    """Raise `UnusableInput` unless `value`, in decades per layer, is finite and 0 or more."""
+    if not _is_finite(value) or value < 0:
         raise UnusableInput(f"{name} must be decades per layer, a number from 0 on, got {value!r}")
 
 
 def whole_number(name: str, value: float) -> int:
-    """Return a count that may have been spelled as a float.
+    """Return a count that may have been spelled as a float, such as 3.0.
 
     Raises:
         UnusableInput: it is not a whole number of at least 1.
     """
-    count = int(value) if isinstance(value, float) and value == math.floor(value) else value
+    count = int(value) if isinstance(value, float) and value.is_integer() else value
     check_count(name, count)
     return int(count)
 
 
 def random_key(key: Any) -> Array:
-    """Return a typed key for a typed or a legacy one.
+    """Return a typed key for a typed one, or for one in the older form of a few uint32.
 
     Raises:
-        UnusableInput: neither.
+        UnusableInput: it is not one key.
     """
     if isinstance(key, (jax.Array, np.ndarray)):
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
             return jnp.asarray(key)
         if key.dtype == np.uint32 and key.ndim == 1:
-            return jax.random.wrap_key_data(jnp.asarray(key))
-    raise UnusableInput(f"key must be one random key, got {key!r}: pass key=jax.random.key(0)")
+            with contextlib.suppress(TypeError):  # of another length than JAX's generator has
+                return jax.random.wrap_key_data(jnp.asarray(key))
+        key = f"{key.dtype} of shape {key.shape}"
+    raise UnusableInput(f"key must be one random key, got {key}: pass key=jax.random.key(0)")
 
 
-def typed_key(key: Array) -> Array:
-    """Return a typed key, also from the older uint32 pair."""
-    if not isinstance(key, jax.Array):
-        raise UnusableInput(f"key must be a JAX random key such as jax.random.key(0), got {key!r}")
-    return key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
+def _is_finite(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value)

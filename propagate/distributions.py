@@ -20,7 +20,7 @@ class Base:
 
     Attributes:
         name: its spelling.
-        sample: the sampler, `(key, shape, dtype) -> array`.
+        sample: the sampler, `(key, shape, dtype) -> array`, of shape (…, fan_in, fan_out).
         moments: mean and variance of an entry, as a function of (fan_in, fan_out).
             The default is (0, 1).
         check: raises `UnusableInput` for a shape that it cannot be drawn in.
@@ -86,9 +86,13 @@ ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
 EYE = Base("identity", _eye, _eye_moments)
 
 
-@functools.cache  # one base per sparsity, so that equal laws share their draws
+@functools.cache  # one base per sparsity, so that equal initialisers share their draws
 def sparse_base(sparsity: float) -> Base:
-    """Return Gaussian columns of which a share of entries is zero."""
+    """Return Gaussian columns, of which a share of the entries is zero.
+
+    Args:
+        sparsity: that share, in [0, 1); ceil(sparsity fan_in) entries of each column are zero.
+    """
 
     def sample(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
         values, order = jax.random.split(key)
@@ -104,5 +108,5 @@ def sparse_base(sparsity: float) -> Base:
 
 
 def unknown_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
-    """Return NaN for the mean and the variance of a function of the user's."""
+    """Return NaN for the mean and the variance: those of a user's function are not known."""
     return math.nan, math.nan

@@ -1,4 +1,4 @@
-r"""Weight and bias laws: a base distribution times a scale.
+r"""Initialisers of weights and biases: a base distribution times a scale.
 
 Every initialiser here is $W = g\,n^{-1/2}\,Z$ with $Z$ drawn from a *base* (normal,
 truncated normal, uniform, orthogonal, …) that does not depend on the scale $g\,n^{-1/2}$.
@@ -62,14 +62,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Initializer:
-    """The law of a layer's weights and biases.
+    """How a layer's weights and biases are drawn.
 
     Attributes:
         name: its spelling in tables, plots and records.
         base: the distribution of the weights before scaling.
         scale: the factor on a draw of `base`.
-        law: the law in words or formula, for people.
-        source: where it comes from.
+        law: its formula, for people.
+        source: where it was published.
         bias: the factor on the biases' draws; they are normal, or uniform where the weights are.
         data_scaled: whether each layer is rescaled so that its output has variance `gain**2`
             on the batch at hand (LSUV).
@@ -84,7 +84,7 @@ class Initializer:
     data_scaled: bool = False
 
     def __rmul__(self, factor: float) -> "Initializer":
-        """Return the same law with weights `factor` times as large."""
+        """Return the same initialiser with weights `factor` times as large."""
         scale = dataclasses.replace(self.scale, gain=factor * self.scale.gain)
         before, star, stem = self.name.rpartition("*")
         times = registry.number(factor * float(before) if star else factor)
@@ -92,7 +92,12 @@ class Initializer:
         return dataclasses.replace(self, name=name, law=law, scale=scale)
 
     def moments(self, fan_in: int, fan_out: int) -> tuple[float, float]:
-        """Return the mean and the variance of a weight of a (fan_in, fan_out) matrix."""
+        """Return the mean and the variance of one weight of a (fan_in, fan_out) matrix.
+
+        Args:
+            fan_in: inputs of the matrix.
+            fan_out: its outputs.
+        """
         mean, variance = self.base.moments(fan_in, fan_out)
         factor = self.scale(fan_in, fan_out)
         return factor * mean, factor**2 * variance
@@ -100,8 +105,13 @@ class Initializer:
     def __call__(self, key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
         """Draw a weight matrix, as the functions of `jax.nn.initializers` do.
 
+        Args:
+            key: a JAX random key.
+            shape: (fan_in, fan_out).
+            dtype: of the result; drawn in float32 if that is wider.
+
         Raises:
-            UnusableInput: the law depends on data (LSUV), which a draw does not have.
+            UnusableInput: the initialiser depends on data (LSUV), which a draw does not have.
         """
         if self.data_scaled:
             raise UnusableInput(f"{self.name} needs a batch; it is only defined within a network")
@@ -109,7 +119,8 @@ class Initializer:
         return jnp.asarray(self.base.sample(key, shape, wide) * self.scale(*shape), dtype)
 
 
-def _fan_law(name: str, base: Base, gain: float, mode: Mode, law: str, source: str):
+def _by_fan(name: str, base: Base, gain: float, mode: Mode, law: str, source: str) -> Initializer:
+    """W = gain Z/sqrt(fan)."""
     return Initializer(name, base, Scale(gain, mode), law, source)
 
 
@@ -143,19 +154,19 @@ def uniform(limit: float = 0.05) -> Initializer:
 
 
 def _lecun(base: Base, name: str) -> Initializer:
-    return _fan_law(name, base, 1.0, "fan_in", "variance 1/fan_in", "LeCun et al. (1998)")
+    return _by_fan(name, base, 1.0, "fan_in", "variance 1/fan_in", "LeCun et al. (1998)")
 
 
 def _glorot(base: Base, name: str) -> Initializer:
     source = "Glorot & Bengio (2010), Eq. (12)"
-    return _fan_law(name, base, 1.0, "fan_avg", "variance 2/(fan_in + fan_out)", source)
+    return _by_fan(name, base, 1.0, "fan_avg", "variance 2/(fan_in + fan_out)", source)
 
 
 def _he(base: Base, stem: str, mode: Mode, slope: float) -> Initializer:
     name = registry.spell(stem, {"slope": 0.0, "mode": "fan_in"}, {"slope": slope, "mode": mode})
     gain = math.sqrt(2.0 / (1.0 + slope**2))
     law = f"variance {'2' if slope == 0 else f'{gain**2:.4g}'}/{mode}"
-    return _fan_law(name, base, gain, mode, law, "He et al. (2015), arXiv:1502.01852")
+    return _by_fan(name, base, gain, mode, law, "He et al. (2015), arXiv:1502.01852")
 
 
 def he_normal(slope: float = 0.0, mode: Mode = "fan_in") -> Initializer:
@@ -192,8 +203,8 @@ def sparse(sparsity: float = 0.9, std: float = 0.01) -> Initializer:
     """W_ij ~ N(0, std^2), with ceil(sparsity fan_in) zeros for each output unit."""
     if not 0.0 <= sparsity < 1.0:
         raise UnusableInput(f"sparsity must lie in [0, 1), got {sparsity:g}")
-    given = {"sparsity": sparsity, "std": std}
-    name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, given)
+    values = {"sparsity": sparsity, "std": std}
+    name = registry.spell("sparse", {"sparsity": 0.9, "std": 0.01}, values)
     law = f"N(0, {std:g}²), {sparsity:.0%} zeros"
     return Initializer(name, sparse_base(sparsity), Scale(std), law, "Martens (2010)")
 
@@ -216,7 +227,8 @@ def lsuv(gain: float = 1.0) -> Initializer:
     return Initializer(name, ORTHOGONAL, Scale(gain), law, source, data_scaled=True)
 
 
-def _third(name: str, source: str) -> Initializer:
+def _uniform_by_fan_in(name: str, source: str) -> Initializer:
+    """W_ij and b_i uniform on ±1/sqrt(fan_in), of variance 1/(3 fan_in)."""
     scale = Scale(math.sqrt(1.0 / 3.0), "fan_in")
     law = "U(±1/√fan_in), bias likewise"
     return Initializer(name, UNIFORM, scale, law, source, bias=scale)
@@ -246,23 +258,25 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "sparse": sparse,
         "sigma": sigma,
         "lsuv": lsuv,
-        "torch": functools.partial(_third, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"),
-        "equinox": functools.partial(_third, "equinox", "equinox.nn.Linear"),
+        "torch": functools.partial(
+            _uniform_by_fan_in, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"
+        ),
+        "equinox": functools.partial(_uniform_by_fan_in, "equinox", "equinox.nn.Linear"),
         "keras": functools.partial(
-            _fan_law, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"
+            _by_fan, "keras", UNIFORM, 1.0, "fan_avg", "glorot_uniform", "keras Dense"
         ),
         "flax": functools.partial(
-            _fan_law, "flax", TRUNCATED, 1.0, "fan_in", "lecun_normal, truncated", "flax Dense"
+            _by_fan, "flax", TRUNCATED, 1.0, "fan_in", "lecun_normal, truncated", "flax Dense"
         ),
         "haiku": functools.partial(
-            _fan_law, "haiku", TRUNCATED, TRUNCATED_STD, "fan_in", _HAIKU_LAW, "haiku.Linear"
+            _by_fan, "haiku", TRUNCATED, TRUNCATED_STD, "fan_in", _HAIKU_LAW, "haiku.Linear"
         ),
     }
 )
 
 
 def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> Initializer:
-    """Return the law that `spec` means.
+    """Return the initialiser that `spec` means.
 
     Args:
         spec: a spelling (`"he_normal"`, `"normal_0.02"`, `"0.01*he_normal"`), a pair
@@ -280,8 +294,8 @@ def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> In
         return spec
     if isinstance(spec, str):
         factor, star, name = spec.rpartition("*")
-        law = registry.build("initialiser", INITIALIZERS, name)
-        return _factor(factor, spec) * law if star else law
+        init = registry.build("initialiser", INITIALIZERS, name)
+        return _factor(factor, spec) * init if star else init
     if isinstance(spec, tuple) and len(spec) == 2:
         return sigma(*spec)
     if not callable(spec):

@@ -13,7 +13,7 @@ from propagate.types import UnusableInput
 SHAPE = FAN_IN, FAN_OUT = 300, 200
 KEYS = [jax.random.key(seed) for seed in range(3)]
 NUMBERS = len(KEYS) * FAN_IN * FAN_OUT
-SIGMAS = 5  # a sound law fails one check with probability 5.7e-7
+SIGMAS = 5  # a sound initialiser fails one check with probability 5.7e-7
 EXACT = ("zeros", "constant", "identity")
 KURTOSIS = {
     "normal": 3.0,
@@ -33,8 +33,8 @@ MORE = [
 
 
 def draws(spec) -> np.ndarray:
-    law = initializer(spec)
-    return np.stack([law(key, SHAPE) for key in KEYS]).astype(np.float64)
+    init = initializer(spec)
+    return np.stack([init(key, SHAPE) for key in KEYS]).astype(np.float64)
 
 
 def variance_error(name: str) -> float:
@@ -48,7 +48,7 @@ def variance_error(name: str) -> float:
 
 @pytest.mark.parametrize("name", [n for n in [*INITIALIZERS, *MORE] if n not in ("lsuv", *EXACT)])
 def test_draws_have_the_stated_mean_and_variance(name):
-    """Two checks at 5 sigma for each of 29 laws: 58 × 5.7e-7 = 3.3e-5 for all, if they are sound.
+    """Two checks at 5 sigma for each of 29 initialisers: 3.3e-5 for all 58, if they are sound.
 
     The mean of an orthogonal matrix has the same standard error as that of independent entries;
     its sum of squares, and so nearly its variance, is exact.
@@ -61,7 +61,7 @@ def test_draws_have_the_stated_mean_and_variance(name):
 
 
 @pytest.mark.parametrize("name", [*EXACT, "constant_0.3", "identity_-2"])
-def test_laws_without_chance_have_exact_moments(name):
+def test_initialisers_without_chance_have_exact_moments(name):
     mean, variance = initializer(name).moments(*SHAPE)
     w = draws(name)
     assert w.mean() == pytest.approx(mean, rel=1e-6)
@@ -69,11 +69,11 @@ def test_laws_without_chance_have_exact_moments(name):
 
 
 @pytest.mark.parametrize("name", [*INITIALIZERS, *MORE])
-def test_the_name_spells_the_law(name):
-    law = initializer(name)
-    assert initializer(law.name) == law
-    assert hash(initializer(law.name)) == hash(law)
-    assert law.law
+def test_the_name_spells_the_initialiser(name):
+    init = initializer(name)
+    assert initializer(init.name) == init
+    assert hash(initializer(init.name)) == hash(init)
+    assert init.law
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_sparse_has_the_same_number_of_zeros_for_every_output_unit(sparsity):
 @pytest.mark.parametrize("name", ["torch", "equinox"])
 def test_torch_and_equinox_draw_biases_as_they_draw_weights(name):
     """The limits are certain; the variance is checked at 5 sigma, of probability 5.7e-7."""
-    law, n = initializer(name), 20_000
+    init, n = initializer(name), 20_000
     limit = FAN_IN**-0.5
-    b = np.asarray(law.base.biases.sample(KEYS[0], (n,), jnp.float32), np.float64)
-    b *= law.bias(*SHAPE)
+    b = np.asarray(init.base.biases.sample(KEYS[0], (n,), jnp.float32), np.float64)
+    b *= init.bias(*SHAPE)
     assert 0.99 * limit < np.abs(b).max() <= limit * (1 + 1e-6)
     assert b.var() == pytest.approx(limit**2 / 3, rel=SIGMAS * np.sqrt(0.8 / n))
 
 
-def test_only_the_named_laws_have_biases():
+def test_only_the_named_initialisers_have_biases():
     biased = {name for name in INITIALIZERS if initializer(name).bias.gain}
     assert biased == {"torch", "equinox"}
     assert initializer("sigma(1,0.3)").bias(*SHAPE) == 0.3
@@ -188,20 +188,20 @@ def test_other_bases_have_normal_biases(name):
         ("sparse", "3*sparse"),
     ],
 )
-def test_laws_that_share_a_base_share_their_draws(names):
-    laws = [initializer(name) for name in names]
-    assert len({law.base for law in laws}) == 1
-    first, *others = (np.asarray(law(KEYS[0], (30, 20)), np.float64) for law in laws)
-    for law, w in zip(laws[1:], others, strict=True):
-        ratio = law.scale(30, 20) / laws[0].scale(30, 20)
+def test_initialisers_that_share_a_base_share_their_draws(names):
+    inits = [initializer(name) for name in names]
+    assert len({init.base for init in inits}) == 1
+    first, *others = (np.asarray(init(KEYS[0], (30, 20)), np.float64) for init in inits)
+    for init, w in zip(inits[1:], others, strict=True):
+        ratio = init.scale(30, 20) / inits[0].scale(30, 20)
         np.testing.assert_allclose(w, ratio * first, rtol=5e-7)
 
 
 def test_a_multiplier_scales_the_weights_and_not_the_biases():
-    law, half = initializer("torch"), initializer("0.5*torch")
-    assert half == 0.5 * law
-    assert half.bias == law.bias
-    assert half.scale(*SHAPE) == 0.5 * law.scale(*SHAPE)
+    init, half = initializer("torch"), initializer("0.5*torch")
+    assert half == 0.5 * init
+    assert half.bias == init.bias
+    assert half.scale(*SHAPE) == 0.5 * init.scale(*SHAPE)
 
 
 @pytest.mark.parametrize("text", ["*he_normal", "a*he_normal", "nan*he_normal", "2*3*he_normal"])
@@ -210,7 +210,7 @@ def test_a_multiplier_must_be_a_number(text):
         initializer(text)
 
 
-def test_aliases_mean_the_same_law():
+def test_aliases_mean_the_same_initialiser():
     assert initializer("kaiming_normal") == initializer("he_normal")
     assert initializer("kaiming_uniform_0.1") == initializer("he_uniform_0.1")
     for kind in ("normal", "uniform"):
@@ -226,19 +226,19 @@ def test_lsuv_cannot_be_drawn_without_data():
 
 def test_a_function_is_taken_as_it_is():
     sampler = jax.nn.initializers.he_normal()
-    law = initializer(sampler)
-    np.testing.assert_array_equal(law(KEYS[0], SHAPE), sampler(KEYS[0], SHAPE, jnp.float32))
-    assert np.isnan(law.moments(*SHAPE)).all()
-    assert law.bias.gain == 0
-    assert initializer(sampler) == law
-    assert initializer(law) is law
+    init = initializer(sampler)
+    np.testing.assert_array_equal(init(KEYS[0], SHAPE), sampler(KEYS[0], SHAPE, jnp.float32))
+    assert np.isnan(init.moments(*SHAPE)).all()
+    assert init.bias.gain == 0
+    assert initializer(sampler) == init
+    assert initializer(init) is init
 
 
 def test_a_pair_is_a_point_of_the_mean_field_plane():
-    law = initializer((1.5, 0.1))
-    assert law == initializer("sigma(1.5,0.1)")
-    assert law.moments(*SHAPE) == pytest.approx((0.0, 2.25 / FAN_IN))
-    assert law.bias(*SHAPE) == 0.1
+    init = initializer((1.5, 0.1))
+    assert init == initializer("sigma(1.5,0.1)")
+    assert init.moments(*SHAPE) == pytest.approx((0.0, 2.25 / FAN_IN))
+    assert init.bias(*SHAPE) == 0.1
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -264,6 +264,6 @@ def test_draws_have_the_asked_for_shape_and_dtype(name, dtype):
         "he_normal(mode=fan)",
     ],
 )
-def test_what_is_not_a_law_is_refused(spec):
+def test_what_is_not_an_initialiser_is_refused(spec):
     with pytest.raises(UnusableInput):
         initializer(spec)

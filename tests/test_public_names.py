@@ -17,7 +17,15 @@ FUNCTIONS = (
     "value_and_grad",
 )
 TYPES = (
-    *("Activation", "CoordinateCheck", "CriticalPoint", "Diagnosis", "Finding", "Findings"),
+    *(
+        "Activation",
+        "Batch",
+        "CoordinateCheck",
+        "CriticalPoint",
+        "Diagnosis",
+        "Finding",
+        "Findings",
+    ),
     *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "PropagateError", "Trace"),
     *("UnusableInput", "Verdict"),
 )

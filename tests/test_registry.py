@@ -30,9 +30,9 @@ def test_a_number_after_the_name_is_read_exactly(value):
 @example(1e-05)
 @example(1e6)
 @example(0.123456789)
-def test_the_name_of_a_law_spells_it_exactly(value):
-    law = normal(value)
-    assert initializer(law.name) == law
+def test_the_name_of_an_initialiser_spells_it_exactly(value):
+    init = normal(value)
+    assert initializer(init.name) == init
     phi = activation(f"leaky_relu({value!r})")
     assert activation(phi.name) == phi
 
@@ -40,8 +40,8 @@ def test_the_name_of_a_law_spells_it_exactly(value):
 @given(numbers, st.floats(-1e3, 1e3))
 @example(1.2345678, 0.1)
 def test_the_name_of_a_pair_spells_it_exactly(sigma_w, sigma_b):
-    law = initializer((sigma_w, sigma_b))
-    assert initializer(law.name) == law
+    init = initializer((sigma_w, sigma_b))
+    assert initializer(init.name) == init
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_the_name_of_a_pair_spells_it_exactly(sigma_w, sigma_b):
         ("sigma_1.5", "sigma(1.5,0)"),
     ],
 )
-def test_spellings_of_the_same_law(text, same):
+def test_spellings_of_the_same_initialiser(text, same):
     assert initializer(text) == initializer(same)
 
 

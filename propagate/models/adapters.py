@@ -1,6 +1,6 @@
 """One adapter per framework: Flax (Linen, NNX), Equinox, Haiku, Keras on JAX, plain functions.
 
-An adapter turns a model into `call(weights, key, *inputs) -> outputs` and the weights of now.
+An adapter turns a model into `call(params, key, *inputs) -> outputs` and its current parameters.
 No framework is imported here: whoever made the model has imported its framework.
 
 Sharp edges:
@@ -22,18 +22,19 @@ import jax
 
 from propagate.types import Array, Tree, UnusableInput
 
-_Call = Callable[..., Any]  # (weights, key, *inputs) -> outputs
+_Call = Callable[..., Any]  # (params, key, *inputs) -> outputs
 
 
 @dataclass(frozen=True)
-class Given:
-    """What `pure` was given, ready to use.
+class Arguments:
+    """The arguments of `pure`, with random data in place of shapes.
 
     Attributes:
         model: a function or a framework's model.
         inputs: what the model is called on, all arrays concrete.
-        key: for the initial weights.
-        variables: weights kept outside the model: a function's, Linen's, Haiku's, or none.
+        key: for the initial parameters.
+        variables: parameters and state kept outside the model, a function's, Linen's or Haiku's;
+            None if it has none or they are to be drawn.
         kwargs: keyword arguments of every call.
     """
 
@@ -44,19 +45,19 @@ class Given:
     kwargs: dict[str, Any]
 
 
-def adapted(given: Given) -> tuple[_Call, Tree]:
-    """Return `call(weights, key, *inputs) -> outputs` and the weights.
+def adapted(arguments: Arguments) -> tuple[_Call, Tree]:
+    """Return `call(params, key, *inputs) -> outputs` and the parameters.
 
     Raises:
-        UnusableInput: not a model, or weights that do not belong to one.
+        UnusableInput: not a model, or parameters that do not belong to one.
     """
-    adapt = _adapter(given.model)
-    if given.variables is not None and adapt in (_keras, _nnx, _equinox):
+    adapt = _adapter(arguments.model)
+    if arguments.variables is not None and adapt in (_keras, _nnx, _equinox):
         raise UnusableInput(
-            f"variables are for Linen and Haiku models, {kind(given.model)} holds its own weights: "
-            "set them there and leave variables out"
+            f"variables are for Linen and Haiku models, {kind(arguments.model)} holds its own "
+            "weights: set them there and leave variables out"
         )
-    return adapt(given)
+    return adapt(arguments)
 
 
 def is_function(model: Any) -> bool:
@@ -73,18 +74,20 @@ def kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _function(given: Given) -> tuple[_Call, Tree]:
-    model, kwargs = given.model, given.kwargs
-    if given.variables is None:
+def _function(arguments: Arguments) -> tuple[_Call, Tree]:
+    model, kwargs = arguments.model, arguments.kwargs
+    if arguments.variables is None:
         return lambda _params, _key, *inputs: model(*inputs, **kwargs), {}
-    return lambda params, _key, *inputs: model(params, *inputs, **kwargs), given.variables
+    return lambda params, _key, *inputs: model(params, *inputs, **kwargs), arguments.variables
 
 
-def _linen(given: Given) -> tuple[_Call, Tree]:
-    core, model, variables = sys.modules["flax.core"], given.model, given.variables
+def _linen(arguments: Arguments) -> tuple[_Call, Tree]:
+    core, model, variables = sys.modules["flax.core"], arguments.model, arguments.variables
 
     def init() -> dict[str, Any]:
-        return core.unfreeze(model.init(_streams(given.key), *given.inputs, **given.kwargs))
+        return core.unfreeze(
+            model.init(_streams(arguments.key), *arguments.inputs, **arguments.kwargs)
+        )
 
     if variables is None:
         variables = _drawn(init)
@@ -100,82 +103,82 @@ def _linen(given: Given) -> tuple[_Call, Tree]:
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         full = {"params": params, **state}
         streams = _streams(key)
-        return model.apply(full, *inputs, rngs=streams, mutable=list(state), **given.kwargs)[0]
+        return model.apply(full, *inputs, rngs=streams, mutable=list(state), **arguments.kwargs)[0]
 
     return call, params
 
 
 def _drawn(init: Callable[[], Tree]) -> Tree:
     """Return what `init` returns, without running the forward pass that it traces."""
-    # it runs once, so on a CPU, where that is slow, it is compiled as fast as can be
-    hasty = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, compiler_options=hasty)()
+    # compiled without optimisation on a CPU: it runs once, and compiling is what takes long there
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(init, compiler_options=options)()
 
 
 def _streams(key: Array) -> dict[str, Array]:
     return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
 
 
-def _nnx(given: Given) -> tuple[_Call, Tree]:
+def _nnx(arguments: Arguments) -> tuple[_Call, Tree]:
     nnx = sys.modules["flax.nnx"]
-    graph, params, rest = nnx.split(given.model, nnx.Param, ...)
+    graph, params, rest = nnx.split(arguments.model, nnx.Param, ...)
     rest = nnx.to_pure_dict(rest)  # plain arrays: merge makes new variables, not the user's
 
     def call(params: Tree, _key: Array, *inputs: Any) -> Any:
-        return nnx.merge(graph, params, rest)(*inputs, **given.kwargs)
+        return nnx.merge(graph, params, rest)(*inputs, **arguments.kwargs)
 
     return call, nnx.to_pure_dict(params)
 
 
-def _equinox(given: Given) -> tuple[_Call, Tree]:
-    takes_key = "key" in inspect.signature(given.model).parameters
+def _equinox(arguments: Arguments) -> tuple[_Call, Tree]:
+    takes_key = "key" in inspect.signature(arguments.model).parameters
 
     def call(module: Any, key: Array, *inputs: Any) -> Any:
         try:
-            return module(*inputs, **({"key": key} if takes_key else {}) | given.kwargs)
+            return module(*inputs, **({"key": key} if takes_key else {}) | arguments.kwargs)
         except (TypeError, ValueError) as error:
             error.add_note("Equinox modules take one example: for a batch pass vmap=True")
             raise
 
-    return call, given.model
+    return call, arguments.model
 
 
-def _haiku(given: Given) -> tuple[_Call, Tree]:
+def _haiku(arguments: Arguments) -> tuple[_Call, Tree]:
     def init() -> Tree:
-        return given.model.init(given.key, *given.inputs, **given.kwargs)
+        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
-        return given.model.apply(params, key, *inputs, **given.kwargs)
+        return arguments.model.apply(params, key, *inputs, **arguments.kwargs)
 
-    return call, _drawn(init) if given.variables is None else given.variables
+    return call, _drawn(init) if arguments.variables is None else arguments.variables
 
 
-def _haiku_with_state(given: Given) -> tuple[_Call, Tree]:
+def _haiku_with_state(arguments: Arguments) -> tuple[_Call, Tree]:
     def init() -> tuple[Tree, Tree]:
-        return given.model.init(given.key, *given.inputs, **given.kwargs)
+        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
 
-    if given.variables is None:
+    if arguments.variables is None:
         params, state = _drawn(init)
-    elif isinstance(given.variables, tuple):
-        params, state = given.variables
+    elif isinstance(arguments.variables, tuple):
+        params, state = arguments.variables
     else:
-        params, state = given.variables, _drawn(lambda: init()[1])
+        params, state = arguments.variables, _drawn(lambda: init()[1])
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
-        return given.model.apply(params, state, key, *inputs, **given.kwargs)[0]
+        return arguments.model.apply(params, state, key, *inputs, **arguments.kwargs)[0]
 
     return call, params
 
 
-def _keras(given: Given) -> tuple[_Call, Tree]:
-    keras, model = sys.modules["keras"], given.model
+def _keras(arguments: Arguments) -> tuple[_Call, Tree]:
+    keras, model = sys.modules["keras"], arguments.model
     if (backend := keras.backend.backend()) != "jax":
         raise UnusableInput(
             f"Keras must run on JAX, it runs on {backend}: set the environment variable "
             "KERAS_BACKEND=jax before importing keras"
         )
     if not model.built:
-        model(*given.inputs, **given.kwargs | {"training": False})
+        model(*arguments.inputs, **arguments.kwargs | {"training": False})
     trained, others = model.trainable_variables, model.non_trainable_variables
     names, state = _distinct([v.path for v in trained]), [v.value for v in others]
 
@@ -184,7 +187,7 @@ def _keras(given: Given) -> tuple[_Call, Tree]:
         mapping = list(zip([*trained, *others], values, strict=True))
         # not stateless_call: it goes round __call__, and so round casts, masks and `training`
         with keras.StatelessScope(state_mapping=mapping):
-            return model(*inputs, **given.kwargs)
+            return model(*inputs, **arguments.kwargs)
 
     # jax sorts the keys of a dict; an OrderedDict stays in the order of the layers
     return call, OrderedDict(zip(names, (v.value for v in trained), strict=True))
@@ -209,7 +212,7 @@ _ADAPTERS = (  # module, class, adapter; Keras first: its layers can be NNX modu
 )
 
 
-def _adapter(model: Any) -> Callable[[Given], tuple[_Call, Tree]]:
+def _adapter(model: Any) -> Callable[[Arguments], tuple[_Call, Tree]]:
     adapt = next(
         (adapt for module, name, adapt in _ADAPTERS if _is_a(model, module, name)), _function
     )

@@ -67,7 +67,7 @@ def pure(
         variables, inputs = inputs[0], inputs[1:]
     data = _filled(inputs, for_data)
     sample = _first(data) if vmap else data
-    given = adapters.Given(model, sample, for_weights, variables, dict(kwargs or {}))
+    given = adapters.Arguments(model, sample, for_weights, variables, dict(kwargs or {}))
     call, weights = adapters.adapted(given)
     params, with_params = split(_concrete(weights), is_trainable)
     arrays, with_inputs = split(data, is_array)

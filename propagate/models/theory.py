@@ -1,23 +1,29 @@
-r"""`expected`: what theory expects at each site of a custom model, from its weights' statistics.
+r"""What mean-field theory expects at each site of a user's model, from its weights' statistics.
 
-The model's program is run once more on values known by their distribution (`waves`); parameters,
-and all that follows from them alone, are arrays. At a product with a parameter
+The traced program is interpreted once more. Parameters, and all that follows from them alone, are
+arrays as before; what depends on the data is a value of `theory_values`. Take two layers
 
-$$q' = \mathrm{fan\_in}\cdot E W^2\cdot E x^2,$$
+    h = x @ W        # Moments: mean 0, second moment fan_in E W^2 E x^2; Gaussian, so node 0
+    y = relu(h)      # FunctionOfGaussian of h: E y^2 = E h^2/2
+    out = y @ V      # Moments: second moment fan_in E V^2 E y^2; node 1
 
-and whatever is added to a signal is independent of it. Where theory has no answer (a softmax,
-pooling, means over a batch, weights used twice, weights that are not centred) the chain starts
-again with the moments that were measured: such a site is *given*. On the way back, with N elements
-at a site and a sum over the products and additions that its value goes to,
+On the way back the gradient of node 0 comes from node 1, with the gradient factor of all that lies
+between: fan_in E V^2 for the product times E relu'(h)^2 = 1/2. With E x^2 = 1 and
+fan_in E W^2 = fan_in E V^2 = 2, h and out have second moment 2 and their gradients 1:
 
-$$N E g^2 = \sum N' E g'^2\cdot\mathrm{fan\_in}\cdot E W^2\cdot E\phi'^2,$$
-
-given where one of those is. At the outputs the gradient is a unit Gaussian, unless a loss is given.
+>>> from propagate.models.diagnose import diagnose
+>>> w, x = jnp.tile(jnp.array([0.25, -0.25]), (32, 16)), jnp.ones((8, 32))
+>>> model = lambda params, x: jax.nn.relu(x @ params["w"]) @ params["v"]
+>>> found = diagnose(model, {"w": w, "v": w}, x, key=jax.random.key(0)).theory()
+>>> (10**found.log10_forward_q.values).round(4)
+array([2., 1., 2.])
+>>> (10**found.log10_backward_q.values).round(4)
+array([1., 2., 1.])
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -27,19 +33,21 @@ import xarray as xr
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
-from propagate.models.theory_rules import applied, is_elementwise
+from propagate.models.theory_elementwise import is_elementwise
+from propagate.models.theory_gradients import GradientGraph, Node
+from propagate.models.theory_rules import apply_rule
 from propagate.models.theory_values import (
-    Blend,
+    FunctionOfGaussian,
+    Moments,
     Random,
     Value,
-    Wave,
-    blend,
-    energy,
     gaussian,
+    gradient_factors,
     is_data,
-    mixed,
-    part,
+    mixture,
+    moments,
     scaled,
+    slice_of,
     unknown,
 )
 from propagate.record import provenance
@@ -47,7 +55,7 @@ from propagate.tracing.primitives import PRODUCTS
 from propagate.tracing.sites import EqnPath, Site
 from propagate.tracing.trace import Meta
 
-Turn = tuple[int, ...]
+Iteration = tuple[int, ...]  # of the scans around an equation, outermost first
 
 
 class TracedModel(NamedTuple):
@@ -69,46 +77,44 @@ class TracedModel(NamedTuple):
     cotangents: Sequence[float]
 
 
-@dataclass
-class Node:
-    """A value whose gradient is predicted.
+def expected(model: TracedModel, record: xr.Dataset) -> xr.Dataset:
+    r"""Return what theory expects at each site of a model, and how far the measurement is off.
 
-    Attributes:
-        size: how many elements.
-        row: of the record; None if it is no site's.
-        q: its second moment by theory; NaN where it is given.
-        gradient: the same of its gradient, if that is known beforehand.
-        ends: the nodes that its value goes to, with the energy on the way back.
-    """
+    A product with a parameter of mean 0 has
 
-    size: int
-    row: int | None = None
-    q: float = math.nan
-    gradient: float = math.nan
-    ends: list[tuple["Node", float]] = field(default_factory=list)
+    $$q' = \mathrm{fan\_in}\cdot E W^2\cdot E x^2,$$
 
+    and what is added to a signal is taken to be independent of it. Gradients start at the outputs,
+    as unit Gaussians, and go back along the graph of `theory_gradients`.
 
-def expected(program: TracedModel, record: xr.Dataset) -> xr.Dataset:
-    """Return what theory expects at each site of a model, and by how much it is off.
+    Theory has no answer behind a softmax, pooling, a mean over a batch, tied weights or weights
+    whose mean is not 0. The second moment is NaN at such a site, and what follows it starts from
+    the measured moments. The same holds for gradients, from the outputs on.
 
     Args:
-        program: the model.
-        record: what was measured of it, in both directions or forward alone.
+        model: as it was traced.
+        record: what was measured of it, dim (site,), in both directions or forward alone.
 
     Returns:
         A record with dim (site,) and the names of the sites: `log10_forward_q` and
-        `log10_backward_q`, NaN where theory has no answer; `log10_forward_residual` and
-        `log10_backward_residual`, measured less expected, in decades.
+        `log10_backward_q`, log10 of second moments, NaN where theory has no answer;
+        `log10_forward_residual` and `log10_backward_residual`, measured less expected, in decades.
+
+    Reference:
+        Poole et al. (2016), Eq. (3), arXiv:1606.05340, for the signal; Schoenholz et al. (2017),
+        arXiv:1611.01232, for the gradient.
     """
-    walk = _Walk(program.meta, record)
-    body, consts = compat.opened(program.jaxpr)
-    args = [*program.params, *map(_of_input, program.data)]
-    outs = walk.run(body, consts, args, (), ())
-    for var, out, gradient in zip(body.outvars, outs, program.cotangents, strict=True):
+    interpreter = _Interpreter(model.meta, record)
+    graph = interpreter.graph
+    body, consts = compat.opened(model.jaxpr)
+    args = [*model.params, *map(_of_input, model.data)]
+    outs = interpreter.run(body, consts, args, (), ())
+    for var, out, gradient in zip(body.outvars, outs, model.cotangents, strict=True):
         if gradient != 0:
             size = math.prod(var.aval.shape)  # type: ignore[attr-defined]
-            walk.leads(out, Node(size, gradient=gradient))
-    q = {"forward": [n.q for n in walk.of_rows()], "backward": walk.gradients()}
+            graph.connect(gradient_factors(out), Node(size, gradient=gradient))
+    measured = _measured_second(record, "backward").tolist()
+    q = {"forward": graph.second_moments(len(measured)), "backward": graph.gradients(measured)}
     made = record[[]]
     with np.errstate(divide="ignore", invalid="ignore"):
         for direction, values in q.items():
@@ -120,156 +126,163 @@ def expected(program: TracedModel, record: xr.Dataset) -> xr.Dataset:
 
 
 def _of_input(x: Any) -> Value:
-    """Return the moments of an input; of random keys nothing depends on the data."""
+    """Return the moments of an input. A random key stays an array: it is not data."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else Blend(math.nan, math.nan)
-    return blend(x)
+        return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else Moments(math.nan, math.nan)
+    return moments(x)
 
 
-class _Walk:
-    """The environment, and the nodes that grow as it goes."""
+class _Interpreter:
+    """Interprets a jaxpr on `Value`s, and builds the graph of gradients on the way.
+
+    Attributes:
+        meta: sites and parameters.
+        sites: the row of the record and the site, by equation and iteration.
+        measured: mean and second moment at each row.
+        graph: of the gradients.
+        used: the parameters that were used before: from the second time on they are tied.
+    """
 
     def __init__(self, meta: Meta, record: xr.Dataset) -> None:
-        rows = meta.rows()
         self.meta = meta
-        self.sites: dict[tuple[EqnPath, Turn], tuple[int, Site]] = {
-            (site.place, turn): (k, site) for k, (site, turn) in enumerate(rows)
+        self.sites: dict[tuple[EqnPath, Iteration], tuple[int, Site]] = {
+            (site.place, iteration): (row, site)
+            for row, (site, iteration) in enumerate(meta.rows())
         }
-        self.measured = _moments(record)
-        self.backward = _second(record, "backward")
-        self.nodes: list[Node] = []
+        self.measured = _measured_moments(record)
+        self.graph = GradientGraph()
         self.used: set[str] = set()
 
     def run(
-        self, jaxpr: Any, consts: list[Any], args: list[Value], place: EqnPath, turn: Turn
+        self, jaxpr: Any, consts: list[Any], args: list[Value], path: EqnPath, iteration: Iteration
     ) -> list[Value]:
-        """Follow one jaxpr; return what is known of its results."""
+        """Interpret one jaxpr; return its results."""
         env: dict[Any, Value] = dict(zip(jaxpr.constvars, consts, strict=True))
         env.update(zip(jaxpr.invars, args, strict=True))
         read = lambda v: np.asarray(v.val) if isinstance(v, compat.Literal) else env[v]  # noqa: E731
         for k, eqn in enumerate(jaxpr.eqns):
-            outs = self.step(eqn, [read(v) for v in eqn.invars], (*place, k), turn)
+            outs = self._step(eqn, [read(v) for v in eqn.invars], (*path, k), iteration)
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
-    def step(self, eqn: JaxprEqn, ins: list[Value], place: EqnPath, turn: Turn) -> list[Value]:
-        """Return what is known of an equation's results."""
+    def _step(
+        self, eqn: JaxprEqn, ins: list[Value], path: EqnPath, iteration: Iteration
+    ) -> list[Value]:
+        """Return the results of an equation."""
         name = eqn.primitive.name
         if not any(map(is_data, ins)):
             return compat.bind(eqn, ins)
         if name in compat.CALLS or name in compat.REMATS:
-            return self._call(eqn.params[(compat.CALLS | compat.REMATS)[name]], ins, place, turn)
+            jaxpr = eqn.params[(compat.CALLS | compat.REMATS)[name]]
+            return self._call(jaxpr, ins, path, iteration)
         if name == "scan":
-            return self._scan(eqn, ins, place, turn)
+            return self._scan(eqn, ins, path, iteration)
         if name == "cond" and not is_data(ins[0]):
             taken = int(np.clip(ins[0], 0, len(eqn.params["branches"]) - 1))
-            return self._call(eqn.params["branches"][taken], ins[1:], (*place, taken), turn)
-        number, site = self.sites.get((place, turn), (None, None))
-        outs = self._outs(eqn, ins, place, turn, site)
-        if number is not None and site is not None:
-            outs[site.result] = self._at_site(outs[site.result], number, site, eqn)
-        return [self._settled(v, var.aval.size) for v, var in zip(outs, eqn.outvars, strict=True)]
+            return self._call(eqn.params["branches"][taken], ins[1:], (*path, taken), iteration)
+        row, site = self.sites.get((path, iteration), (None, None))
+        outs = self._results(eqn, ins, path, iteration, site)
+        if row is not None and site is not None:
+            outs[site.result] = self._at_site(outs[site.result], row, site, eqn)
+        sizes = [var.aval.size for var in eqn.outvars]
+        return [self._with_node(v, size) for v, size in zip(outs, sizes, strict=True)]
 
-    def _outs(
-        self, eqn: JaxprEqn, ins: list[Value], place: EqnPath, turn: Turn, site: Site | None
+    def _results(
+        self,
+        eqn: JaxprEqn,
+        ins: list[Value],
+        path: EqnPath,
+        iteration: Iteration,
+        site: Site | None,
     ) -> list[Value]:
+        """Return the results of an equation, whether or not it is a site."""
         name = eqn.primitive.name
         if name in compat.CUSTOM and not is_elementwise(eqn):
-            return self._call(next(compat.inner(eqn)), ins, place, turn)
+            return self._call(next(compat.inner(eqn)), ins, path, iteration)
         if site is not None and site.leaf and (name in PRODUCTS or site.kind == "embedding"):
-            path = self.meta.parameter(site.leaf, turn)
-            again, self.used = path in self.used, self.used | {path}
-            if again:
+            parameter = self.meta.parameter(site.leaf, iteration)
+            tied, self.used = parameter in self.used, self.used | {parameter}
+            if tied:
                 return [unknown(*ins)]
             if site.kind == "embedding":
-                return [replace(blend(ins[0]), normal=True)]
+                return [replace(moments(ins[0]), is_gaussian=True)]
         elif name in PRODUCTS and not all(map(is_data, ins)):
-            return [unknown(*ins)]  # with what is no parameter: an average, a rotation
-        return applied(eqn, ins)
+            return [unknown(*ins)]  # an array that is no parameter: an average, a rotation
+        return apply_rule(eqn, ins)
 
-    def _call(self, jaxpr: Any, ins: list[Value], place: EqnPath, turn: Turn) -> list[Value]:
+    def _call(
+        self, jaxpr: Any, ins: list[Value], path: EqnPath, iteration: Iteration
+    ) -> list[Value]:
         body, consts = compat.opened(jaxpr)
-        return self.run(body, consts, ins, place, turn)
+        return self.run(body, consts, ins, path, iteration)
 
-    def _scan(self, eqn: JaxprEqn, ins: list[Value], place: EqnPath, turn: Turn) -> list[Value]:
+    def _scan(
+        self, eqn: JaxprEqn, ins: list[Value], path: EqnPath, iteration: Iteration
+    ) -> list[Value]:
+        """Interpret the body of a scan once for each of its iterations."""
         n_consts, n_carry = compat.scan_split(eqn)
         consts, xs = ins[:n_consts], ins[n_consts + n_carry :]
         carry, length = ins[n_consts : n_consts + n_carry], eqn.params["length"]
-        turns = range(length)[::-1] if eqn.params["reverse"] else range(length)
-        stacked: dict[int, list[Value]] = {}
-        for k in turns:
-            slices = [part(x, positions=True) if is_data(x) else x[k] for x in xs]
-            outs = self._call(eqn.params["jaxpr"], [*consts, *carry, *slices], place, (*turn, k))
-            carry, stacked[k] = outs[:n_carry], outs[n_carry:]
         if not length:
             return [unknown(*ins)] * len(eqn.outvars)
-        return [
-            *carry,
-            *(_stack(ys) for ys in zip(*(stacked[k] for k in range(length)), strict=True)),
-        ]
+        jaxpr, ys = eqn.params["jaxpr"], {}
+        for k in reversed(range(length)) if eqn.params["reverse"] else range(length):
+            slices = [slice_of(x, positions=True) if is_data(x) else x[k] for x in xs]
+            outs = self._call(jaxpr, [*consts, *carry, *slices], path, (*iteration, k))
+            carry, ys[k] = outs[:n_carry], outs[n_carry:]
+        stacked = zip(*(ys[k] for k in range(length)), strict=True)
+        return [*carry, *map(_stack, stacked)]
 
-    def _at_site(self, value: Value, number: int, site: Site, eqn: JaxprEqn) -> Value:
-        """Make a site a node: from here on gradients go to it too."""
-        node = Node(eqn.outvars[site.result].aval.size, number)
-        self.nodes.append(node)
-        if not isinstance(value, Random):  # a level, by its mean alone
+    def _at_site(self, value: Value, row: int, site: Site, eqn: JaxprEqn) -> Value:
+        """Make a site a node: from here on gradients go to it."""
+        node = Node(eqn.outvars[site.result].aval.size, row)
+        number = self.graph.add(node)
+        if not isinstance(value, Random):  # a constant has no second moment over units
             return value
-        node.q, at = value.second, len(self.nodes) - 1
+        node.q = value.second
         if math.isnan(node.q):
-            if self._is_moment(value, site, node.size):
-                return value
-            self.leads(value, node)
-            mean, second = self.measured[number]
-            made = site.leaf is not None and site.kind in ("matmul", "conv")
-            return gaussian(mean, second, at) if made else Blend(mean, second, {at: 1.0})
-        if isinstance(value, Blend) and value.normal:
-            self.leads(value, node)
-            return gaussian(value.mean, node.q, at)
-        if isinstance(value, Wave):
-            return replace(value, slopes=value.slopes | {at: np.ones(value.at.shape)})
-        return replace(value, energy=value.energy | {at: 1.0})
+            return self._restarted(value, number, site)
+        if isinstance(value, FunctionOfGaussian):
+            ones = np.ones(value.values.shape)
+            return replace(value, derivatives=value.derivatives | {number: ones})
+        if value.is_gaussian:
+            self.graph.connect(value.gradient_factors, node)
+            return gaussian(value.mean, node.q, number)
+        return replace(value, gradient_factors=value.gradient_factors | {number: 1.0})
 
-    def _is_moment(self, value: Random, site: Site, size: int) -> bool:
-        """Whether what is measured may be of a moment of a batch, and not of a signal."""
-        smaller = any(self.nodes[k].size > size for k in value.energy)
+    def _restarted(self, value: Random, number: int, site: Site) -> Value:
+        """Return a value with the measured moments, where theory has none."""
+        node = self.graph[number]
+        if self._may_be_statistic(value, site, node.size):
+            return value
+        self.graph.connect(value.gradient_factors, node)
+        mean, second = self.measured[node.row]  # type: ignore[index]
+        if site.leaf is not None and site.kind in ("matmul", "conv"):
+            return gaussian(mean, second, number)
+        return Moments(mean, second, {number: 1.0})
+
+    def _may_be_statistic(self, value: Random, site: Site, size: int) -> bool:
+        """Return whether a site may hold a mean or a variance of a batch, and not a signal."""
+        smaller = any(self.graph[k].size > size for k in value.gradient_factors)
         return site.kind in ("elementwise", "op") or (site.kind == "norm" and smaller)
 
-    def _settled(self, value: Value, size: int) -> Value:
-        """Return the Gaussian that a sum of several is, as a node of its own."""
-        if not (isinstance(value, Blend) and value.normal):
+    def _with_node(self, value: Value, size: int) -> Value:
+        """Return a Gaussian of which only moments are known as a node and argument of its own."""
+        if not (isinstance(value, Moments) and value.is_gaussian):
             return value
-        self.nodes.append(Node(size))
-        self.leads(value, self.nodes[-1])
-        return gaussian(value.mean, value.second, len(self.nodes) - 1)
-
-    def leads(self, value: Value, node: Node) -> None:
-        """Note where a node's gradient goes."""
-        for k, through in energy(value).items():
-            self.nodes[k].ends.append((node, through))
-
-    def of_rows(self) -> list[Node]:
-        """Return the node of each row of the record; an empty one where there is none."""
-        found = {node.row: node for node in self.nodes if node.row is not None}
-        return [found.get(k, Node(1)) for k in range(len(self.measured))]
-
-    def gradients(self) -> list[float]:
-        """Return the second moment of the gradient at each row, from the last node to the first."""
-        expected: dict[int | None, float] = {}
-        for node in reversed(self.nodes):
-            came = [end.size / node.size * through * end.gradient for end, through in node.ends]
-            node.gradient = expected[node.row] = sum(came) if came else math.nan
-            if math.isnan(node.gradient) and node.row is not None:
-                node.gradient = self.backward[node.row]
-        return [expected.get(k, math.nan) for k in range(len(self.measured))]
+        node = Node(size)
+        self.graph.connect(value.gradient_factors, node)
+        return gaussian(value.mean, value.second, self.graph.add(node))
 
 
 def _stack(values: Sequence[Value]) -> Value:
+    """Return the results of all iterations of a scan as one value."""
     if not any(map(is_data, values)):
         return jnp.stack(values)
-    return mixed(scaled(blend(v), 1.0, 1 / len(values)) for v in values)
+    return mixture(scaled(moments(v), 1.0, 1 / len(values)) for v in values)
 
 
-def _second(record: xr.Dataset, direction: str) -> np.ndarray:
+def _measured_second(record: xr.Dataset, direction: str) -> np.ndarray:
     name = f"log10_{direction}_q"
     if name not in record:
         return np.full(record.sizes["site"], np.nan)
@@ -277,9 +290,9 @@ def _second(record: xr.Dataset, direction: str) -> np.ndarray:
         return 10 ** record[name].values
 
 
-def _moments(record: xr.Dataset) -> list[tuple[float, float]]:
+def _measured_moments(record: xr.Dataset) -> list[tuple[float, float]]:
     """Return the measured mean and second moment at each site; a mean that was not is zero."""
-    second = _second(record, "forward")
+    second = _measured_second(record, "forward")
     ratio = record["forward_mean"].values if "forward_mean" in record else 0 * second
     mean = np.nan_to_num(ratio) * np.sqrt(second)
     return list(zip(mean.tolist(), second.tolist(), strict=True))

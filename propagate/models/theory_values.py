@@ -1,14 +1,36 @@
-r"""Values of a wide network's program, known by their distribution over units and draws.
+r"""What mean-field theory knows of a value in a user's program.
 
-A value is one of
+Take `x = relu(h)` with `h = x0 @ W`. In the limit of wide layers h is Gaussian, so x is a function
+of one Gaussian, and each of its moments is a sum over the points of a quadrature in h:
 
-* a `Level`: a number that all units share, as the mean of many is in the limit;
-* a `Wave`: a function of one Gaussian $h$, by its values at the nodes of a quadrature;
-* a `Blend`: of which only mean and second moment are known, NaN where they are not;
+>>> h = gaussian(mean=0.0, second=2.0, node=0)  # h ~ N(0, 2), node 0 of the graph of gradients
+>>> slope = (h.values > 0) * 1.0  # of relu, at each point
+>>> x = replace(h, values=slope * h.values, derivatives={0: slope})
+>>> round(x.second, 6)  # E relu(h)^2 = 2/2
+1.0
+>>> round(x.gradient_factors[0], 6)  # E relu'(h)^2
+0.5
+
+A residual branch is a function of another Gaussian. Of its sum with the skip two moments are known:
+
+>>> branch = gaussian(mean=0.0, second=0.5, node=1)
+>>> out = independent_sum(x, branch)
+>>> round(out.second, 6), {node: round(factor, 6) for node, factor in out.gradient_factors.items()}
+(1.5, {0: 0.5, 1: 1.0})
+
+A value is one of four:
+
+* a `Constant`: a number that all units share, as the mean over many units is in the limit;
+* a `FunctionOfGaussian` f(h): its values and derivatives at the points of a quadrature in h;
+* `Moments`: only the mean and the second moment are known, NaN where they are not;
 * an array that does not depend on the data.
 
-Waves and blends know where gradients go: `energy` is by how much the squared gradient, summed over
-all elements, is multiplied from the value back to each node upstream: $E\phi'^2$ for $\phi(h)$.
+The gradient factor of a value y with respect to an earlier value h is
+
+$$\frac{\sum (\partial L/\partial h)^2}{\sum (\partial L/\partial y)^2}, \qquad
+E\,\phi'(h)^2 \text{ for } y = \phi(h),$$
+
+with both sums over all elements. Factors along a chain multiply, those of several chains add.
 """
 
 import math
@@ -22,97 +44,124 @@ import numpy as np
 
 from propagate.theory import gauss
 
-BENDS = (0.0, -1.0, 1.0, -3.0, 3.0, 6.0)  # where named activations have kinks
-ORDER = 8  # points of a panel: 1e-5 for a kink within one
-Energy = dict[int, float]  # by the number of a node upstream
+KINKS = (0.0, -1.0, 1.0, -3.0, 3.0, 6.0)  # of the named activations: panels end there
+POINTS = 8  # of a panel: a second moment is right to 1e-5 where a kink lies within one
+LINEAR_RTOL = 1e-9  # rounding of a derivative that is the same everywhere
+
+NEGLIGIBLE = 0.05
+"""Share of a second moment that is left out: 0.021 decades. With weights of mean m it bounds
+fan_in m^2/E W^2, by which sum_i m x_i adds to fan_in E W^2 E x^2 when all x_i are equal."""
+
+CHANCE_SIGMAS = 5.0
+"""Standard errors within which a mean or a kurtosis of drawn numbers is due to chance; a Gaussian
+estimate is outside with probability 5.7e-7."""
+
+GradientFactors = dict[int, float]  # by the number of an earlier node
 
 
 @dataclass(frozen=True)
-class Level:
+class Constant:
     """A number that all units share."""
 
     value: float
 
 
 @dataclass(frozen=True, eq=False)
-class Wave:
-    """A function f of one Gaussian.
+class FunctionOfGaussian:
+    """A function f of one Gaussian h.
 
     Attributes:
-        tie: of waves with the same one, values at a node of the quadrature are of one h.
-        weight: of the nodes.
-        at: f there.
-        slopes: its derivative there by each node of the program upstream.
-        kin: what this is a part of, if that is along positions: parts are not independent.
+        argument: stands for h. Two functions with the same argument are functions of the same h,
+            so they combine point by point.
+        quadrature: the weights of the points (P,), which sum to 1.
+        values: f at the points (P,).
+        derivatives: of f by each earlier node of the graph of gradients, at the points (P,).
+        parent: the argument that h is a slice of along positions. Slices of one parent are not
+            independent.
     """
 
-    tie: object
-    weight: np.ndarray
-    at: np.ndarray
-    slopes: dict[int, np.ndarray]
-    kin: object = None
+    argument: object
+    quadrature: np.ndarray
+    values: np.ndarray
+    derivatives: dict[int, np.ndarray]
+    parent: object = None
 
     @property
     def mean(self) -> float:
         """E f."""
-        return float(self.weight @ self.at)
+        return float(self.quadrature @ self.values)
 
     @property
     def second(self) -> float:
         """E f^2."""
-        return float(self.weight @ np.square(self.at))
+        return float(self.quadrature @ np.square(self.values))
 
     @property
-    def energy(self) -> Energy:
-        """E f'^2, by each node."""
-        return {k: float(self.weight @ np.square(v)) for k, v in self.slopes.items()}
+    def gradient_factors(self) -> GradientFactors:
+        """E f'^2, by each earlier node."""
+        return {k: float(self.quadrature @ np.square(v)) for k, v in self.derivatives.items()}
 
     @property
-    def normal(self) -> bool:
-        """Whether it is Gaussian: f is a line."""
-        slope = next(iter(self.slopes.values()), np.zeros(1))
-        return bool(np.ptp(slope) <= 1e-9 * np.max(np.abs(slope)) and slope.any())
+    def is_gaussian(self) -> bool:
+        """Whether f is linear, so that f(h) is Gaussian too."""
+        slope = next(iter(self.derivatives.values()), np.zeros(1))
+        return bool(np.ptp(slope) <= LINEAR_RTOL * np.max(np.abs(slope)) and slope.any())
 
 
 @dataclass(frozen=True, eq=False)
-class Blend:
-    """A value of which two moments are known; `normal`: a Gaussian that is no node yet."""
+class Moments:
+    """A value of which two moments are known.
+
+    Attributes:
+        mean: E y.
+        second: E y^2.
+        gradient_factors: by each earlier node.
+        is_gaussian: whether y is Gaussian, as a sum over many units is. It then becomes a node
+            and an argument of its own (`gaussian`).
+    """
 
     mean: float
     second: float
-    energy: Energy = field(default_factory=dict)
-    normal: bool = False
+    gradient_factors: GradientFactors = field(default_factory=dict)
+    is_gaussian: bool = False
 
 
-Random = Wave | Blend
-Value = Any  # a level, a wave, a blend or an array
+Random = FunctionOfGaussian | Moments
+Value = Any  # Constant | FunctionOfGaussian | Moments | an array that does not depend on the data
 
 
-def gaussian(mean: float, second: float, node: int) -> Wave:
-    """Return the Gaussian that a node of the program is."""
-    root = math.sqrt(max(second - mean**2, 0.0))
-    z, weight = gauss.nodes(np.array([[root]]), np.array([BENDS]) - mean, ORDER)
-    return Wave(object(), weight[0], mean + root * z[0], {node: np.ones(z.size)})
+def gaussian(mean: float, second: float, node: int) -> FunctionOfGaussian:
+    """Return a new argument h ~ N(mean, second - mean^2), as the identity function of itself.
+
+    Args:
+        mean: E h.
+        second: E h^2.
+        node: its number in the graph of gradients.
+    """
+    std = math.sqrt(max(second - mean**2, 0.0))
+    z, weights = gauss.nodes(np.array([[std]]), np.array([KINKS]) - mean, POINTS)
+    derivatives = {node: np.ones(z.size)}
+    return FunctionOfGaussian(object(), weights[0], mean + std * z[0], derivatives)
 
 
-def energy(value: Value) -> Energy:
-    """Return where gradients go."""
-    return value.energy if isinstance(value, Random) else {}
+def gradient_factors(value: Value) -> GradientFactors:
+    """Return the gradient factors of any value: none for a constant or an array."""
+    return value.gradient_factors if isinstance(value, Random) else {}
 
 
-def unknown(*values: Value) -> Blend:
-    """Return what is known of a result when nothing is: gradients go to where its operands are."""
-    return Blend(math.nan, math.nan, {k: math.nan for v in values for k in energy(v)})
+def unknown(*operands: Value) -> Moments:
+    """Return a result of which nothing is known but that its gradient goes to its operands."""
+    return Moments(math.nan, math.nan, {k: math.nan for v in operands for k in gradient_factors(v)})
 
 
 def is_data(value: Value) -> bool:
     """Return whether a value depends on the data."""
-    return isinstance(value, (Level, Wave, Blend))
+    return isinstance(value, (Constant, FunctionOfGaussian, Moments))
 
 
-def number(value: Value) -> Any:
-    """Return the number that all elements are; None if they differ."""
-    if isinstance(value, Level):
+def common_element(value: Value) -> Any:
+    """Return the number that all elements of a value are; None if they differ."""
+    if isinstance(value, Constant):
         return value.value
     if isinstance(value, Random) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return None
@@ -120,66 +169,85 @@ def number(value: Value) -> Any:
     return flat[0] if flat.size and (flat == flat[0]).all() else None
 
 
-def blend(value: Value) -> Blend:
-    """Return the two moments of any value."""
-    if isinstance(value, Level):
-        return Blend(value.value, value.value**2)
+def moments(value: Value) -> Moments:
+    """Return the two moments of any value; of an array, over its elements."""
+    if isinstance(value, Constant):
+        return Moments(value.value, value.value**2)
     if isinstance(value, Random):
-        return Blend(value.mean, value.second, value.energy)
+        return Moments(value.mean, value.second, value.gradient_factors)
     wide = np.asarray(value, np.float64)
-    return Blend(float(wide.mean()), float(np.square(wide).mean()))
+    return Moments(float(wide.mean()), float(np.square(wide).mean()))
 
 
-def scaled(value: Blend, factor: float, share: float = 1.0) -> Blend:
-    """Return `factor` times a share of a value's elements, and zeros in place of the others."""
+def scaled(value: Moments, factor: float, share: float = 1.0) -> Moments:
+    """Return a y in a share s of the elements and 0 in the others: s a E y, s a^2 E y^2.
+
+    Args:
+        value: y.
+        factor: a.
+        share: s.
+    """
     both = share * factor**2
-    through = {k: v * both for k, v in value.energy.items()}
-    return Blend(share * factor * value.mean, both * value.second, through)
+    return Moments(
+        share * factor * value.mean, both * value.second, _times(value.gradient_factors, both)
+    )
 
 
-def mixed(parts: Iterable[Blend]) -> Blend:
-    """Return the sum of values of which each element is zero in all but one."""
+def mixture(parts: Iterable[Moments]) -> Moments:
+    """Return a value each element of which is one of several: sum s_k E y_k, sum s_k E y_k^2.
+
+    Args:
+        parts: each y_k, `scaled` with the share s_k of the elements that are its own.
+    """
     mean = second = 0.0
-    through: Energy = {}
-    for part in parts:
-        mean, second = mean + part.mean, second + part.second
-        through = _joined(through, part.energy)
-    return Blend(mean, second, through)
+    factors: GradientFactors = {}
+    for own in parts:
+        mean, second = mean + own.mean, second + own.second
+        factors = _added(factors, own.gradient_factors)
+    return Moments(mean, second, factors)
 
 
-def total(a: Value, b: Value, sign: float = 1.0) -> Blend:
-    """Return the sum of two independent values, or their difference."""
-    one, two = blend(a), scaled(blend(b), sign)
-    both = mixed((one, two))
-    return replace(both, second=both.second + 2 * one.mean * two.mean)
+def independent_sum(a: Value, b: Value, sign: float = 1.0) -> Moments:
+    """Return a + b, or a - b, of independent values: E (a ± b)^2 = E a^2 + E b^2 ± 2 E a E b."""
+    one, two = moments(a), scaled(moments(b), sign)
+    second = one.second + two.second + 2 * one.mean * two.mean
+    return Moments(one.mean + two.mean, second, _added(one.gradient_factors, two.gradient_factors))
 
 
-def product(a: Value, b: Value) -> Blend:
-    """Return the product of two independent values."""
-    one, two = blend(a), blend(b)
-    through = _joined(_times(one.energy, two.second), _times(two.energy, one.second))
-    return Blend(one.mean * two.mean, one.second * two.second, through)
+def independent_product(a: Value, b: Value) -> Moments:
+    """Return a b of independent values: E a E b and E a^2 E b^2; a's gradient factor is E b^2."""
+    one, two = moments(a), moments(b)
+    factors = _added(
+        _times(one.gradient_factors, two.second), _times(two.gradient_factors, one.second)
+    )
+    return Moments(one.mean * two.mean, one.second * two.second, factors)
 
 
-def part(value: Value, *, positions: bool) -> Value:
-    """Return some of the units of a value, or some of its positions."""
-    if isinstance(value, Level):
+def slice_of(value: Value, *, positions: bool) -> Value:
+    """Return a slice of a value.
+
+    Args:
+        value: what it is a slice of.
+        positions: whether it is taken along inputs or positions, whose slices are not
+            independent. Units are.
+    """
+    if isinstance(value, Constant):
         return value
-    if isinstance(value, Wave):
-        kin = (value.kin or value.tie) if positions else value.kin
-        return replace(value, tie=object(), kin=kin)
-    return unknown(value) if positions else replace(value, normal=False)
+    if isinstance(value, FunctionOfGaussian):
+        parent = (value.parent or value.argument) if positions else value.parent
+        return replace(value, argument=object(), parent=parent)
+    return unknown(value) if positions else replace(value, is_gaussian=False)
 
 
 def independent(a: Value, b: Value) -> bool:
-    """Return whether two values are, as far as can be told."""
-    kin = [v.kin or v.tie for v in (a, b) if isinstance(v, Wave)]
-    return len(kin) < 2 or kin[0] is not kin[1]
+    """Return whether two values are taken to be independent: unless they share an argument."""
+    arguments = [v.parent or v.argument for v in (a, b) if isinstance(v, FunctionOfGaussian)]
+    return len(arguments) < 2 or arguments[0] is not arguments[1]
 
 
-def _times(through: Energy, factor: float) -> Energy:
-    return {k: v * factor for k, v in through.items()}
+def _times(factors: GradientFactors, by: float) -> GradientFactors:
+    return {k: v * by for k, v in factors.items()}
 
 
-def _joined(a: Energy, b: Energy) -> Energy:
+def _added(a: GradientFactors, b: GradientFactors) -> GradientFactors:
     return {k: a.get(k, 0.0) + b.get(k, 0.0) for k in a | b}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from propagate.checks import check_count
+from propagate.checks import check_count, random_key
 from propagate.network import Network
 from propagate.run.layerwise import layers_of
 from propagate.theory.jacobian_spectrum import Spectrum as Spectrum
@@ -192,9 +192,7 @@ def partial_norms(
         g = _unit_cotangents(h)
     else:
         check_count("probes", probes, 2)
-        if key is None:
-            raise UnusableInput("a key is required to draw probes, got none")
-        g = jax.random.normal(key, (probes, *h.shape), h.dtype)
+        g = jax.random.normal(random_key(key), (probes, *h.shape), h.dtype)
     log_scale = 0.0
     found = [_norm(g, log_scale, probes)]
     for pull in reversed(pulls):

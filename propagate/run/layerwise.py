@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from propagate.checks import typed_key
+from propagate.checks import random_key
 from propagate.network import Network
 from propagate.run import engine, plan
 from propagate.run.feed import Feed
@@ -22,7 +22,7 @@ def layers_of(
 
     They are those of `measure` with the same key and seed.
     """
-    feed = Feed(net, typed_key(key), None, "gaussian", batch, 0.0, "gaussian")
+    feed = Feed(net, random_key(key), None, "gaussian", batch, 0.0, "gaussian")
     (block,) = blocks_of(net, [net.init], 1, Grouping(1))
     program = plan.program(net, [net.activation], block, (), "gaussian", batch)
     own = plan.configurations(net, [net.init], [net.activation], block, batch)

@@ -15,9 +15,9 @@ import xarray as xr
 from jax.sharding import AxisType, Mesh
 
 from propagate import activations, batches, checks
-from propagate.batches import Batch, given, outputs_of
+from propagate.batches import Batch, as_batch, output_size
 from propagate.blocks.contract import Family
-from propagate.checks import typed_key
+from propagate.checks import random_key
 from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import dataset, provenance
@@ -121,7 +121,7 @@ def sweep(
     for name, count in counts.items():
         checks.check_count(name, count)
     batches.check_random(input, cosine)
-    data = given(inputs, labels, loss)
+    data = as_batch(inputs, labels, loss)
     net = _fitted(net, data, loss)
     grid = Grid(
         net,
@@ -135,7 +135,7 @@ def sweep(
     )
     for one in grid.inits:
         net.check(one)
-    feed = Feed(net, typed_key(key), data, input, batch, cosine, loss)
+    feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
     mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
     planned = _turns(grid, feed, mesh, seeds, block)
     found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
@@ -176,7 +176,7 @@ def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     net = replace(net, input_size=units, output_size=net.output_size or same)
     if loss == "gaussian":
         return net
-    outputs = outputs_of(data, loss)
+    outputs = output_size(data, loss)
     enough = net.output_size is None or net.output_size == outputs
     if loss == "cross_entropy" and net.output_size is not None:
         enough = net.output_size >= outputs

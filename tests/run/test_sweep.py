@@ -322,7 +322,7 @@ def test_a_sampler_named_uniform_is_not_asked_for_biases():
     ("run", "message"),
     [
         (lambda net: pp.measure(net, KEY, init=["zeros"]), "use sweep"),
-        (lambda net: pp.sweep(net, key=0), "key must be a JAX random key"),
+        (lambda net: pp.sweep(net, key=0), "key must be one random key"),
         (lambda net: pp.sweep(net, key=KEY, inputs=Batch(np.eye(2)), labels=[0, 1]), "own labels"),
     ],
 )
