@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from propagate.types import Array, Sampler, UnusableInput
 
 TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
+GROWTH = 3.4445, -4.7750, 2.0315  # Jordan et al. (2024): keeps [0, 1] within [0, 1.3]
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,49 @@ def _eye(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return _at_centre(jnp.eye(*shape[-2:], dtype=dtype), shape)
 
 
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Draw from the Haar measure: a QR factorisation on a CPU, a polar one elsewhere.
+
+    Both factors of a Gaussian matrix have that law. Products alone make the second, which an
+    accelerator is fast at: 50 factorisations of 256 x 256 take it 48 ms by QR.
+    """
+
+    def polar(key: Array) -> Array:
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        tall = max(rows, columns), min(rows, columns)
+        factor = polar_factor(jax.random.normal(key, tall, dtype))
+        return (factor if rows >= columns else factor.T).reshape(shape)
+
+    by_qr = lambda key: jax.nn.initializers.orthogonal()(key, shape, dtype)  # noqa: E731
+    return jax.lax.platform_dependent(key, cpu=by_qr, default=polar)
+
+
+def polar_factor(a: Array) -> Array:
+    r"""Return $U = A (A^T A)^{-1/2}$ of a Gaussian matrix (m, n) with m >= n.
+
+    Every step multiplies X by an odd polynomial of its singular values, which all tend to 1. The
+    first ten grow small values 3.44 times each; the Newton-Schulz iteration
+    $X \to X (3 I - X^T X) / 2$ then squares what is left of the error.
+    """
+    eye, product = jnp.eye(a.shape[1], dtype=a.dtype), partial(jnp.matmul, precision="highest")
+
+    def grow(_: int, x: Array) -> Array:
+        gram = product(x.T, x)
+        return product(x, GROWTH[0] * eye + GROWTH[1] * gram + GROWTH[2] * product(gram, gram))
+
+    def refine(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, _, step = carry
+        gram = product(x.T, x)
+        return product(x, 1.5 * eye - 0.5 * gram), jnp.max(jnp.abs(gram - eye)), step + 1
+
+    x = a / (1.02 * (math.sqrt(a.shape[0]) + math.sqrt(a.shape[1])))  # singular values below 1
+    start = jax.lax.fori_loop(0, 10, grow, x), jnp.ones((), a.dtype), 0
+    settled = lambda carry: (carry[1] > 1e-4) & (carry[2] < 60)  # noqa: E731
+    return jax.lax.while_loop(settled, refine, start)[0]
+
+
 def _delta_orthogonal(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    return _at_centre(jax.nn.initializers.orthogonal()(key, shape[-2:], dtype), shape)
+    return _at_centre(_orthogonal(key, shape[-2:], dtype), shape)
 
 
 def _at_centre(tap: Array, shape: tuple[int, ...]) -> Array:
@@ -80,7 +123,7 @@ def _eye_moments(fan_in: int, fan_out: int) -> tuple[float, float]:
 NORMAL = Base("normal", jax.nn.initializers.normal(1.0))
 TRUNCATED = Base("truncated_normal", jax.nn.initializers.truncated_normal(1.0 / TRUNCATED_STD))
 UNIFORM = Base("uniform", _uniform)
-ORTHOGONAL = Base("orthogonal", jax.nn.initializers.orthogonal(), _orthogonal_moments)
+ORTHOGONAL = Base("orthogonal", _orthogonal, _orthogonal_moments)
 DELTA = Base("delta_orthogonal", _delta_orthogonal, _orthogonal_moments, _check_delta)
 ONES = Base("ones", _ones, lambda fan_in, fan_out: (1.0, 0.0))
 EYE = Base("identity", _eye, _eye_moments)

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 from scipy import stats
 
-from propagate.distributions import TRUNCATED_STD
+from propagate.distributions import TRUNCATED_STD, polar_factor
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.types import UnusableInput
 
@@ -267,3 +268,15 @@ def test_draws_have_the_asked_for_shape_and_dtype(name, dtype):
 def test_what_is_not_an_initialiser_is_refused(spec):
     with pytest.raises(UnusableInput):
         initializer(spec)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (80, 16), (3, 3)])
+def test_the_polar_factor_is_that_of_scipy(shape):
+    a = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    u = np.asarray(polar_factor(jnp.asarray(a)))
+    np.testing.assert_allclose(u.T @ u, np.eye(shape[1]), atol=3e-6)
+    np.testing.assert_allclose(u, scipy.linalg.polar(a.astype(float))[0], atol=2e-4)
+    # a direction that is nearly lost still comes back
+    a[:, 0] = a[:, 1] + 1e-5 * a[:, 0]
+    u = np.asarray(polar_factor(jnp.asarray(a)))
+    np.testing.assert_allclose(u.T @ u, np.eye(shape[1]), atol=3e-6)

@@ -328,7 +328,7 @@ def test_a_legacy_key_is_the_same_key():
     ("tree", "names"),
     [
         ({"params": {"Dense_0": {"kernel": 1}}}, ["Dense_0.kernel"]),
-        ({"mlp/~/linear_0": {"w": 1}, "net/block": {"b": 1}}, ["mlp.linear_0.w", "net.family.b"]),
+        ({"mlp/~/linear_0": {"w": 1}, "net/block": {"b": 1}}, ["mlp.linear_0.w", "net.block.b"]),
         ({"conv1_conv/kernel": 1}, ["conv1_conv.kernel"]),
         ([{"a": (1, 2)}], ["0.a.0", "0.a.1"]),
         (nnx.state(nnx.Linear(2, 2, rngs=nnx.Rngs(0)), nnx.Param), ["bias", "kernel"]),
