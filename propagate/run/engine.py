@@ -51,7 +51,7 @@ from propagate.run.program import LOST, Draw, Layer, Numbers, StackProgram, Stre
 from propagate.types import Array, Place, Tree, at_least_float32
 
 
-class _Signal(NamedTuple):
+class Signal(NamedTuple):
     """A signal y · 2^(held + passed), of which the layers see y · 2^held."""
 
     y: Array  # (C, B, …, width), its largest magnitude next to 1
@@ -120,11 +120,11 @@ def run(program: StackProgram, numbers: Numbers) -> dict[Place, dict[str, Array]
     return _join(found) | _join(back)
 
 
-def _input(program: StackProgram, numbers: Numbers) -> _Signal:
+def _input(program: StackProgram, numbers: Numbers) -> Signal:
     first = program.family.signal(program.stretches[0].spec.size.fan_in)
     start = numbers.inputs.reshape(program.batch, *first)
     scaled = rescale(jnp.broadcast_to(start, (numbers.homogeneous.shape[0], *start.shape)))
-    return _Signal(*scaled, jnp.zeros_like(scaled.exponent))
+    return Signal(*scaled, jnp.zeros_like(scaled.exponent))
 
 
 def _row(seen: dict[str, Array]) -> dict[str, Array]:
@@ -132,13 +132,13 @@ def _row(seen: dict[str, Array]) -> dict[str, Array]:
     return {name: value[None] for name, value in seen.items()}
 
 
-def _there(program: StackProgram, numbers: Numbers, part: Stretch, signal: _Signal, layers: Layer):
+def _there(program: StackProgram, numbers: Numbers, part: Stretch, signal: Signal, layers: Layer):
     """Go forward through a stretch; return the signal, the statistics, what to come back with.
 
     Of a stretch in chunks only the signals at their starts are kept: the inside of a chunk is
     computed again on the way back.
     """
-    step = partial(_forward, program, numbers, part)
+    step = partial(forward, program, numbers.homogeneous, part)
     start = (signal, numbers.shared)
     if part.chunks == 1:
         (signal, _), (seen, kept) = _scan(step, start, layers)
@@ -152,7 +152,9 @@ def _there(program: StackProgram, numbers: Numbers, part: Stretch, signal: _Sign
     return signal, _uncut(part, seen), starts
 
 
-def _forward(program: StackProgram, numbers: Numbers, part: Stretch, carry: tuple, own: Layer):
+def forward(
+    program: StackProgram, homogeneous: Array, part: Stretch, carry: tuple[Signal, Draw], own: Layer
+) -> tuple[tuple[Signal, Draw], tuple]:
     """From h_{l-1} to h_l."""
     signal, shared = carry
     params = _params(program, part, own, shared)
@@ -160,7 +162,7 @@ def _forward(program: StackProgram, numbers: Numbers, part: Stretch, carry: tupl
     apply = partial(layer, program, part, params, own)
     u, pull, (seen, noted) = jax.vjp(apply, h, _slots(program, part, signal.held), has_aux=True)
     y, exponent = rescale(u.astype(program.dtype))
-    held = jnp.where(numbers.homogeneous, 0, exponent)
+    held = jnp.where(homogeneous, 0, exponent)
     passed = signal.passed + exponent - held
     out = {"forward": observe(Scaled(y, held + passed), program.measures("forward"))}
     first = first_of(program.activations, own.phi, own.raw)
@@ -168,7 +170,7 @@ def _forward(program: StackProgram, numbers: Numbers, part: Stretch, carry: tupl
     for place, values in noted.items():
         out[place] = out.get(place, {"exponent": signal.passed}) | values
     kept = _Kept(_Pull.of(pull, params), signal.passed)
-    return (_Signal(y, held, passed), shared), (out, kept)
+    return (Signal(y, held, passed), shared), (out, kept)
 
 
 def layer(
@@ -211,7 +213,7 @@ def _observe_seen(program: StackProgram, phi: Array, seen: Draw, passed: Array):
     return out
 
 
-def _cotangent(program: StackProgram, h: _Signal, target: Array) -> Array:
+def _cotangent(program: StackProgram, h: Signal, target: Array) -> Array:
     signal = h.y * per_config(power_of_two(h.held + h.passed, h.y.dtype), h.y)
 
     def loss(h: Array) -> Array:
@@ -243,9 +245,9 @@ def _back(
         (g, _), seen = _scan(back, (g, numbers.shared), (layers, kept), reverse=True)
         return g, seen
 
-    def chunk(carry: tuple, xs: tuple[Layer, _Signal]):
+    def chunk(carry: tuple, xs: tuple[Layer, Signal]):
         layers, start = xs
-        again = partial(_forward, program, numbers, part)
+        again = partial(forward, program, numbers.homogeneous, part)
         _, (_, kept) = lax.scan(again, (start, carry[1]), layers)
         return lax.scan(back, carry, (layers, kept), reverse=True)
 

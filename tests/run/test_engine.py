@@ -1,5 +1,7 @@
 """The engine against `jax.grad` on the unrolled network, and at the edges of float32."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,12 @@ import pytest
 import propagate as pp
 from propagate.activations import ACTIVATIONS, activation
 from propagate.batches import Batch
+from propagate.blocks import FAMILIES
 from propagate.network import layer_table
-from propagate.run import memory, plan, program
+from propagate.record.measures import select
+from propagate.run import engine, memory, plan, program
 from propagate.run.feed import Feed
+from propagate.run.pairings import Grouping, blocks_of
 
 KEY = jax.random.key(7)
 DEPTH, WIDTH, BATCH = 5, 12, 9
@@ -178,3 +183,30 @@ def test_saturation_is_judged_by_the_slope():
     wide, narrow = record.activation_saturated_fraction.isel(activation=0).mean("seed").values
     assert wide[1:6].min() > 0.9 and narrow[:6].max() < 0.2
     assert activation("tanh").slope == 1
+
+
+@pytest.mark.parametrize("spelling", FAMILIES)
+def test_a_layer_keeps_no_weights_for_the_way_back(spelling):
+    """They come again; if a vjp held its own, memory would grow by the weights times the depth."""
+    net = pp.Network(3, 32, f"{spelling}", activation="tanh")
+    (block,) = blocks_of(net, [net.init], 1, Grouping(1))
+    chosen = select(table=net.family.table)
+    made = plan.program(net, [net.activation], block, chosen, "gaussian", 2)
+    part = made.stretches[0]
+    shapes = {name: p.shape for name, p in part.spec.parameters if p.kind == "weight"}
+    array = lambda *shape, dtype="float32": jax.ShapeDtypeStruct(shape, dtype)  # noqa: E731
+    params = {name: array(*p.shape) for name, p in part.spec.parameters}
+    layer = program.Layer(
+        {name: v for name, v in params.items() if name in part.spec.own(shared=False)},
+        {name: array(1) for name in params},
+        array(dtype="int32"),
+        array(dtype="bool"),
+        array(dtype="int32"),
+    )
+    y = array(1, 2, *net.family.signal(32))
+    signal = engine.Signal(y, array(1, dtype="int32"), array(1, dtype="int32"))
+    shared = {name: v for name, v in params.items() if name not in layer.draw}
+    step = partial(engine.forward, made, np.zeros(1, bool), part)
+    _, (_, kept) = jax.eval_shape(step, (signal, shared), layer)
+    held = [leaf.shape for leaf in jax.tree.leaves(kept)]
+    assert not [shape for shape in shapes.values() if shape in held]
