@@ -20,6 +20,8 @@ import numpy as np
 from propagate.activations import Activation, ActivationLike, activation
 from propagate.checks import check_count
 from propagate.theory import gauss
+from propagate.theory.derivatives import evaluate, kinks
+from propagate.theory.quadrature import ORDER, REACH, nodes
 from propagate.types import UnusableInput
 
 FAR = 1e6  # where a slope is looked at that may be unbounded
@@ -111,7 +113,7 @@ def spectrum(
     spread = mu_2 / mu_1**2 - (1 if orthogonal else 0)
     edge = math.inf
     if _bounded(own, q):
-        edge = _exp(_log_edge(_slopes(own, depth, sigma_w2, q, orthogonal, gauss.ORDER)))
+        edge = _exp(_log_edge(_slopes(own, depth, sigma_w2, q, orthogonal, ORDER)))
     return Spectrum(_exp(depth * math.log(sigma_w2 * mu_1)), depth * spread, edge)
 
 
@@ -119,18 +121,18 @@ def _slopes(
     phi: Activation, depth: int, sigma_w2: float, q: float, orthogonal: bool, order: int
 ) -> _Slopes:
     root = np.array([[math.sqrt(q)]])
-    z, weight = gauss.nodes(root, np.asarray(gauss.kinks(phi))[None, :], order)
-    squares = gauss.evaluate(phi, root * z).slope ** 2
+    z, weight = nodes(root, np.asarray(kinks(phi))[None, :], order)
+    squares = evaluate(phi, root * z).slope ** 2
     return _Slopes(squares[0], weight[0], depth, sigma_w2, orthogonal)
 
 
 def _bounded(phi: Activation, q: float) -> bool:
     """Return whether phi' is no larger far away than where h is."""
-    near = math.sqrt(q) * np.linspace(-gauss.REACH, gauss.REACH, 1001)
+    near = math.sqrt(q) * np.linspace(-REACH, REACH, 1001)
     far = FAR * (1 + math.sqrt(q)) * np.array([-1.0, 1.0])
     return bool(
-        (gauss.evaluate(phi, far).slope ** 2).max()
-        <= 1.5 * (gauss.evaluate(phi, near).slope ** 2).max()
+        (evaluate(phi, far).slope ** 2).max()
+        <= 1.5 * (evaluate(phi, near).slope ** 2).max()
     )
 
 

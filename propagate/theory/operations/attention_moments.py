@@ -20,10 +20,10 @@ import functools
 import math
 from typing import NamedTuple
 
-from propagate.theory import gauss
+from propagate.theory.operations.signal import mean_square
 from propagate.theory.operations.softmax_moments import Rows, overlap
 
-COARSE = 0.75  # of `gauss.mean_square`: a mean over rows is smooth in tau
+COARSE = 0.75  # of `mean_square`: a mean over rows is smooth in tau
 RARE = 1e-6
 
 
@@ -62,7 +62,7 @@ def head(shape: Shape, scores: float, second: float, own: float) -> Head:
     _, d, d_h = shape
     shared, tau2 = second - own, scores * second * own
     units = 2 / ((1 + 2 / d_h) * (1 + 2 / d) ** 2 - 1)  # as many have the same spread
-    sizes, weights = gauss.mean_square(units, COARSE)
+    sizes, weights = mean_square(units, COARSE)
     kept = weights > RARE
     out = gradient = 0.0
     for size, weight in zip(sizes[kept], weights[kept] / weights[kept].sum(), strict=True):

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.checks import check_count, check_variances
-from propagate.theory import gauss
-from propagate.theory.operations.signal import Signal, sampled, signal
+from propagate.theory.operations.signal import Signal, mean_square, sampled, signal
 from propagate.types import UnusableInput
 
 LEAST_UNITS = 4  # of a norm: with fewer, E 1/variance does not exist
@@ -60,7 +59,7 @@ class LayerNorm(_Norm):
         return self.units - 1
 
     def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
-        values, weight = gauss.mean_square(self.units - 1)
+        values, weight = mean_square(self.units - 1)
         return x.variance * (1 - 1 / self.units) * values, weight
 
     def forward(self, x: Signal) -> Signal:
@@ -81,7 +80,7 @@ class RMSNorm(_Norm):
         units = self.units * x.second**2 / spread if spread else math.inf
         if units > 1e6:
             return np.array([x.second]), np.ones(1)
-        values, weight = gauss.mean_square(units)
+        values, weight = mean_square(units)
         return x.second * values, weight
 
     def forward(self, x: Signal) -> Signal:

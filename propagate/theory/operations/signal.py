@@ -1,6 +1,9 @@
 """The moments of a signal, and the contract of an operation on them."""
 
+import math
 from typing import NamedTuple, Protocol
+
+import numpy as np
 
 SMALL = 1e-5  # variance of a softmax's input at which it is as good as a line
 
@@ -56,3 +59,19 @@ class Operation(Protocol):
 def sampled(correlation: float, units: int) -> float:
     """Return the expected sample correlation of n pairs."""
     return correlation * (1 - (1 - correlation**2) / (2 * units))
+
+
+def mean_square(units: float, step: float = 0.25) -> tuple[np.ndarray, np.ndarray]:
+    r"""Return values and weights of the mean of z^2 over n units, $\chi^2_n/n$.
+
+    Its logarithm has a smooth density, over which sums converge at once.
+
+    Args:
+        units: n, above 2; it need not be whole.
+        step: between values, in standard deviations of the logarithm.
+    """
+    sd = math.sqrt(2 / units)
+    u = np.arange(-8 * sd - 80 / (units - 2), 8 * sd, step * sd)
+    log = units / 2 * (u - np.exp(u))
+    weight = np.exp(log - log.max())
+    return np.exp(u), weight / weight.sum()
