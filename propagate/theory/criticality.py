@@ -1,10 +1,10 @@
 r"""Gains, and the critical initialisations of an activation: the edge of chaos.
 
 `gain` keeps the size of a unit Gaussian from layer to layer. `critical` finds every variance of the
-weights at which the second moment q stays and a gradient's second moment does, too:
-$\chi_1 = \sigma_w^2E\phi'^2 = 1$ (Poole et al., 2016, arXiv:1606.05340). Whether the signal returns to
-such a q is the matter of $\chi_\parallel = dq'/dq$; `half_stable` finds where both are 1 (Roberts et
-al., 2022, arXiv:2106.10165).
+weights at which the second moment q stays and a gradient's second moment does, too: $\chi_1 =
+\sigma_w^2E\phi'^2 = 1$ (Poole et al., 2016, arXiv:1606.05340). Whether the signal returns to such a
+q is the matter of $\chi_\parallel = dq'/dq$; `half_stable` finds where both are 1 (Roberts et al.,
+2022, arXiv:2106.10165).
 """
 
 from typing import NamedTuple
@@ -125,7 +125,8 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
 def _at_the_origin(phi: Activation) -> list[CriticalPoint]:
     r"""Return the point with $\sigma_b = 0$ and q → 0, where phi is a line or two half-lines.
 
-    If $\phi(0) = 0$, it is at $\sigma_w^2 = 1/E\phi'^2$, and stable if $\sigma_w^2E\phi^2 < q$ next to it.
+    If $\phi(0) = 0$, it is at $\sigma_w^2 = 1/E\phi'^2$, and stable if $\sigma_w^2E\phi^2 < q$ next
+    to it.
     """
     value, slope2 = moments_at_zero(phi)
     if value or slope2 < SMALL_Q**3:
@@ -138,11 +139,10 @@ def _at_the_origin(phi: Activation) -> list[CriticalPoint]:
 
 
 def half_stable(phi: ActivationLike) -> CriticalPoints:
-    r"""Return the points with $\chi_1 = \chi_\parallel = 1$ at q > 0, of which signals leave one side.
+    r"""Return the points with $\chi_1 = \chi_\parallel = 1$ at q > 0, left on one side.
 
-    There $dE\phi^2/dq = E\phi'^2$, $\sigma_w^2 = 1/E\phi'^2$ and
-    $\sigma_b^2 = q - E\phi^2/E\phi'^2 > 0$. GELU and SiLU have one: the half-stable class of Roberts et
-    al. (2022), arXiv:2106.10165.
+    There $dE\phi^2/dq = E\phi'^2$, $\sigma_w^2 = 1/E\phi'^2$ and $\sigma_b^2 = q - E\phi^2/E\phi'^2
+    > 0$. GELU and SiLU have one: the half-stable class of Roberts et al. (2022), arXiv:2106.10165.
 
     Args:
         phi: an activation.

@@ -67,7 +67,7 @@ class _Layer:
         return layer(phi, own, q, apart, norm=norm, after=after, batch=size)
 
     def weights(self, weight: Parameter, bias: Parameter) -> Weights:
-        r"""Return $f_w^2\sigma_w^2$, $f_b^2\sigma_b^2$, f the factors of the parameters, ρ and widths."""
+        r"""Return $f_w^2\sigma_w^2$ and $f_b^2\sigma_b^2$, with ρ and widths."""
         sigma_w2, sigma_b2 = variances(self.init, weight.fan_in, weight.fan_out)
         keep = 1 - self.family.dropout
         widen = self.size.fan_out / self.size.fan_in
@@ -118,7 +118,7 @@ def _branch(
 
 
 def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
-    r"""Return the passage of $h + \alpha f(h/\beta)$, $\beta^2$ the expected variance of the stream.
+    r"""Return the passage of $h + \alpha f(h/\beta)$, $\beta^2$ the stream's expected variance.
 
     Weights are standardised, so that the mean of x is lost, and gains bring its variance to 1, as
     a layer norm after phi does. Gradients of the branch are divided by $\beta^2$. Brock et al.

@@ -36,7 +36,7 @@ class FixedPoint:
 
     Attributes:
         q: the second moment.
-        chi_1: $\chi_1 = \sigma_w^2 E\phi'^2/\rho$, the factor on a gradient's second moment per layer.
+        chi_1: $\chi_1 = \sigma_w^2 E\phi'^2/\rho$, of a gradient's second moment in a layer.
         chi_par: $\chi_\parallel = dq'/dq = \sigma_w^2 E[z\phi\phi']/(\rho\sqrt q)$.
         one_minus_c: of the correlation to which two inputs tend; NaN at q = 0, where it stays.
         chi_c: $\chi_c = dc'/dc = \sigma_w^2 E\phi'(h_1)\phi'(h_2)$ there.
@@ -89,9 +89,10 @@ def _scale(factor: float) -> float:
 def fixed_points(
     phi: ActivationLike, sigma_w2: float, sigma_b2: float, keep: float = 1.0
 ) -> tuple[FixedPoint, ...]:
-    r"""Return every fixed point $q = \sigma_w^2E\phi^2/\rho + \sigma_b^2$ with q in [1e-8, 1e8], or 0.
+    r"""Return every fixed point of the q-map, $q = \sigma_w^2E\phi^2/\rho + \sigma_b^2$.
 
-    Where every q stays, as for He's ReLU, the one at q = 1 stands for all of them.
+    They are looked for in [1e-8, 1e8] and at 0. Where every q stays, as for He's ReLU, the one at q
+    = 1 stands for all of them.
 
     Args:
         phi: an activation.
@@ -166,10 +167,11 @@ def _apart(
 
 
 def saddle_nodes(phi: ActivationLike, sigma_b2: float) -> tuple[tuple[float, float], ...]:
-    r"""Return each (sigma_w^2, q) at which two fixed points of the q-map meet, $\chi_\parallel = 1$.
+    r"""Return each (sigma_w^2, q) at which two fixed points of q meet, $\chi_\parallel = 1$.
 
-    There $(q - \sigma_b^2)\,dE\phi^2/dq = E\phi^2$ and $\sigma_w^2 = (q - \sigma_b^2)/E\phi^2$: beyond
-    that variance of the weights the signal does not settle nearby. It is not an edge of chaos.
+    There $(q - \sigma_b^2)\,dE\phi^2/dq = E\phi^2$ and $\sigma_w^2 = (q - \sigma_b^2)/E\phi^2$:
+    beyond that variance of the weights the signal does not settle nearby. It is not an edge of
+    chaos.
 
     Args:
         phi: an activation.

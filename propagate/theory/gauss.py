@@ -6,8 +6,8 @@ with an error, `moments` for those that theory needs most. Two correlated argume
 
 $$h_\pm = \sqrt q\left(\sqrt{1-\tfrac\epsilon2}\,z_1 \pm \sqrt{\tfrac\epsilon2}\,z_2\right).$$
 
-With `dims`, $z$ is a coordinate of a vector that is uniform on a sphere of radius $\sqrt{\rm dims}$,
-which is what normalising makes of a Gaussian vector; it is N(0, 1) again at dims = inf.
+With `dims`, $z$ is a coordinate of a vector that is uniform on a sphere of radius $\sqrt{\rm
+dims}$, which is what normalising makes of a Gaussian vector; it is N(0, 1) again at dims = inf.
 
 Points and weights are those of `quadrature`; `derivatives` evaluates $\phi$ and $\phi'$ at them.
 """

@@ -28,6 +28,7 @@ from propagate.theory import batch_norm, gauss, mean_field
 from propagate.types import UnusableInput
 
 Norm = Literal["rms", "layer", "batch"]
+CONSTANT = 1e-28  # of E phi^2: the variance that rounding leaves of a constant
 
 
 class Weights(NamedTuple):
@@ -86,10 +87,10 @@ def layer(
 ) -> Passage:
     r"""Return what a layer makes of a signal: (norm,) phi (, norm), dropout, weights.
 
-    $q' = \sigma_w^2Ex^2/\rho + \sigma_b^2$,
-    $1-c' = \sigma_w^2[(1/\rho-1)Ex^2 + \tfrac12E(x_1-x_2)^2]/q'$, and gradients come back by
-    $\sigma_w^2(n_{out}/n_{in})\,D\,\mathrm{diag}(1/\rho, 1)$, in which D takes them through x: without
-    a norm it is $\mathrm{diag}(E\phi'^2, E\phi'_1\phi'_2)$, the $\chi$ of mean-field theory
+    $q' = \sigma_w^2Ex^2/\rho + \sigma_b^2$, $1-c' = \sigma_w^2[(1/\rho-1)Ex^2 +
+    \tfrac12E(x_1-x_2)^2]/q'$, and gradients come back by
+    $\sigma_w^2(n_{out}/n_{in})\,D\,\mathrm{diag}(1/\rho, 1)$, in which D takes them through x:
+    without a norm it is $\mathrm{diag}(E\phi'^2, E\phi'_1\phi'_2)$, the $\chi$ of mean-field theory
     (Schoenholz et al., 2017, arXiv:1611.01232).
 
     Args:
@@ -156,7 +157,7 @@ def _unit_normalised(
         distance, slopes = 0.0, slope2
     if norm and after:
         s2 = at["variance"] if norm == "layer" else second
-        if not s2:
+        if not s2 > CONSTANT * second:
             raise UnusableInput(f"a {norm} norm divides by zero: {phi.name} is constant there")
         second, distance = 1.0, distance / s2
     return _Activated(second, distance, np.diag([slope2, slopes]) / s2)
@@ -167,9 +168,7 @@ def _distance_and_slopes(a: gauss.Values, b: gauss.Values) -> np.ndarray:
     return np.stack([(a.phi - b.phi) ** 2 / 2, a.slope * b.slope])
 
 
-def _batch_normalised(
-    phi: Activation, variance: float, batch: float, after: bool
-) -> _Activated:
+def _batch_normalised(phi: Activation, variance: float, batch: float, after: bool) -> _Activated:
     r"""Return x normalised over a batch of B, whose values h have the (unbiased) variance v.
 
     Derived here, with the moments of `batch_norm`:

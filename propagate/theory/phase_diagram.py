@@ -212,8 +212,8 @@ def _chaotic(
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Return the 1 - c with $D/(1-c) = q/\sigma_w^2$, and $\chi_c$; all of shape (points,).
 
-    $D/(1-c)$ falls as 1 - c grows, from $q\chi_1/\sigma_w^2$; between entries of the table, lines in
-    ln q and ln(1 - c).
+    $D/(1-c)$ falls as 1 - c grows, from $q\chi_1/\sigma_w^2$; between entries of the table, lines
+    in ln q and ln(1 - c).
     """
     log_q = np.log(q)
     grid = np.linspace(log_q.min(), log_q.max(), TABLE_ROWS)
@@ -241,7 +241,9 @@ def _rows(table: np.ndarray, at: np.ndarray) -> np.ndarray:
 
 
 def _correlation_tables(phi: Activation, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    r"""Return $D/(1-c) = \sum_k a_k^2(1-c^k)/(1-c)$ and $E\phi'_1\phi'_2 = \sum_k k a_k^2c^{k-1}/q$.
+    r"""Return tables of $D/(1-c)$ and of $E\phi'_1\phi'_2$.
+
+    $\sum_k a_k^2(1-c^k)/(1-c)$ and $\sum_k k\,a_k^2c^{k-1}/q$, at most $E\phi'^2$.
 
     Args:
         phi: an activation.

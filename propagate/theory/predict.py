@@ -42,8 +42,8 @@ def predict(
     r"""Return the record that theory expects `measure` to find.
 
     At infinite width $q' = \sigma_w^2E\phi^2 + \sigma_b^2$, and a gradient's second moment grows by
-    $\chi = \sigma_w^2E\phi'^2\,n_{out}/n_{in}$ in a layer, on its way back; beside it, what width-1/n
-    theory says of their logarithms.
+    $\chi = \sigma_w^2E\phi'^2\,n_{out}/n_{in}$ in a layer, on its way back; beside it, what
+    width-1/n theory says of their logarithms.
 
     Args:
         net: a stack with independent, centred weights: plain layers, circular convolutions,
@@ -145,9 +145,7 @@ def log10_gradient(layers: Sequence[LayerTheory]) -> np.ndarray:
     return np.append(np.log10([layer.chi for layer in layers])[::-1].cumsum()[::-1], 0.0)
 
 
-def through_stack(
-    net: Network, q: float, apart: float
-) -> tuple[list[LayerTheory], Preactivation]:
+def through_stack(net: Network, q: float, apart: float) -> tuple[list[LayerTheory], Preactivation]:
     """Return the theory of every layer, the input's first, and the h where the last one leads.
 
     Args:

@@ -49,9 +49,7 @@ def kernel_fluctuation(layers: list[LayerTheory], batch: int) -> Fluctuation:
         lost = layer.lean * fresh / layer.forward if layer.forward > 0 else 0.0
         mean.append(p * mean[-1] + layer.curve * alone[-1] / 2)
         lean.append(p * lean[-1] + lost / n)
-        holds.append(
-            holds[-1] and (abs(layer.curve) + abs(layer.chi_memory)) * alone[-1] < CURVED
-        )
+        holds.append(holds[-1] and (abs(layer.curve) + abs(layer.chi_memory)) * alone[-1] < CURVED)
         alone.append(p**2 * alone[-1] + layer.forward / n)
         variance.append(p**2 * variance[-1] + fresh / n)
     shift = np.array(mean) + np.array(lean) - np.array(variance) / 2
@@ -105,8 +103,8 @@ def backward_fluctuation(layers: list[LayerTheory], units: int, batch: int) -> F
 def _sum_back(layers: list[LayerTheory], kernel: Fluctuation, batch: int) -> np.ndarray:
     r"""Return the variance of the sum of the logarithms of all factors back to each layer.
 
-    Of the covariances $C_{jj} = v_{backward}/n + \beta_j^2 v_j$ and, for k > j,
-    $C_{jk} = \beta_k\,p_{k-1}\cdots p_{j+1}(\beta_j p_j v_j + v_{mixed}/n)$, all from j on are added.
+    Of the covariances $C_{jj} = v_{backward}/n + \beta_j^2 v_j$ and, for k > j, $C_{jk} =
+    \beta_k\,p_{k-1}\cdots p_{j+1}(\beta_j p_j v_j + v_{mixed}/n)$, all from j on are added.
     """
     covariance = np.zeros((len(layers), len(layers)))
     for j, layer in enumerate(layers):

@@ -87,17 +87,17 @@ class Dropout:
         check_keep(self.keep)
 
     def forward(self, x: Signal) -> Signal:
-        """E x^2/keep; the mean, and what two positions share, stay."""
+        r"""$Ex^2/\rho$, ρ = keep; the mean, and what two positions share, stay."""
         return signal(x.mean, x.second / self.keep, x.shared)
 
     def backward(self, x: Signal) -> float:
-        """1/keep."""
+        r"""$1/\rho$."""
         return 1 / self.keep
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """exp(x)/sum exp(x) over `length` entries, independent and Gaussian (`softmax.Rows`)."""
+    """exp(x)/sum exp(x) over `length` independent Gaussian entries (`softmax_moments.Rows`)."""
 
     length: int
 
@@ -105,7 +105,11 @@ class Softmax:
         check_count("length", self.length)
 
     def forward(self, x: Signal) -> Signal:
-        """Mean 1/L; at two positions are two rows."""
+        r"""$E y = 1/L$, $E y^2 = E\sum_k y_k^2/L$, $E y y' = E\sum_k y_ky'_k/L$ of two rows y, y'.
+
+        Below a variance of `SMALL` the softmax is a line: $\operatorname{Var}y =
+        \operatorname{Var}x\,(1-1/L)/L^2$.
+        """
         if x.variance < SMALL:
             even = 1 / self.length
             return Signal(even, x.variance * even**2 * (1 - even), x.correlation)
@@ -148,10 +152,13 @@ class Attention:
         )
 
     def forward(self, x: Signal) -> Signal:
-        """What positions share passes; what is a position's own is averaged by its attention."""
+        r"""$\sigma_v^2\sigma_o^2$ times the moments of `attention_moments.head`.
+
+        What positions share passes; what is a position's own is averaged by its attention.
+        """
         at, through = self._moments(x), self.sigma_v2 * self.sigma_o2
         return signal(0.0, through * at.second, through * at.covariance)
 
     def backward(self, x: Signal) -> float:
-        """Through values, queries and keys."""
+        r"""$\sigma_v^2\sigma_o^2$ times what comes back through values, queries and keys."""
         return self.sigma_v2 * self.sigma_o2 * self._moments(x).gradient
