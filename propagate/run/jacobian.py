@@ -1,7 +1,7 @@
 """Jacobians as measured: singular values, and norms of the part behind each layer.
 
 Of any function, of a function that is given layer by layer, or of a random stack. What theory
-expects of them: `spectra`, and `expected_norms`.
+expects of them: `jacobian_spectrum`, and `expected_norms`.
 """
 
 import math

@@ -102,6 +102,7 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
     check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
+        r"""Return $1 - (E\phi^2/E\phi'^2 + \sigma_b^2)/q$."""
         at = gauss.moments(phi, q)
         with np.errstate(divide="ignore", invalid="ignore"):
             return 1 - at["second"] / at["slope2"] / q - sigma_b2 / q
@@ -160,6 +161,7 @@ def half_stable(phi: ActivationLike) -> CriticalPoints:
     phi = integrable(phi)
 
     def excess(q: np.ndarray) -> np.ndarray:
+        r"""Return $(dE\phi^2/dq)/E\phi'^2 - 1 = \chi_\parallel/\chi_1 - 1$."""
         at = gauss.moments(phi, q)
         with np.errstate(divide="ignore", invalid="ignore"):
             return at["growth"] / at["slope2"] - 1

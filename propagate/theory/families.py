@@ -75,6 +75,7 @@ class _Layer:
 
 
 def _of_family(family: Family) -> Callable[[_Layer, float, float], Passage]:
+    """Return the function from (layer, q, 1 - c) to a passage, or raise `UnusableInput`."""
     if isinstance(family, Mlp):
         return _plain
     if isinstance(family, Conv1d | Conv2d):

@@ -116,6 +116,7 @@ def fixed_points(
     check_keep(keep)
 
     def excess(q: np.ndarray) -> np.ndarray:
+        r"""Return $q'/q - 1$."""
         return sigma_w2 / keep * gauss.moments(phi, q)["second"] / q + sigma_b2 / q - 1
 
     found = zeros_over_q(excess)
@@ -155,6 +156,7 @@ def _apart(
         return 0.0
 
     def excess(log_apart: float) -> float:
+        """Return (1 - c')/(1 - c) - 1, which keeps its digits as 1 - c goes to zero."""
         apart = math.exp(log_apart)
         return c_map(phi, sigma_w2, sigma_b2, q, apart, keep) / apart - 1
 
@@ -188,6 +190,7 @@ def saddle_nodes(phi: ActivationLike, sigma_b2: float) -> tuple[tuple[float, flo
     check_variances(sigma_b2=sigma_b2)
 
     def excess(q: np.ndarray) -> np.ndarray:
+        r"""Return $1 - (q - \sigma_b^2)(dE\phi^2/dq)/E\phi^2$."""
         at = gauss.moments(phi, q)
         return 1 - (q - sigma_b2) * at["growth"] / at["second"]
 

@@ -209,6 +209,7 @@ def _inner(
 
 
 def _at_both(phi: Activation, h_plus: np.ndarray, h_minus: np.ndarray) -> tuple[Values, Values]:
+    """Return the values at h_+ and at h_-, evaluated together."""
     both = evaluate(phi, np.stack([h_plus, h_minus]))
     return Values(*(values[0] for values in both)), Values(*(values[1] for values in both))
 

@@ -155,6 +155,7 @@ def _log_edge(slopes: _SquaredSlopes) -> float:
     top = float(slopes.squares.max())
 
     def log_edge(log_above: float) -> float:
+        r"""Return $\ln\lambda$ at $z = \sup\phi'^2\,(1 + e^u)$, u = log_above."""
         return slopes.log_square(top * (1 + math.exp(log_above)))[1].real
 
     found = minimize_scalar(

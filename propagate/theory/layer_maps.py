@@ -130,6 +130,7 @@ def layer(
 
 
 def _check(q: float, apart: float, norm: Norm | None) -> None:
+    """Raise `UnusableInput` unless q >= 0, 0 <= 1 - c <= 2 and a norm does not divide by 0."""
     if not (0 <= q < math.inf and 0 <= apart <= 2):
         raise UnusableInput(f"q must be finite and not negative, 1 - c in [0, 2]: {q}, {apart}")
     if norm and not (q * apart if norm == "batch" else q):

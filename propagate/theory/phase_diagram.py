@@ -94,6 +94,7 @@ def phase(
 
 
 def _increasing(name: str, values: np.ndarray) -> np.ndarray:
+    """Return variances as an array, or raise `UnusableInput` if they are not increasing."""
     found = np.atleast_1d(np.asarray(values, float))
     if not (
         found.size

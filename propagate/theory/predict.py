@@ -102,6 +102,7 @@ def predict(
 
 
 def _record(net: Network, columns: dict[str, np.ndarray], theory: str) -> xr.Dataset:
+    """Return columns of shape (L + 1,) as a record of the network, with the name of the theory."""
     rows = {name: ("layer", values) for name, values in columns.items()}
     made = xr.Dataset(rows, {"layer": np.arange(net.depth + 1)})
     return made.assign_attrs(provenance.provenance(network=net.describe(), theory=theory))

@@ -235,6 +235,7 @@ def _of_two(phi: Activation, q: float, apart: float, at: dict[str, float]) -> _P
     rms, rms_slope = math.sqrt(at["second"]), math.sqrt(at["slope2"])
 
     def products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
+        """Return what `_Products` names, stacked in front."""
         (x, d), (y, e) = ((v.phi / rms, v.slope / rms_slope) for v in (a, b))
         xy, de, x2, y2 = x * y, d * e, x * x, y * y
         return np.stack([xy**2, de**2, (d * d * y2 + e * e * x2) / 2, xy * (x2 + y2), xy, de])

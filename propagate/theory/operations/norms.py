@@ -11,14 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.checks import check_count, check_variances
-from propagate.theory.operations.signal import Signal, mean_square, sampled, signal
+from propagate.theory.operations.signal import Operation, Signal, mean_square, sampled, signal
 from propagate.types import UnusableInput
 
 LEAST_UNITS = 4  # of a norm: with fewer, E 1/variance does not exist
 
 
 @dataclass(frozen=True)
-class _Norm:
+class _Norm(Operation):
+    """What both norms share: units over the root of their size and eps."""
+
     units: int
     eps: float = 1e-5
 
@@ -62,6 +64,7 @@ class LayerNorm(_Norm):
 
     @property
     def _free(self) -> int:
+        """f = n - 1: but for the mean."""
         return self.units - 1
 
     def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +83,7 @@ class RMSNorm(_Norm):
 
     @property
     def _free(self) -> int:
+        """f = n."""
         return self.units
 
     def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:

@@ -20,12 +20,12 @@ from propagate.theory import gauss
 from propagate.theory.mean_field import integrable
 from propagate.theory.operations import attention_moments
 from propagate.theory.operations.attention_moments import Shape
-from propagate.theory.operations.signal import SMALL, Signal, signal
+from propagate.theory.operations.signal import SMALL, Operation, Signal, signal
 from propagate.theory.operations.softmax_moments import Rows, overlap
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Operation):
     r"""$Wx + b$ with $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ = Var b."""
 
     fan_in: int
@@ -49,7 +49,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Nonlinearity:
+class Nonlinearity(Operation):
     r"""$\phi(x)$ of a Gaussian x, by a name, an `Activation` or any function."""
 
     phi: ActivationLike
@@ -78,7 +78,7 @@ class Nonlinearity:
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Operation):
     """x/keep with probability keep, else 0 (inverted dropout)."""
 
     keep: float
@@ -96,7 +96,7 @@ class Dropout:
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Operation):
     """exp(x)/sum exp(x) over `length` independent Gaussian entries (`softmax_moments.Rows`)."""
 
     length: int
@@ -125,7 +125,7 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Operation):
     r"""One head of self-attention without a mask: softmax(QK^T/√head) V W_O.
 
     Each $\sigma^2$ is fan_in·Var of its weights; `head` is the fan_in of $W_O$. The output's
@@ -146,6 +146,7 @@ class Attention:
         check_variances(**{f"sigma_{w}2": getattr(self, f"sigma_{w}2") for w in "qkvo"})
 
     def _moments(self, x: Signal) -> attention_moments.Head:
+        r"""Moments at $\sigma_q^2\sigma_k^2$, $E x^2$ and $\omega = E x^2 - E x x'$."""
         scores, own = self.sigma_q2 * self.sigma_k2, x.second - x.shared
         return attention_moments.head(
             Shape(self.length, self.width, self.head), scores, x.second, own

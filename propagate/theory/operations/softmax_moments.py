@@ -35,6 +35,7 @@ class Rows:
     """
 
     def __init__(self, variance: float, length: int) -> None:
+        r"""Make $w = e^{u+\sigma z}$, $\ln M(u)$ $1 - M = E(1 - e^{-w})$, and $z^b$."""
         self.length, sigma = length, math.sqrt(variance)
         self.z, self.density = _gaussian(sigma)
         self.x = np.minimum(_grid(sigma, length)[:, None] + sigma * self.z, HUGE)
