@@ -36,8 +36,10 @@ from propagate.theory.criticality import CriticalPoint as CriticalPoint
 from propagate.theory.criticality import Gain as Gain
 from propagate.theory.criticality import critical as critical
 from propagate.theory.criticality import gain as gain
+from propagate.theory.criticality import half_stable as half_stable
 from propagate.theory.fixed_points import FixedPoint as FixedPoint
 from propagate.theory.fixed_points import fixed_points as fixed_points
+from propagate.theory.fixed_points import saddle_nodes as saddle_nodes
 from propagate.theory.phase_diagram import phase as phase
 from propagate.theory.predict import predict as predict
 from propagate.tracing.trace import Trace as Trace

@@ -13,8 +13,8 @@ import propagate as pp
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = (
     *("batch_norm_rate", "coordinate_check", "critical", "departures", "diagnose", "fixed_points"),
-    *("gain", "judge", "load", "measure", "phase", "predict", "save", "sweep", "tag"),
-    "value_and_grad",
+    *("gain", "half_stable", "judge", "load", "measure", "phase", "predict", "saddle_nodes"),
+    *("save", "sweep", "tag", "value_and_grad"),
 )
 TYPES = (
     *(

@@ -1,7 +1,7 @@
 """Jacobians as measured: singular values, and norms of the part behind each layer.
 
 Of any function, of a function that is given layer by layer, or of a random stack. What theory
-expects of them: `spectra`, and `expected_norms`.
+expects of them: `jacobian_spectrum`, and `expected_norms`.
 """
 
 import math
@@ -19,7 +19,7 @@ from propagate.run.layerwise import layers_of
 from propagate.theory.jacobian_spectrum import Spectrum as Spectrum
 from propagate.theory.jacobian_spectrum import density as density
 from propagate.theory.jacobian_spectrum import spectrum as spectrum
-from propagate.theory.predict import growth, travel
+from propagate.theory.predict import log10_gradient, through_stack
 from propagate.types import Array, UnusableInput
 
 Layer = Callable[[Array], Array]
@@ -246,4 +246,4 @@ def expected_norms(net: Network, *, q: float = 1.0) -> np.ndarray:
     """
     if str(net.family) != "mlp":
         raise UnusableInput(f"plain mlp stacks are covered, got {net.family}: see predict")
-    return growth(travel(net, q, 1.0)[0])
+    return log10_gradient(through_stack(net, q, 1.0)[0])

@@ -9,7 +9,9 @@ $\kappa = E\phi(y_1)^2 - E\phi(y_1)\phi(y_2)$, squared gradients grow in each la
 $$\frac{(B-1)E\phi'^2 - E(y\phi')^2 + E\phi'_1\phi'_2 + E y_1\phi'_1 y_2\phi'_2}{(B-3)\,\kappa},$$
 
 which is Theorem 8 for a ReLU, $(B-2)/(B-3)$ without an activation, and
-$E\phi'^2/\operatorname{Var}\phi$ in large batches. The formula for any activation is our own.
+$E\phi'^2/\operatorname{Var}\phi$ in large batches; derived here for any other activation. `moments`
+are the integrals, `batch_norm_rate` is this factor; `layer_maps` puts the same moments together to
+what a layer makes of a signal and its gradient.
 """
 
 import functools
@@ -47,10 +49,19 @@ class Moments(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def moments(phi: Activation, batch: float) -> tuple[Moments, Moments]:
-    """Return the moments at a batch size, and bounds on their errors from a coarser rule."""
+    r"""Return the moments at a batch size B, and bounds on their errors from a coarser rule.
+
+    $y_1, y_2$ are coordinates of a sphere of B - 1 dimensions, of second moment 1 and cosine
+    $-1/(B-1)$.
+
+    Args:
+        phi: an activation.
+        batch: B, 4 or more; inf for independent Gaussians.
+    """
     cosine = 0.0 if math.isinf(batch) else -1 / (batch - 1)
 
     def at(order: int) -> np.ndarray:
+        """Return the moments by panels of so many points, the rate last, shape (7,)."""
         values = gauss.average_pair(phi, _products, 1.0, 1 - cosine, order, batch - 1)
         with np.errstate(all="ignore"):
             return np.append(values, _rate(values, batch))
@@ -60,6 +71,11 @@ def moments(phi: Activation, batch: float) -> tuple[Moments, Moments]:
 
 
 def _products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
+    r"""Return what `Moments` averages, stacked in front.
+
+    $\phi^2$, $\tfrac12(\phi_1-\phi_2)^2$, $\phi'^2$, $(y\phi')^2$, where one value is meant the
+    mean over both, and $\phi'_1\phi'_2$, $y_1\phi'_1y_2\phi'_2$.
+    """
     lean_a, lean_b = a.h * a.slope, b.h * b.slope
     second, slope2 = (a.phi**2 + b.phi**2) / 2, (a.slope**2 + b.slope**2) / 2
     alone = second, (a.phi - b.phi) ** 2 / 2, slope2, (lean_a**2 + lean_b**2) / 2
@@ -67,6 +83,7 @@ def _products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
 
 
 def _rate(values: np.ndarray, batch: float) -> float:
+    r"""Return the factor above, or $E\phi'^2/\operatorname{Var}\phi$ at B = inf."""
     _, apart, slope2, leaning2, slopes, leaning = values
     if math.isinf(batch):
         return slope2 / apart

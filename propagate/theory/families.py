@@ -1,4 +1,9 @@
-r"""What theory says of a stack of any family that it covers: a `Passage` for each layer."""
+r"""What theory says of a stack of any family that it covers: a `Passage` for each layer.
+
+`passages` goes through the stack with (q, 1 - c); for each layer `_of_family` names the function
+that puts the family's parts (norm, phi, dropout, weights, skip) together from `layer_maps`, with
+the `variances` of the initialiser.
+"""
 
 import math
 from collections.abc import Callable
@@ -22,9 +27,12 @@ def passages(net: Network, q: float, apart: float, batch: int) -> list[Passage]:
 
     Args:
         net: a stack of layers, convolutions or residual blocks, normalised or not.
-        q: second moment of the input.
+        q: second moment of the input, per unit.
         apart: 1 - c of two inputs.
         batch: how many inputs a batch norm sees.
+
+    Returns:
+        L passages, from first to last.
 
     Raises:
         UnusableInput: not covered by theory; the message says what is not.
@@ -59,7 +67,7 @@ class _Layer:
         return layer(phi, own, q, apart, norm=norm, after=after, batch=size)
 
     def weights(self, weight: Parameter, bias: Parameter) -> Weights:
-        """Return a weight's variances."""
+        r"""Return $f_w^2\sigma_w^2$ and $f_b^2\sigma_b^2$, with ρ and widths."""
         sigma_w2, sigma_b2 = variances(self.init, weight.fan_in, weight.fan_out)
         keep = 1 - self.family.dropout
         widen = self.size.fan_out / self.size.fan_in
@@ -67,6 +75,7 @@ class _Layer:
 
 
 def _of_family(family: Family) -> Callable[[_Layer, float, float], Passage]:
+    """Return the function from (layer, q, 1 - c) to a passage, or raise `UnusableInput`."""
     if isinstance(family, Mlp):
         return _plain
     if isinstance(family, Conv1d | Conv2d):
@@ -83,10 +92,12 @@ def _of_family(family: Family) -> Callable[[_Layer, float, float], Passage]:
 
 
 def _plain(at: _Layer, q: float, apart: float) -> Passage:
+    """Return the passage of one layer with one weight; a circular convolution's is the same."""
     return at.passage("weight", "bias", q, apart)
 
 
 def _residual(at: _Layer, q: float, apart: float) -> Passage:
+    r"""Return the passage of $h + \alpha f(h)$, f the branch of `maps` layers."""
     family = at.family
     assert isinstance(family, Residual)
 
@@ -108,7 +119,12 @@ def _branch(
 
 
 def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
-    """Weights are standardised, so that the mean of x is lost; gains bring its variance to 1."""
+    r"""Return the passage of $h + \alpha f(h/\beta)$, $\beta^2$ the stream's expected variance.
+
+    Weights are standardised, so that the mean of x is lost, and gains bring its variance to 1, as
+    a layer norm after phi does. Gradients of the branch are divided by $\beta^2$. Brock et al.
+    (2021).
+    """
     family = at.family
     assert isinstance(family, Residual)
     beta2 = float(family.expected_variance(at.index))
@@ -127,19 +143,24 @@ def _normalizer_free(at: _Layer, q: float, apart: float) -> Passage:
     return residual(branch, q, apart, scale=family.scale(at.size.depth))
 
 
-def variances(law: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:
-    r"""Return $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ of a layer.
+def variances(init: Initializer, fan_in: int, fan_out: int) -> tuple[float, float]:
+    r"""Return $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ = Var b of a layer.
+
+    Args:
+        init: the initialiser.
+        fan_in: units that a unit sums over.
+        fan_out: units that a unit feeds.
 
     Raises:
         UnusableInput: weights that are scaled by data, or that are not centred and independent.
     """
-    mean, variance = law.moments(fan_in, fan_out)
-    if law.data_scaled:
+    mean, variance = init.moments(fan_in, fan_out)
+    if init.data_scaled:
         why = "its scale depends on the data"
     elif math.isnan(variance):
         why = "the moments of a function of your own are not known"
-    elif mean or law.base.name == "identity" or law.base.name.startswith("sparse"):
+    elif mean or init.base.name == "identity" or init.base.name.startswith("sparse"):
         why = "its weights are not independent, centred and of finite spread over fan_in"
     else:
-        return fan_in * variance, law.bias(fan_in, fan_out) ** 2
-    raise UnusableInput(f"{law.name} is not covered by theory: {why}")
+        return fan_in * variance, init.bias(fan_in, fan_out) ** 2
+    raise UnusableInput(f"{init.name} is not covered by theory: {why}")

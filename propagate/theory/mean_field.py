@@ -1,5 +1,18 @@
-"""The two maps of mean-field theory, of the second moment q and of the correlation c."""
+r"""The two maps of mean-field theory, of the second moment q and of the correlation c.
 
+For a layer $h' = W\phi(h) + b$ with $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ = Var b, in the
+limit of wide layers (Poole et al., 2016, arXiv:1606.05340), with ρ the share that dropout keeps
+(Schoenholz et al., 2017, arXiv:1611.01232):
+
+$$q' = \frac{\sigma_w^2}\rho E\phi^2 + \sigma_b^2,\qquad
+1-c' = \frac{\sigma_w^2}{q'}\left[\left(\tfrac1\rho-1\right)E\phi^2
+       + \tfrac12E(\phi_1-\phi_2)^2\right].$$
+
+`q_map` and `c_map` are these; both are made of `after_weights`, the same for whatever comes in.
+`fixed_points` and `criticality` search both maps with `zeros_over_q`, on one grid of q.
+"""
+
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -11,7 +24,7 @@ from propagate.activations import Activation, ActivationLike, activation
 from propagate.theory import gauss
 from propagate.types import UnusableInput
 
-GRID = np.geomspace(1e-8, 1e8, 641)  # of second moments, on which roots are bracketed
+GRID = np.geomspace(1e-8, 1e8, 641)  # of second moments, on which zeros are bracketed
 SPARSE = GRID[::80]  # the same, to see whether a map is a line
 FLAT = 1e-9  # a relative change of a map that is rounding
 SMALL_Q = 1e-6  # where a map is looked at for its behaviour next to zero
@@ -20,7 +33,17 @@ SMALL_Q = 1e-6  # where a map is looked at for its behaviour next to zero
 def q_map(
     phi: ActivationLike, sigma_w2: float, sigma_b2: float, q: float, keep: float = 1.0
 ) -> float:
-    """Return the second moment after a layer."""
+    r"""Return $q' = \sigma_w^2 E\phi^2/\rho + \sigma_b^2$, the second moment after a layer.
+
+    Poole et al. (2016), arXiv:1606.05340.
+
+    Args:
+        phi: an activation.
+        sigma_w2: variance of a weight, times fan_in.
+        sigma_b2: variance of a bias.
+        q: second moment of h.
+        keep: ρ, the share of phi(h) that dropout keeps.
+    """
     return float(sigma_w2 / keep * gauss.moments(phi, q)["second"][0] + sigma_b2)
 
 
@@ -32,24 +55,45 @@ def c_map(
     one_minus_c: float,
     keep: float = 1.0,
 ) -> float:
-    """Return 1 - c after a layer that takes q to q'."""
-    own = activation(phi)
-    second = float(gauss.moments(own, q)["second"][0])
-    apart = float(gauss.average_pair(own, lambda a, b: (a.phi - b.phi) ** 2, q, one_minus_c))
-    return weighted(sigma_w2, sigma_b2, second, apart / 2, keep)[1]
+    r"""Return 1 - c' after a layer that takes q to q'.
 
-
-def weighted(
-    sigma_w2: float, sigma_b2: float, second: float, apart: float, keep: float = 1.0
-) -> tuple[float, float]:
-    """Return q and 1 - c after dropout and weights.
+    $1-c' = \sigma_w^2[(1/\rho-1)E\phi^2 + \tfrac12E(\phi_1-\phi_2)^2]/q'$, Poole et al. (2016),
+    with dropout as in Schoenholz et al. (2017).
 
     Args:
-        sigma_w2: the variance of a weight, times fan_in.
-        sigma_b2: the variance of a bias.
+        phi: an activation.
+        sigma_w2: variance of a weight, times fan_in.
+        sigma_b2: variance of a bias.
+        q: second moment of h, the same for both inputs.
+        one_minus_c: of the correlation of their h, from 0 to 2.
+        keep: ρ, the share of phi(h) that dropout keeps.
+    """
+    phi = activation(phi)
+    second = float(gauss.moments(phi, q)["second"][0])
+    apart = half_square_distance(phi, q, one_minus_c)
+    return after_weights(sigma_w2, sigma_b2, second, apart, keep)[1]
+
+
+def half_square_distance(phi: Activation, q: float, one_minus_c: float) -> float:
+    r"""Return $\tfrac12E(\phi(h_1) - \phi(h_2))^2 = E\phi^2 - E\phi(h_1)\phi(h_2)$."""
+    square = gauss.average_pair(phi, lambda a, b: (a.phi - b.phi) ** 2, q, one_minus_c)
+    return float(square) / 2
+
+
+def after_weights(
+    sigma_w2: float, sigma_b2: float, second: float, apart: float, keep: float = 1.0
+) -> tuple[float, float]:
+    r"""Return q' and 1 - c' after dropout and weights of any x.
+
+    $q' = \sigma_w^2 Ex^2/\rho + \sigma_b^2$ and
+    $1-c' = \sigma_w^2[(1/\rho-1)Ex^2 + \tfrac12E(x_1-x_2)^2]/q'$.
+
+    Args:
+        sigma_w2: variance of a weight, times fan_in.
+        sigma_b2: variance of a bias.
         second: E x^2 of what comes in.
         apart: half the mean squared difference of two inputs' x.
-        keep: the share that dropout keeps.
+        keep: ρ, the share that dropout keeps.
     """
     lost = sigma_w2 * ((1 / keep - 1) * second + apart)
     after = sigma_w2 / keep * second + sigma_b2
@@ -57,31 +101,35 @@ def weighted(
 
 
 def moments_at(phi: Activation, q: float) -> dict[str, float]:
-    """Return the expectations of `gauss.moments` at one q."""
+    """Return the expectations of `gauss.moments` at one q, as numbers."""
     return {name: float(values[0]) for name, values in gauss.moments(phi, q).items()}
 
 
-def limits_at_zero(phi: Activation) -> tuple[float, float]:
-    """Return phi(0), and the mean of phi'^2 on both sides of it."""
+def moments_at_zero(phi: Activation) -> tuple[float, float]:
+    r"""Return phi(0), and $\lim_{q\to0}E\phi'^2 = \tfrac12(\phi'(0^-)^2 + \phi'(0^+)^2)$."""
     at = gauss.evaluate(phi, np.array([-1e-12, 0.0, 1e-12]))
     return float(at.phi[1]), float((at.slope[0] ** 2 + at.slope[2] ** 2) / 2)
 
 
-def roots(excess: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-    """Return where a function of q changes its sign, by more than rounding, in the grid."""
+def zeros_over_q(excess: Callable[[np.ndarray], np.ndarray]) -> list[float]:
+    """Return every q in [1e-8, 1e8] at which a function of q changes its sign.
+
+    Args:
+        excess: of second moments, shape (Q,), of order 1: below `FLAT`/1000 it is rounding.
+    """
     y = excess(GRID)
     y = np.where(np.abs(y) < FLAT / 1e3, 0.0, y)
     known = np.flatnonzero(np.isfinite(y) & (y != 0))
-    roots = []
-    for a, b in itertools.pairwise(known):
-        if np.sign(y[a]) != np.sign(y[b]):
-            of_log = lambda u: float(excess(np.array([math.exp(u)]))[0])  # noqa: E731
-            roots.append(math.exp(root(of_log, *np.log([GRID[a], GRID[b]]))))
-    return roots
+    of_log_q = lambda u: float(excess(np.array([math.exp(u)]))[0])  # noqa: E731
+    return [
+        math.exp(zero_between(of_log_q, *np.log([GRID[a], GRID[b]])))
+        for a, b in itertools.pairwise(known)
+        if np.sign(y[a]) != np.sign(y[b])
+    ]
 
 
-def root(f: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function that changes sign between two points is zero."""
+def zero_between(f: Callable[[float], float], low: float, high: float) -> float:
+    """Return where a function that changes sign between two points is zero (Brent's method)."""
     from scipy.optimize import brentq  # slow to load
 
     found: Any = brentq(f, low, high, xtol=1e-14, rtol=1e-14)  # type: ignore[arg-type]
@@ -89,12 +137,17 @@ def root(f: Callable[[float], float], low: float, high: float) -> float:
 
 
 def integrable(phi: ActivationLike) -> Activation:
-    """Return the activation.
+    r"""Return the activation, whose $E\phi^2$ under a unit Gaussian is finite.
 
     Raises:
-        UnusableInput: its moments under a unit Gaussian do not exist.
+        UnusableInput: it is not.
     """
-    own = activation(phi)
-    if not np.isfinite(gauss.moments(own)["second"]).all():
-        raise UnusableInput(f"{own.name} has no finite E phi^2 under a unit Gaussian")
-    return own
+    phi = activation(phi)
+    if not _has_second_moment(phi):
+        raise UnusableInput(f"{phi.name} has no finite E phi^2 under a unit Gaussian")
+    return phi
+
+
+@functools.lru_cache(maxsize=256)
+def _has_second_moment(phi: Activation) -> bool:
+    return bool(np.isfinite(gauss.moments(phi)["second"]).all())

@@ -1,4 +1,10 @@
-r"""`predict`: the record that theory expects of a stack, with a band for finite width and batch."""
+r"""`predict`: the record that theory expects of a stack, with a band for finite width and batch.
+
+A plain stack (family "mlp" without options) is followed layer by layer at infinite width
+(`through_stack`), and the constants found on the way are added up to what finite width changes
+(`finite_width.fluctuation`). Every other family that is covered has a `Passage` for each layer
+(`families`), the limit of wide layers alone. Both end as the columns of a record.
+"""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +13,23 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import check_count
-from propagate.initializers import Initializer
 from propagate.network import Network
 from propagate.record import provenance
-from propagate.theory import finite_width
 from propagate.theory.families import IDENTITY, passages, variances
-from propagate.theory.finite_width import Law, Place, State, Step, Wander
+from propagate.theory.finite_width.fluctuation import (
+    Fluctuation,
+    backward_fluctuation,
+    forward_fluctuation,
+    kernel_fluctuation,
+)
+from propagate.theory.finite_width.layer_theory import (
+    LayerTheory,
+    LayerVariances,
+    Preactivation,
+    Signal,
+    last_preactivation,
+    through_layer,
+)
 from propagate.theory.layer_maps import gradients
 from propagate.types import UnusableInput
 
@@ -24,11 +41,15 @@ def predict(
 ) -> xr.Dataset:
     r"""Return the record that theory expects `measure` to find.
 
+    At infinite width $q' = \sigma_w^2E\phi^2 + \sigma_b^2$, and a gradient's second moment grows by
+    $\chi = \sigma_w^2E\phi'^2\,n_{out}/n_{in}$ in a layer, on its way back; beside it, what
+    width-1/n theory says of their logarithms.
+
     Args:
         net: a stack with independent, centred weights: plain layers, circular convolutions,
             residual blocks, with any norm and dropout.
         batch: how many inputs a second moment is averaged over.
-        q: second moment of the input.
+        q: second moment of the input, per unit.
         correlation: mean cosine between inputs, from 0 to 1.
 
     Returns:
@@ -59,11 +80,11 @@ def predict(
         )
     if str(net.family) != "mlp":
         return _of_family(net, batch, q, 1 - correlation)
-    steps, end = travel(net, q, 1 - correlation)
-    places = [*(step.start for step in steps), end]
-    kernel = finite_width.forward(steps, batch)
-    forward = finite_width.measured(places, kernel, batch)
-    backward = finite_width.backward(steps, end.units, batch)
+    layers, last = through_stack(net, q, 1 - correlation)
+    places = [*(layer.start for layer in layers), last]
+    kernel = kernel_fluctuation(layers, batch)
+    forward = forward_fluctuation(places, kernel, batch)
+    backward = backward_fluctuation(layers, last.units, batch)
     q_of, apart, second = (
         np.array([getattr(p, k) for p in places]) for k in ("q", "apart", "second")
     )
@@ -74,64 +95,85 @@ def predict(
             "log10_activation_q": np.log10(second) + kernel.shift / LN10,
             "forward_correlation": 1 - apart,
             "log10_forward_variance": np.log10(q_of * apart * (1 - 1 / batch)),
-            "log10_backward_q": growth(steps) + backward.shift / LN10,
+            "log10_backward_q": log10_gradient(layers) + backward.shift / LN10,
             "log10_backward_q_sd": _decades(backward),
         }
     return _record(net, columns, "mean field, 1/n")
 
 
 def _record(net: Network, columns: dict[str, np.ndarray], theory: str) -> xr.Dataset:
+    """Return columns of shape (L + 1,) as a record of the network, with the name of the theory."""
     rows = {name: ("layer", values) for name, values in columns.items()}
     made = xr.Dataset(rows, {"layer": np.arange(net.depth + 1)})
     return made.assign_attrs(provenance.provenance(network=net.describe(), theory=theory))
 
 
 def _of_family(net: Network, batch: int, q: float, apart: float) -> xr.Dataset:
-    """Return the limit of wide layers, whose band is not known."""
-    steps = passages(net, q, apart, batch)
-    q_of = np.array([q, *(s.q for s in steps)])
-    between = np.array([apart, *(s.apart for s in steps)])
+    r"""Return the limit of wide layers, whose band is not known.
+
+    The variance over a batch of B inputs is $q(1-c)(1 - 1/B)$.
+    """
+    through = passages(net, q, apart, batch)
+    q_of = np.array([q, *(one.q for one in through)])
+    apart_of = np.array([apart, *(one.apart for one in through)])
     unknown = np.full(net.depth + 1, math.inf)
     with np.errstate(divide="ignore"):
         columns = {
             "log10_forward_q": np.log10(q_of),
             "log10_forward_q_sd": unknown,
-            "forward_correlation": 1 - between,
-            "log10_forward_variance": np.log10(q_of * between * (1 - 1 / batch)),
-            "log10_backward_q": np.log10(gradients(steps)[:, 0]),
+            "forward_correlation": 1 - apart_of,
+            "log10_forward_variance": np.log10(q_of * apart_of * (1 - 1 / batch)),
+            "log10_backward_q": np.log10(gradients(through)[:, 0]),
             "log10_backward_q_sd": unknown,
         }
     return _record(net, columns, "mean field")
 
 
-def _decades(wander: Wander) -> np.ndarray:
-    """Return the standard deviation in decades; inf where the width is too small for 1/n theory."""
-    return np.where(wander.holds, np.sqrt(wander.variance) / LN10, math.inf)
+def _decades(log: Fluctuation) -> np.ndarray:
+    """Return sqrt(variance)/ln 10 in decades; inf where the width is too small for 1/n theory."""
+    return np.where(log.holds, np.sqrt(log.variance) / LN10, math.inf)
 
 
-def growth(steps: Sequence[Step]) -> np.ndarray:
-    """Return log10 of a gradient's second moment at each layer, at infinite width."""
-    return np.append(np.log10([step.chi for step in steps])[::-1].cumsum()[::-1], 0.0)
+def log10_gradient(layers: Sequence[LayerTheory]) -> np.ndarray:
+    r"""Return $\log_{10}\prod_{k\ge l}\chi_k$, of a gradient's second moment at infinite width.
+
+    Args:
+        layers: of `through_stack`, L of them.
+
+    Returns:
+        In decades, of 1 at the output; shape (L + 1,).
+    """
+    return np.append(np.log10([layer.chi for layer in layers])[::-1].cumsum()[::-1], 0.0)
 
 
-def travel(net: Network, q: float, apart: float) -> tuple[list[Step], Place]:
-    """Return the step from every layer, the input first, and where the last one leads."""
+def through_stack(net: Network, q: float, apart: float) -> tuple[list[LayerTheory], Preactivation]:
+    """Return the theory of every layer, the input's first, and the h where the last one leads.
+
+    Args:
+        net: a plain stack of L layers.
+        q: second moment of the input.
+        apart: 1 - c of two inputs.
+
+    Raises:
+        UnusableInput: not covered by theory; the message says what is not.
+    """
     activated = net.activate_input in (None, True)
-    state, steps, held = State(q, apart), [], _keeps_norms(net.init)
+    keeps_norms = net.init.base.name == "orthogonal"
+    signal, layers = Signal(q, apart), []
     for k, (fan_in, fan_out) in enumerate(net.shapes):
-        keeps = fan_in == fan_out and held
-        law = Law(*variances(net.init, fan_in, fan_out), fan_in, fan_out, keeps)
+        sigma_w2, sigma_b2 = variances(net.init, fan_in, fan_out)
+        orthogonal = fan_in == fan_out and keeps_norms
+        weights = LayerVariances(sigma_w2, sigma_b2, fan_in, fan_out, orthogonal)
         phi = IDENTITY if k == 0 and not activated else net.activation
-        found, state = finite_width.step(phi, law, state, _gradient_c2(net, k))
-        steps.append(found)
-    return steps, finite_width.end(net.activation, net.shapes[-1][1], held, state)
+        found, signal = through_layer(phi, weights, signal, _gradient_c2(net, k))
+        layers.append(found)
+    return layers, last_preactivation(net.activation, net.shapes[-1][1], keeps_norms, signal)
 
 
 def _gradient_c2(net: Network, k: int) -> float:
-    """Return the mean squared cosine of two inputs' gradients after layer k: independent at the
-    output, where they are drawn, and turned by each layer's draw on the way."""
+    r"""Return $\min(1, \sum_{j\ge k}1/n_{j+1})$, the mean squared cosine of two inputs' gradients.
+
+    Derived here: they are independent at the output, where they are drawn, and turned by each
+    layer's draw on the way back to layer k.
+    """
     return min(1.0, sum(1 / fan_out for _, fan_out in net.shapes[k:]))
-
-
-def _keeps_norms(law: Initializer) -> bool:
-    return law.base.name == "orthogonal"

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import propagate as pp
-from propagate.theory import criticality, finite_width, fixed_points, gauss, mean_field
+from propagate.theory import gauss, mean_field
+from propagate.theory.finite_width import layer_theory
 from propagate.types import UnusableInput
 
 T = json.loads((Path(__file__).parents[1] / "theory.json").read_text())
@@ -62,13 +63,13 @@ def test_dropout_moves_the_correlation_from_one(row):
 
 @pytest.mark.parametrize("name", T["half_stable"])
 def test_half_stable_points(name):
-    (point,) = criticality.half_stable(name)
+    (point,) = pp.half_stable(name)
     assert point[:3] == pytest.approx(T["half_stable"][name], rel=1e-9)
 
 
 def test_the_saddle_node_of_silu():
     """Where it is often taken for an edge of chaos: sigma_w = 1.7147, sigma_b = 0.2."""
-    first = fixed_points.saddle_nodes("silu", 0.04)[0]
+    first = pp.saddle_nodes("silu", 0.04)[0]
     assert first == pytest.approx((2.9402443, 0.3418359), rel=1e-6)
     below, above = (pp.fixed_points("silu", first[0] + by, 0.04) for by in (-1e-3, 1e-3))
     assert [p.stable for p in below] == [True, False]
@@ -111,11 +112,11 @@ def test_the_correlation_of_a_relu_over_a_thousand_layers():
 
 @pytest.mark.parametrize("row", T["finite_width"], ids=lambda r: f"n={r['n']}")
 def test_the_logarithm_of_a_layer_of_n_units(row):
-    relu, linear = (finite_width.fluctuation(phi, row["n"]) for phi in ("relu", "identity"))
+    relu, linear = (layer_theory.log_mean_square(phi, row["n"]) for phi in ("relu", "identity"))
     assert relu == pytest.approx((row["relu_E_log"], row["relu_Var_log"]), rel=1e-9)
     assert linear == pytest.approx((row["linear_E_log"], row["linear_Var_log"]), rel=1e-9)
     with pytest.raises(UnusableInput, match="homogeneous"):
-        finite_width.fluctuation("tanh", row["n"])
+        layer_theory.log_mean_square("tanh", row["n"])
 
 
 @given(st.floats(0.05, 6), st.floats(0.001, 1))
@@ -135,7 +136,7 @@ def test_zero_and_every_q_are_fixed_points():
     assert math.isinf(relu.xi_grad) or abs(relu.xi_grad) > 1e9
     assert pp.fixed_points("relu", 3.0, 0.1) == ()
     (origin,) = pp.fixed_points("tanh", 0.5, 0.0)
-    assert (origin.slope, math.isnan(origin.c)) == (1, True)
+    assert (origin.chi_c, math.isnan(origin.c)) == (1, True)
     assert [p.q for p in pp.fixed_points("sigmoid", 0.0, 0.0)] == [0.0]
 
 

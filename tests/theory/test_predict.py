@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import propagate as pp
-from propagate.theory import finite_width
+from propagate.theory.finite_width import layer_theory
 from propagate.types import UnusableInput
 from propagate.verdicts import departures
 
@@ -65,7 +65,7 @@ def test_the_band_is_the_spread_over_seeds(name, init):
 
 def test_one_input_through_relu_layers_is_exact():
     """L layers add L·E log and L·Var log, exactly; the last h has a chi-square of its own."""
-    mean, variance = finite_width.fluctuation("relu", 64)
+    mean, variance = layer_theory.log_mean_square("relu", 64)
     theory = pp.predict(pp.Network(40, 64), batch=1)
     assert theory.log10_forward_q_sd[-1] == pytest.approx(
         math.sqrt(40 * variance + 2 / 64) / math.log(10), rel=1e-9

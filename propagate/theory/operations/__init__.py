@@ -1,6 +1,8 @@
 """Single operations: what each does to a signal's moments and to a gradient's second moment.
 
-Each is exact at any width where no approximation is named in its docstring.
+An `Operation` takes a `Signal` to the next (`forward`) and says by how much a gradient's second
+moment changes on the way back (`backward`). Each is exact at any width where no approximation is
+named in its docstring.
 """
 
 from propagate.theory.operations.norms import LayerNorm as LayerNorm

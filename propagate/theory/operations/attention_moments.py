@@ -12,18 +12,18 @@ comes back through the values, the queries and the keys; with $e_i = W_V W_O g_i
 $$\frac{dL}{dx_j} = \sum_i A_{ij}e_i + M\sum_k A_{jk}(x_k-\bar x_j)(x_k-\bar x_j)^T e_j
 + \sum_i A_{ij}\,e_i\cdot(x_j-\bar x_i)\,u_i,\quad M = W_Q W_K^T/\sqrt{d_h}.$$
 
-Each term is averaged over rows of the softmax (`softmax.Rows`), along $\hat u$ and in the d - 1
-directions across it. Left out are products of different terms that vanish as 1/(L d).
+Each term is averaged over rows of the softmax (`softmax_moments.Rows`), along $\hat u$ and in the d
+- 1 directions across it. Left out are products of different terms that vanish as 1/(L d).
 """
 
 import functools
 import math
 from typing import NamedTuple
 
-from propagate.theory import gauss
+from propagate.theory.operations.signal import mean_square
 from propagate.theory.operations.softmax_moments import Rows, overlap
 
-COARSE = 0.75  # of `gauss.mean_square`: a mean over rows is smooth in tau
+COARSE = 0.75  # of `mean_square`: a mean over rows is smooth in tau
 RARE = 1e-6
 
 
@@ -51,7 +51,10 @@ class Head(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def head(shape: Shape, scores: float, second: float, own: float) -> Head:
-    r"""Return the moments of a head.
+    r"""Return the moments of a head, averages of `_row` over $\tau^2$. Derived here.
+
+    $E y^2 = m^2 + \omega E|\langle\eta\rangle|^2/d$, and two positions have
+    $m^2 + \omega(E\sum_k A_kA'_k + r\,(E\langle z\rangle)^2/d)$, r their cosine.
 
     Args:
         shape: of the tokens and the head.
@@ -62,7 +65,7 @@ def head(shape: Shape, scores: float, second: float, own: float) -> Head:
     _, d, d_h = shape
     shared, tau2 = second - own, scores * second * own
     units = 2 / ((1 + 2 / d_h) * (1 + 2 / d) ** 2 - 1)  # as many have the same spread
-    sizes, weights = gauss.mean_square(units, COARSE)
+    sizes, weights = mean_square(units, COARSE)
     kept = weights > RARE
     out = gradient = 0.0
     for size, weight in zip(sizes[kept], weights[kept] / weights[kept].sum(), strict=True):
@@ -96,6 +99,7 @@ class _Row(NamedTuple):
 
 
 def _row(tau2: float, shape: Shape) -> _Row:
+    r"""Return the means that `_Row` names, over the softmax of L independent N(0, $\tau^2$)."""
     e = Rows(tau2, shape.length).expect
     one, mean = (2, 0), (1, 1)
     alone, twice = e(one), e(one, one)
@@ -111,7 +115,12 @@ def _row(tau2: float, shape: Shape) -> _Row:
 
 
 def _gradient(row: _Row, tau2: float, queries: float, shape: Shape) -> float:
-    """Return the factor on the second moment of a gradient: values, queries, keys, and a cross."""
+    r"""Return the factor on the second moment of a gradient: values, queries, keys, and a cross.
+
+    Derived here, in the names of `_Row` and with $\kappa$ = queries,
+    $\omega^2\sigma_q^2\sigma_k^2$: alone + [κ·(through M and the spread of a row) + $\tau^2$((d-1)
+    bent + lever) + 2τ tilted]/d.
+    """
     d, across = shape.width, shape.width - 1
     along = (2 + d / shape.head) / d  # |M u|^2 of this u; of all directions the sum is 1
     other = (1 - along) / across

@@ -1,4 +1,9 @@
-"""Layer normalisation and RMS normalisation of finitely many units."""
+r"""Layer normalisation and RMS normalisation of finitely many units.
+
+Both divide n units by $\sqrt{s^2}$, $s^2$ = size + eps. `_Norm` has what they share, an average
+over the size, a mean of squares that varies from sample to sample; each class says how the size is
+distributed, how many directions of a gradient are left, and what becomes of the signal.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,15 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from propagate.checks import check_count, check_variances
-from propagate.theory import gauss
-from propagate.theory.operations.signal import Signal, sampled, signal
+from propagate.theory.operations.signal import Operation, Signal, mean_square, sampled, signal
 from propagate.types import UnusableInput
 
 LEAST_UNITS = 4  # of a norm: with fewer, E 1/variance does not exist
 
 
 @dataclass(frozen=True)
-class _Norm:
+class _Norm(Operation):
+    """What both norms share: units over the root of their size and eps."""
+
     units: int
     eps: float = 1e-5
 
@@ -37,14 +43,15 @@ class _Norm:
         raise NotImplementedError
 
     def _second(self, x: Signal) -> float:
+        r"""$E[{\rm size}/({\rm size} + {\rm eps})]$, of the normalised units."""
         size, weight = self._sizes(x)
         return float(weight @ (size / (size + self.eps)))
 
     def backward(self, x: Signal) -> float:
-        r"""$E(f - 2\rho + \rho^2)/(n s^2)$.
+        r"""$E[(f - 2\rho + \rho^2)/(n s^2)]$.
 
-        $s^2$ = size + eps, $\rho$ = size/$s^2$; f directions are left of n. For a LayerNorm without
-        eps it is $(n-2)/((n-3)\operatorname{Var} x)$.
+        Derived here: $s^2$ = size + eps, $\rho$ = size/$s^2$; f directions are left of n. For a
+        LayerNorm without eps it is $(n-2)/((n-3)\operatorname{Var} x)$.
         """
         size, weight = self._sizes(x)
         share = size / (size + self.eps)
@@ -57,14 +64,16 @@ class LayerNorm(_Norm):
 
     @property
     def _free(self) -> int:
+        """f = n - 1: but for the mean."""
         return self.units - 1
 
     def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
-        values, weight = gauss.mean_square(self.units - 1)
+        r"""$\operatorname{Var}x\,\chi^2_{n-1}/n$."""
+        values, weight = mean_square(self.units - 1)
         return x.variance * (1 - 1 / self.units) * values, weight
 
     def forward(self, x: Signal) -> Signal:
-        """Unit variance; the correlation that a sample of n units is expected to have."""
+        r"""$E[{\rm size}/s^2]$, 1 without eps; the correlation is that of n - 1 samples."""
         second = self._second(x)
         return signal(0.0, second, second * sampled(x.correlation, self.units - 1))
 
@@ -74,18 +83,20 @@ class RMSNorm(_Norm):
 
     @property
     def _free(self) -> int:
+        """f = n."""
         return self.units
 
     def _sizes(self, x: Signal) -> tuple[np.ndarray, np.ndarray]:
+        r"""$Ex^2\,\chi^2_m/m$, with the m that gives $x^2$ its own variance, n if the mean is 0."""
         spread = x.variance**2 + 2 * x.mean**2 * x.variance  # half the variance of x^2
         units = self.units * x.second**2 / spread if spread else math.inf
         if units > 1e6:
             return np.array([x.second]), np.ones(1)
-        values, weight = gauss.mean_square(units)
+        values, weight = mean_square(units)
         return x.second * values, weight
 
     def forward(self, x: Signal) -> Signal:
-        """Unit second moment; mean and correlation go with it."""
+        r"""$E[{\rm size}/s^2]$, 1 without eps; the mean and the cosine go with it."""
         second = self._second(x)
         mean = x.mean * math.sqrt(second / x.second) if x.second else 0.0
         return signal(mean, second, second * sampled(x.cosine, self.units))

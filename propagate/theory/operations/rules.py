@@ -20,12 +20,12 @@ from propagate.theory import gauss
 from propagate.theory.mean_field import integrable
 from propagate.theory.operations import attention_moments
 from propagate.theory.operations.attention_moments import Shape
-from propagate.theory.operations.signal import SMALL, Signal, signal
+from propagate.theory.operations.signal import SMALL, Operation, Signal, signal
 from propagate.theory.operations.softmax_moments import Rows, overlap
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Operation):
     r"""$Wx + b$ with $\sigma_w^2$ = fan_in·Var W and $\sigma_b^2$ = Var b."""
 
     fan_in: int
@@ -49,7 +49,7 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Nonlinearity:
+class Nonlinearity(Operation):
     r"""$\phi(x)$ of a Gaussian x, by a name, an `Activation` or any function."""
 
     phi: ActivationLike
@@ -78,7 +78,7 @@ class Nonlinearity:
 
 
 @dataclass(frozen=True)
-class Dropout:
+class Dropout(Operation):
     """x/keep with probability keep, else 0 (inverted dropout)."""
 
     keep: float
@@ -87,17 +87,17 @@ class Dropout:
         check_keep(self.keep)
 
     def forward(self, x: Signal) -> Signal:
-        """E x^2/keep; the mean, and what two positions share, stay."""
+        r"""$Ex^2/\rho$, ρ = keep; the mean, and what two positions share, stay."""
         return signal(x.mean, x.second / self.keep, x.shared)
 
     def backward(self, x: Signal) -> float:
-        """1/keep."""
+        r"""$1/\rho$."""
         return 1 / self.keep
 
 
 @dataclass(frozen=True)
-class Softmax:
-    """exp(x)/sum exp(x) over `length` entries, independent and Gaussian (`softmax.Rows`)."""
+class Softmax(Operation):
+    """exp(x)/sum exp(x) over `length` independent Gaussian entries (`softmax_moments.Rows`)."""
 
     length: int
 
@@ -105,7 +105,11 @@ class Softmax:
         check_count("length", self.length)
 
     def forward(self, x: Signal) -> Signal:
-        """Mean 1/L; at two positions are two rows."""
+        r"""$E y = 1/L$, $E y^2 = E\sum_k y_k^2/L$, $E y y' = E\sum_k y_ky'_k/L$ of two rows y, y'.
+
+        Below a variance of `SMALL` the softmax is a line: $\operatorname{Var}y =
+        \operatorname{Var}x\,(1-1/L)/L^2$.
+        """
         if x.variance < SMALL:
             even = 1 / self.length
             return Signal(even, x.variance * even**2 * (1 - even), x.correlation)
@@ -121,7 +125,7 @@ class Softmax:
 
 
 @dataclass(frozen=True)
-class Attention:
+class Attention(Operation):
     r"""One head of self-attention without a mask: softmax(QK^T/√head) V W_O.
 
     Each $\sigma^2$ is fan_in·Var of its weights; `head` is the fan_in of $W_O$. The output's
@@ -142,16 +146,20 @@ class Attention:
         check_variances(**{f"sigma_{w}2": getattr(self, f"sigma_{w}2") for w in "qkvo"})
 
     def _moments(self, x: Signal) -> attention_moments.Head:
+        r"""Moments at $\sigma_q^2\sigma_k^2$, $E x^2$ and $\omega = E x^2 - E x x'$."""
         scores, own = self.sigma_q2 * self.sigma_k2, x.second - x.shared
         return attention_moments.head(
             Shape(self.length, self.width, self.head), scores, x.second, own
         )
 
     def forward(self, x: Signal) -> Signal:
-        """What positions share passes; what is a position's own is averaged by its attention."""
+        r"""$\sigma_v^2\sigma_o^2$ times the moments of `attention_moments.head`.
+
+        What positions share passes; what is a position's own is averaged by its attention.
+        """
         at, through = self._moments(x), self.sigma_v2 * self.sigma_o2
         return signal(0.0, through * at.second, through * at.covariance)
 
     def backward(self, x: Signal) -> float:
-        """Through values, queries and keys."""
+        r"""$\sigma_v^2\sigma_o^2$ times what comes back through values, queries and keys."""
         return self.sigma_v2 * self.sigma_o2 * self._moments(x).gradient

@@ -35,6 +35,7 @@ class Rows:
     """
 
     def __init__(self, variance: float, length: int) -> None:
+        r"""Make $w = e^{u+\sigma z}$, $\ln M(u)$ $1 - M = E(1 - e^{-w})$, and $z^b$."""
         self.length, sigma = length, math.sqrt(variance)
         self.z, self.density = _gaussian(sigma)
         self.x = np.minimum(_grid(sigma, length)[:, None] + sigma * self.z, HUGE)
@@ -56,7 +57,7 @@ class Rows:
         return total
 
     def _apart(self, factors: Sequence[Sum]) -> float:
-        """Return the mean of the product of y^a z^b of entries that are all different."""
+        r"""Return $E\prod_k y_k^{a_k}z_k^{b_k}$ of entries that are all different, as above."""
         if len(factors) > self.length:
             return 0.0
         product = np.exp((self.length - len(factors)) * self.log_rest)
@@ -65,6 +66,7 @@ class Rows:
         return float(product.sum()) * STEP / math.gamma(sum(a for a, _ in factors))
 
     def _factor(self, of: Sum) -> np.ndarray:
+        r"""Return $K_{ab}(u) = E[w^az^be^{-w}]$ over the grid of u."""
         a, b = of
         if a not in self._known:
             self._known[a] = np.exp(a * self.x - self.w) @ self.powers
@@ -74,8 +76,9 @@ class Rows:
 def overlap(variance: float, length: int, correlation: float) -> float:
     r"""Return $E\sum_k y_k y'_k$ of two rows whose $z_k, z'_k$ have this correlation.
 
-    Given what z and z' share, they are independent; what is not shared is averaged once, into a
-    table, between whose entries logarithms are taken as lines: exact to about 1e-4.
+    $L\iint E[ww'e^{-w-w'}]\,(E e^{-w-w'})^{L-1}\,du\,du'$, as above with n = 1 for each row. Given
+    what z and z' share, they are independent; what is not shared is averaged once, into a table,
+    between whose entries logarithms are taken as lines: exact to about 1e-4.
 
     Example:
         >>> round(overlap(1.0, 64, 0.0) * 64, 3)  # independent rows: sum_k (1/L)^2
@@ -98,18 +101,19 @@ def overlap(variance: float, length: int, correlation: float) -> float:
 
 
 def _gaussian(sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return points z and weights of N(0, 1), close enough for e^(sigma z)."""
+    r"""Return z, close enough for $e^{\sigma z}$, and weights $e^{-z^2/2}\,dz/\sqrt{2\pi}$."""
     step = STEP / max(sigma, 1.0)
     z = np.arange(-REACH, REACH + step, step)
     return z, np.exp(-z * z / 2) * step / math.sqrt(2 * math.pi)
 
 
 def _grid(sigma: float, length: int) -> np.ndarray:
+    """Return the u over which the integral is a sum, from where L e^u is nothing."""
     return np.arange(-math.log(length) - REACH * sigma - TAIL, REACH * sigma + 6.0, STEP)
 
 
 def _log(lost: np.ndarray) -> np.ndarray:
-    """Return ln M, given 1 - M without its cancellation."""
+    """Return ln M = log1p(-(1 - M)), given 1 - M without its cancellation."""
     return np.log1p(-np.minimum(lost, 1 - 1e-16))
 
 

@@ -1,0 +1,113 @@
+"""What JAX is asked of an activation: phi and its derivatives in float64, and where they jump.
+
+`evaluate` gives phi and phi', in blocks of one size, so that an activation is compiled once.
+`kinks` are stated in the table of activations; those of any other function are searched for, with
+phi'' beside the two. Both work in float64 whatever the user's flags.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from propagate.activations import ACTIVATIONS, Activation
+from propagate.types import Elementwise
+
+BLOCK = 4096  # points that are evaluated at a time
+SEARCHED = 32.0  # kinks are looked for in [-SEARCHED, SEARCHED]
+SPACING = 1 / 64  # of the points between which jumps are looked for
+
+
+class Values(NamedTuple):
+    """phi(h), its slope phi'(h), and h itself, in one shape."""
+
+    phi: np.ndarray
+    slope: np.ndarray
+    h: np.ndarray
+
+
+def evaluate(phi: Activation, h: np.ndarray) -> Values:
+    """Return phi(h) and phi'(h) in float64, in the shape of h."""
+    size = int(np.size(h))
+    padded = np.zeros(max(-(-size // BLOCK), 1) * BLOCK)
+    padded[:size] = np.ravel(h)
+    with jax.enable_x64(True):
+        blocks = [_compiled(phi.fn)(block) for block in padded.reshape(-1, BLOCK)]
+    value, slope = (
+        np.concatenate([np.asarray(block[k]) for block in blocks])[:size].reshape(np.shape(h))
+        for k in (0, 1)
+    )
+    return Values(value, slope, np.asarray(h))
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(fn: Elementwise) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
+    """Return h -> (phi, phi'); it is given `BLOCK` points each time, and so compiled once."""
+    return jax.jit(lambda h: jax.jvp(fn, (h,), (jnp.ones_like(h),)))
+
+
+def kinks(phi: Activation) -> tuple[float, ...]:
+    """Return the h at which phi, phi' or phi'' jumps: as stated, or else found in [-32, 32]."""
+    if phi.kinks or _in_table(phi):
+        return phi.kinks
+    return _found(phi)
+
+
+def _in_table(phi: Activation) -> bool:
+    make = ACTIVATIONS.get(phi.name)
+    return make is not None and make() == phi
+
+
+@functools.lru_cache(maxsize=256)
+def _found(phi: Activation) -> tuple[float, ...]:
+    """Bisect each interval over which a derivative changes by more than its neighbours do."""
+    derivatives = _derivatives(phi.fn)
+    grid = np.arange(-SEARCHED - 0.37 * SPACING, SEARCHED, SPACING)
+    found: set[float] = set()
+    for which, values in enumerate(derivatives(grid)):
+        change = np.abs(np.diff(values))
+        usual = np.median(
+            np.lib.stride_tricks.sliding_window_view(np.pad(change, 4, "edge"), 9), -1
+        )
+        for k in np.flatnonzero(change > 4 * usual + 1e-9):
+            kink = _bisect(lambda h, n=which: derivatives(h)[n], grid[k], grid[k + 1])
+            if kink is not None:
+                found.add(round(float(kink), 9) + 0.0)
+    return tuple(sorted(found))
+
+
+def _bisect(f: Callable[[np.ndarray], np.ndarray], low: float, high: float) -> float | None:
+    """Return where f jumps between two points; None if it does not."""
+    first = last = math.inf
+    while high - low > 1e-11 * max(1.0, abs(low)):
+        middle = (low + high) / 2
+        values = f(np.array([low, middle, high]))
+        left, right = abs(np.diff(values))
+        low, high = (low, middle) if left >= right else (middle, high)
+        last = max(left, right)
+        first = last if first == math.inf else first
+        if last < first / 8:  # f is steep, without a jump: what it changes by shrinks
+            return None
+    return (low + high) / 2 if last > 1e-9 else None
+
+
+def _derivatives(fn: Elementwise) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """Return h -> [phi, phi', phi''] in float64, compiled once for every size that is asked."""
+    first = lambda h: jax.jvp(fn, (h,), (jnp.ones_like(h),))  # noqa: E731
+
+    @jax.jit
+    def compiled(h: jax.Array) -> tuple[jax.Array, ...]:
+        (phi, slope), (_, bend) = jax.jvp(first, (h,), (jnp.ones_like(h),))
+        return phi, slope, bend
+
+    def derivatives(h: np.ndarray) -> list[np.ndarray]:
+        padded = np.zeros(round(2 * SEARCHED / SPACING) + 1)
+        padded[: h.size] = h
+        with jax.enable_x64(True):
+            return [np.asarray(values)[: h.size] for values in compiled(padded)]
+
+    return derivatives
