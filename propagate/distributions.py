@@ -87,7 +87,7 @@ def polar_factor(a: Array) -> Array:
         return product(x, 1.5 * eye - 0.5 * gram), jnp.max(jnp.abs(gram - eye)), step + 1
 
     x = a / (1.02 * (math.sqrt(a.shape[0]) + math.sqrt(a.shape[1])))  # singular values below 1
-    start = jax.lax.fori_loop(0, 10, grow, x), jnp.ones((), a.dtype), 0
+    start = jax.lax.fori_loop(0, 10, grow, x), jnp.ones((), a.dtype), jnp.asarray(0)
     settled = lambda carry: (carry[1] > 1e-4) & (carry[2] < 60)  # noqa: E731
     return jax.lax.while_loop(settled, refine, start)[0]
 

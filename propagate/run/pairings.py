@@ -1,5 +1,16 @@
 """From initialisers × activations to blocks of configurations that are multiplied together.
 
+    >>> inits = [Network(init=name).init for name in ("xavier_normal", "lecun_normal", "torch")]
+    >>> blocks = blocks_of(Network(depth=2, width=8), inits, 2, Grouping())
+    >>> [(b.base.name, b.inits, b.activations) for b in blocks[:2]]
+    [('normal', ((0, 1),), (0,)), ('normal', ((0, 1),), (1,))]
+    >>> len(blocks), len(turns(blocks, seeds=3, slots=1)), len(turns(blocks, seeds=3, slots=4))
+    (4, 12, 4)
+
+Xavier's and LeCun's are one law at equal widths, so they are one configuration of two names; each
+of two activations has a block of it, and a block of the uniform law. With four devices, the six
+jobs of a base (two blocks of three seeds) take two turns.
+
 On a CPU a block is one or two initialisers of one activation, so that a layer's signals stay in a
 core's cache. An accelerator wants few large kernels instead: there a block has all initialisers of
 a base and all activations, and the blocks of all bases and seeds run side by side.

@@ -1,6 +1,17 @@
 """From a network and a block of pairings to what is compiled, and the numbers it is fed.
 
-Numbers go in, static descriptions and small arrays come out; nothing runs on a device.
+    >>> from propagate.record.measures import select
+    >>> from propagate.run.pairings import Grouping, blocks_of
+    >>> net = Network(depth=3, width=8, init="he_normal", activation="relu")
+    >>> (block,) = blocks_of(net, [net.init], 1, Grouping())
+    >>> made = program(net, [net.activation], block, select(("q",)), "gaussian", 16)
+    >>> [(part.spec.size.fan_in, part.layers) for part in made.stretches]
+    [(8, 3)]
+    >>> configurations(net, [net.init], [net.activation], block, 16).scale["weight"].tolist()
+    [[0.5], [0.5], [0.5]]
+
+Three equal layers are one stretch, which is scanned; He's scale is sqrt(2/8). Numbers go in, static
+descriptions and small arrays come out; nothing runs on a device.
 """
 
 import itertools

@@ -1,4 +1,10 @@
-"""What is compiled for a stack, and the numbers it is fed."""
+"""What is compiled for a stack, and the numbers it is fed.
+
+    StackProgram(family, activations, stretches, selection, …)   hashable: one compilation
+    Numbers(layers=(Layer(draw, scale, phi, raw, index), …), inputs, target, …)   traced
+
+A layer of configuration c multiplies by scale[c] · draw: configurations share their draws.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
