@@ -2,7 +2,6 @@
 
 import json
 import math
-from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -11,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from propagate.types import Direction
+from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict
 
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
@@ -25,7 +24,7 @@ def table(findings: Findings) -> Table:
         made.add_column(heading, no_wrap=True)
     made.add_column("fine to", justify="right", no_wrap=True)
     for (init, phi), pair in _by_pairing(findings).items():
-        cells = (_cell(pair.get(direction)) for direction in get_args(Direction))
+        cells = (_cell(pair.get(direction)) for direction in DIRECTIONS)
         made.add_row(init, phi, *cells, _depth(_fine(pair)))
     return made
 

@@ -9,17 +9,17 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from propagate.report.cells import KINDS, LABELLED
+from propagate.record.dataset import measured_directions, residual_name, second_moment
+from propagate.report.cells import ARROWS, KINDS, LABELLED
 from propagate.report.summary import rows
 from propagate.theory import criticality
-
-ARROWS = {"forward": "→", "backward": "←"}
+from propagate.types import DIRECTIONS, Direction
 
 
 def summary(theory: xr.Dataset, record: xr.Dataset) -> dict[str, Any]:
     """Return names, what theory expects and by how much it is off, as plain values for JSON."""
     return {"theory": theory.attrs.get("theory"), "sites": rows(theory.reset_coords())} | {
-        direction: coverage(theory, record, direction) for direction in ARROWS
+        direction: coverage(theory, record, direction) for direction in DIRECTIONS
     }
 
 
@@ -33,13 +33,11 @@ def table(record: xr.Dataset, theory: xr.Dataset) -> Table:
     title = f"log10 of second moments of {record.attrs.get('model') or 'the model'}"
     made = Table("site", "operation", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     columns = []
-    for direction, arrow in ARROWS.items():
-        name = f"log10_{direction}_q"
-        if name in record:
-            columns += [theory[name].values, record[name].values]
-            columns += [theory[f"log10_{direction}_residual"].values]
-            for heading in ("expected", "measured", "residual"):
-                made.add_column(f"{arrow} {heading}", justify="right", no_wrap=True)
+    for direction in measured_directions(record):
+        columns += [second_moment(one, direction).values for one in (theory, record)]
+        columns += [theory[residual_name(direction)].values]
+        for heading in ("expected", "measured", "residual"):
+            made.add_column(f"{ARROWS[direction]} {heading}", justify="right", no_wrap=True)
     for k in _main(record):
         kind, label = (str(record[name].values[k]) for name in ("kind", "label"))
         cells = ("given" if math.isnan(v[k]) else f"{v[k]:.3f}" for v in columns)
@@ -48,9 +46,9 @@ def table(record: xr.Dataset, theory: xr.Dataset) -> Table:
     return made
 
 
-def coverage(theory: xr.Dataset, record: xr.Dataset, direction: str) -> str:
+def coverage(theory: xr.Dataset, record: xr.Dataset, direction: Direction) -> str:
     """Return a sentence on the sites of the tree."""
-    name = f"log10_{direction}_residual"
+    name = residual_name(direction)
     if name not in theory:
         return f"{direction}: not measured"
     at = _main(record)

@@ -1,4 +1,4 @@
-"""`judge` for a custom model: from a record with dim `site` to what is wrong, and where.
+"""The rules for a custom model: from a record with dim `site` to what is wrong, and where.
 
 Growth is judged along the spine: the additions that make a residual stream, or else the layers with
 parameters. A layer is judged against its peers: those whose names differ in numbers only. Healthy
@@ -12,16 +12,15 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.record.spine import LAYERS, spine
 from propagate.types import Direction, UnusableInput
 from propagate.verdicts import thresholds
-from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.findings import SUBJECTS, Finding, Findings, Verdict
 from propagate.verdicts.growth import Growth, growth, in_words
 
-ORDER: tuple[Direction, Direction] = ("forward", "backward")
 
-
-def judge(record: xr.Dataset) -> Findings:
+def judge_sites(record: xr.Dataset) -> Findings:
     """Return what is wrong with the model that a record of `diagnose` is of.
 
     Raises:
@@ -35,7 +34,7 @@ def judge(record: xr.Dataset) -> Findings:
     lost = [*_not_finite(record), *(list(_dead(record)) or _silent(record))]
     odd = [*_odd_weights(record), *_odd_branches(record)]
     odd += _odd_steps(record, {f.parameter for f in (*lost, *odd)})
-    grown = [] if lost else [f for d in ORDER for f in _grown(record, d)]
+    grown = [] if lost else [f for d in measured_directions(record) for f in _grown(record, d)]
     rest = [*_collapsed(record), *_alike_tokens(record), *_saturated(record)]
     rest += [] if lost else _untrained(record)
     return Findings([*lost, *odd, *grown, *rest, *_constant(record)])
@@ -56,11 +55,21 @@ def _finding(
     if parameter is None:
         own = "" if k is None else str(record["parameter"].values[k])
         parameter = own or ("" if k is None else str(record["after"].values[k]))
-    rate, low, high = (math.nan,) * 3 if rise is None else rise[:3]
-    total = math.nan if rise is None else rise.total
-    fine = thresholds.FINE_DECADES / abs(rate) if rate else math.inf
+    if rise is None:
+        rise = Growth(math.nan, math.nan, math.nan, math.nan, 0)
     return Finding(
-        "", "", direction, verdict, rate, (low, high), total, fine, k, reason, site, parameter
+        init="",
+        activation="",
+        direction=direction,
+        verdict=verdict,
+        rate=rise.rate,
+        interval=(rise.low, rise.high),
+        total=rise.total,
+        fine_depth=thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf,
+        layer=k,
+        reason=reason,
+        site=site,
+        parameter=parameter,
     )
 
 
@@ -74,7 +83,7 @@ def _not_finite(record: xr.Dataset) -> Iterator[Finding]:
 
 
 def _dead(record: xr.Dataset) -> Iterator[Finding]:
-    """Dead: an activation of which nearly no channel lives, where its input still did."""
+    """Dead: an activation nearly all of whose channels are zero, though its input is not."""
     if "activation_dead_fraction" not in record:
         return
     share = record["activation_dead_fraction"].values
@@ -91,7 +100,7 @@ def _dead(record: xr.Dataset) -> Iterator[Finding]:
 
 
 def _silent(record: xr.Dataset) -> Iterator[Finding]:
-    """Dead: the first layer behind which all is zero, though another layer comes after it."""
+    """Dead: the first layer whose output is all zero, with another layer behind it."""
     q, depth = record["log10_forward_q"].values, record["depth"].values
     kind, taken = record["kind"].values, record["taken"].values
     main = taken & (np.isin(kind, (*LAYERS, "embedding", "activation", "norm", "add")))
@@ -120,7 +129,7 @@ def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple
     if known.sum() < thresholds.PEERS:
         return []
     middle = float(np.median(values[known]))
-    spread = 1.4826 * float(np.median(np.abs(values[known] - middle)))
+    spread = thresholds.SD_PER_MAD * float(np.median(np.abs(values[known] - middle)))
     wide = np.hypot(spread, error)
     limit = np.maximum(thresholds.STEP, thresholds.STEP_SPREADS * wide)
     far = np.flatnonzero(known & (np.abs(values - middle) > limit))
@@ -169,10 +178,8 @@ def _odd_steps(record: xr.Dataset, blamed: set[str]) -> list[Finding]:
     names = chain["parameter"].values
     if not len(at) or (names == "").any():
         return found  # a residual stream: its branches are judged
-    for direction in ORDER:
-        if f"log10_{direction}_q" not in chain:
-            continue
-        q = chain[f"log10_{direction}_q"].values
+    for direction in measured_directions(chain):
+        q = second_moment(chain, direction).values
         steps = np.diff(np.where(np.isfinite(q), q, math.nan))
         error = thresholds.unit_error(chain["units"].values)
         for k, off in _outliers(steps, np.hypot(error[1:], error[:-1])):
@@ -181,10 +188,9 @@ def _odd_steps(record: xr.Dataset, blamed: set[str]) -> list[Finding]:
             blamed |= {str(names[k]), str(names[k + 1])}
             culprit = _between(record, int(at[k]), int(at[k + 1]))
             sense = off if direction == "forward" else -off
-            what = {"forward": "the signal", "backward": "the gradient"}[direction]
             reason = (
-                f"{what} steps by {sense:+.1f} decades more than elsewhere between "
-                f"{names[k]} and {names[k + 1]}, through {record['label'].values[culprit]}"
+                f"the {SUBJECTS[direction]} steps by {sense:+.1f} decades more than elsewhere "
+                f"between {names[k]} and {names[k + 1]}, through {record['label'].values[culprit]}"
             )
             found.append(_finding(record, culprit, direction, Verdict.DEPARTING, reason))
     return found
@@ -199,22 +205,23 @@ def _between(record: xr.Dataset, first: int, last: int) -> int:
 
 def _grown(record: xr.Dataset, direction: Direction) -> Iterator[Finding]:
     """Vanishing or exploding: growth along the spine times its length against what is fine."""
-    name = f"log10_{direction}_q"
     chain = spine(record)
-    if name not in chain:
-        return
-    chain = chain.isel(site=np.isfinite(chain[name].values))
+    chain = chain.isel(site=np.isfinite(second_moment(chain, direction).values))
     layers = chain.sizes["site"] - 1
     if layers < thresholds.PEERS:
         return
-    rise = growth(_without_steps(chain[name].values)[None], direction)
+    rise = growth(_without_steps(second_moment(chain, direction).values)[None], direction)
     limit = thresholds.FINE_DECADES / layers
-    verdict = {rise.high < -limit: Verdict.VANISHING, rise.low > limit: Verdict.EXPLODING}.get(True)
-    if verdict:
-        stream = "residual stream" if (chain["kind"] == "add").all() else "layers"
-        reason = f"{in_words(rise)}, {rise.total:+.2f} decades along {layers + 1} {stream}"
-        last = int(chain["site"].values[-1 if direction == "forward" else 0])
-        yield _finding(record, last, direction, verdict, reason, rise=rise)
+    if rise.high < -limit:
+        verdict = Verdict.VANISHING
+    elif rise.low > limit:
+        verdict = Verdict.EXPLODING
+    else:
+        return
+    stream = "residual stream" if (chain["kind"] == "add").all() else "layers"
+    reason = f"{in_words(rise)}, {rise.total:+.2f} decades along {layers + 1} {stream}"
+    last = int(chain["site"].values[-1 if direction == "forward" else 0])
+    yield _finding(record, last, direction, verdict, reason, rise=rise)
 
 
 def _without_steps(values: np.ndarray) -> np.ndarray:
@@ -261,44 +268,36 @@ def _saturated(record: xr.Dataset) -> Iterator[Finding]:
     if "activation_saturated_fraction" not in record:
         return
     share = record["activation_saturated_fraction"].values
-    bounded = np.isin(record["label"].values, ("tanh", "logistic", "sigmoid", "erf"))
+    bounded = np.isin(record["label"].values, thresholds.BOUNDED)
     for k in np.flatnonzero(bounded & (share >= thresholds.SATURATED)):
         reason = f"{share[k]:.0%} of the inputs of {record['label'].values[k]} have almost no slope"
         yield _finding(record, int(k), "forward", Verdict.SATURATED, reason)
 
 
 def _untrained(record: xr.Dataset) -> list[Finding]:
-    """Untrained: parameters whose gradient is exactly zero, unless a zero further on means it."""
-    if by_design(record) or "log10_gradient_q" not in record:
+    """Untrained: parameters whose gradient is exactly zero, unless that is intended."""
+    if _zero_gates(record) or "log10_gradient_q" not in record:
         return []
+    names = record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
+    reason = "its gradient is exactly zero"
     return [
-        _finding(
-            record,
-            None,
-            "backward",
-            Verdict.UNTRAINED,
-            "its gradient is exactly zero",
-            parameter=name,
-        )
-        for name in map(
-            str, record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
-        )
+        _finding(record, None, "backward", Verdict.UNTRAINED, reason, parameter=str(name))
+        for name in names
     ]
 
 
-def by_design(record: xr.Dataset) -> tuple[str, ...]:
+def _zero_gates(record: xr.Dataset) -> tuple[str, ...]:
     """Return the parameters that are zero at initialisation and learn, as ReZero's scales do.
 
-    They stop every gradient behind them until they have moved.
+    Until they have moved no gradient passes them, which is intended.
     """
     if "log10_gradient_q" not in record:
         return ()
     zero = np.isneginf(record["log10_weight_q"].values)
     learns = np.isfinite(record["log10_gradient_q"].values)
-    bias = [
-        str(name).endswith(("bias", ".b", "beta", "offset")) for name in record["weight"].values
-    ]
-    return tuple(map(str, record["weight"].values[zero & learns & ~np.array(bias, bool)]))
+    names = [str(name) for name in record["weight"].values]
+    bias = np.array([name.endswith(("bias", ".b", "beta", "offset")) for name in names], bool)
+    return tuple(names[k] for k in np.flatnonzero(zero & learns & ~bias))
 
 
 def _constant(record: xr.Dataset) -> Iterator[Finding]:
