@@ -10,14 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.run.layerwise import layers_of
 
 SIDE, SEEDS, MODES, LAYERS = 8, 8, np.arange(3), np.arange(9)
 
 
 def modes(net: pp.Network, seed: int) -> np.ndarray:
     """Modes of q along an axis, by those of an input that is silent but at two positions."""
-    h, steps = layers_of(net, jax.random.key(0), batch=8, seed=seed)
+    h, steps = pp.jacobian.layers_of(net, jax.random.key(0), batch=8, seed=seed)
 
     def run(h):
         signals = [h, *(h := step(h) for step in steps)]

@@ -1,27 +1,20 @@
 """`propagate diagnose`."""
 
-import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 import xarray as xr
-from rich.console import Console
 
 from propagate import checks
-from propagate.cli.terminal import say
+from propagate.cli.terminal import say, show, show_sites
 from propagate.cli.user_model import diagnosed
 from propagate.models.diagnose import Diagnosis
-from propagate.report.summary import rows, summary
+from propagate.report import summary
 from propagate.verdicts import baseline as baselines
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import verdicts
-
-PIPED = 160
-"""Columns where there is no terminal to fit: names and verdicts in a log are whole."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,8 @@ class Diagnose:
         found = self._diagnosis()
         changes = self._changes(found.record)
         if self.json:
-            print(json.dumps(diagnosis_summary(found, changes), indent=2, allow_nan=False))
+            unopened = map(str, found.unopened)
+            show(summary.of_diagnosis(found.findings, found.record, unopened, changes))
         else:
             self._print(found, changes or [])
         if self.out:
@@ -96,27 +90,8 @@ class Diagnose:
         return None
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
-        fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console(width=None if fits else PIPED)
-        console.print(found.table())
+        show_sites(found.table())
         for sentence in (*(found.findings or ["no findings"]), *changes):
             print(sentence)
         if self.source:
-            console.print(found.source())
-
-
-def diagnosis_summary(found: Diagnosis, changes: list[str] | None) -> dict[str, Any]:
-    """Return a diagnosis as plain values fit for JSON; null for what is not finite.
-
-    Args:
-        found: by `diagnose`.
-        changes: since a baseline; None if there was none to compare with.
-    """
-    said = summary(found.findings, found.record)
-    return {
-        "provenance": said["provenance"],
-        "findings": said["findings"],
-        "unopened": [str(one) for one in found.unopened],
-        "changes": changes,
-        "sites": rows(found.record),
-    }
+            show_sites(found.source())

@@ -30,7 +30,7 @@ def writable(folder: Path) -> None:
 def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]:
     """Write `record.nc` and `summary.json`; yield their paths."""
     yield storage.save(found, folder / "record.nc")
-    text = json.dumps(summary.summary(findings, found), indent=2) + "\n"
+    text = json.dumps(summary.of_sweep(findings, found), indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))
     yield folder / "summary.json"
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from propagate import batches
 from propagate.cli import output_folder
+from propagate.cli.stack_options import StackOptions
 from propagate.cli.terminal import key, say, show
 from propagate.network import Network
 from propagate.record import storage
@@ -38,7 +39,7 @@ PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(StackOptions):
     """Send signals through deep stacks for every initialiser × activation pairing.
 
     Prints a table of verdicts and writes the record, a summary and pictures.
@@ -48,12 +49,6 @@ class Sweep:
     """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal."""
     activation: tuple[str, ...] = PHIS
     """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
-    family: str = "mlp"
-    """Kind of layer: a family of `propagate list`, with options as in "conv2d(kernel=5)"."""
-    depth: int = 50
-    """Number of layers."""
-    width: int = 256
-    """Units per layer."""
     batch: int = 64
     """Inputs."""
     seeds: int = 4
@@ -99,7 +94,10 @@ class Sweep:
         findings = judge(found)
         for path in output_folder.write(found, findings, self.out):
             say(f"wrote {path}")
-        show(summary.summary(findings, found) if self.json else sweep_table.text(findings, found))
+        if self.json:
+            show(summary.of_sweep(findings, found))
+        else:
+            show(sweep_table.report(findings, found))
         if self.pictures:
             shown = sweep_table.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}

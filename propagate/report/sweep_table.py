@@ -16,7 +16,7 @@ from propagate.verdicts.findings import Finding, Findings, Verdict
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
-def table(findings: Findings) -> Table:
+def verdict_table(findings: Findings) -> Table:
     """Return the table of verdicts, one row per pairing, worst first."""
     title = "Verdict and growth in decades per layer, worst first"
     made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
@@ -95,7 +95,7 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def text(findings: Findings, record: xr.Dataset) -> RenderableType:
+def report(findings: Findings, record: xr.Dataset) -> RenderableType:
     """Return the whole report for a terminal."""
     spec = json.loads(record.attrs.get("network", "{}"))
     ran = (
@@ -109,4 +109,4 @@ def text(findings: Findings, record: xr.Dataset) -> RenderableType:
         "Fine to: the depth at which it will have changed by 2.6."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    return Group(table(findings), Text(ran), Text(key), words, Text(advice(findings)))
+    return Group(verdict_table(findings), Text(ran), Text(key), words, Text(advice(findings)))
