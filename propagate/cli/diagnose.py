@@ -25,8 +25,8 @@ class Diagnose:
     Equinox, Haiku or Keras with its inputs, or a function with its parameters and inputs. Inputs
     are arrays, or jax.ShapeDtypeStructs to be filled with random data.
 
-    The findings stand below the table of sites, one sentence a line. Exit codes: 0 done, 1 a
-    verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could not run.
+    It prints a table of sites, and below it the findings, one sentence a line. Exit codes: 0 done,
+    1 a verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could not run.
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
@@ -40,7 +40,7 @@ class Diagnose:
     measures: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ENDING ...")] = None
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     sites: Literal["default", "all"] = "default"
-    """Where to look: at layers, activations and joins, or at every floating-point operation."""
+    """Sites to record: layers, activations and additions, or all floating-point operations."""
     only: Annotated[str | None, tyro.conf.arg(metavar="GLOB")] = None
     """Look only at sites whose names match, such as 'blocks.*'."""
     fail_on: Annotated[
@@ -50,13 +50,13 @@ class Diagnose:
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print findings and the numbers of every site as JSON (null: not finite) and nothing else."""
     baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Compare the growth per layer with this file, exit with 1 on changes; write it if absent."""
+    """File of growth per layer: written if absent, else compared with; a change exits with 1."""
     tolerance: float = thresholds.SLOPE_CHANGE
     """Decades per layer by which growth may differ from the baseline."""
     source: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print your own lines below the table, with the signal and the gradient at each."""
+    """Print your own lines below the table, with the rms of signal and gradient at each."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Save the record here, as netCDF."""
+    """File to save the record to, as netCDF."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""

@@ -20,9 +20,9 @@ class Figures:
     """Draw the figures of the gallery and check their numbers."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which ones; all by default."""
+    """Names of figures; all by default."""
     folder: Path = Path("figures")
-    """Where their scripts are, and where the PNGs go."""
+    """Folder of their scripts, which the PNGs go to."""
     small: bool = False
     """Run at reduced size and write nothing."""
 

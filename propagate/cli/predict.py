@@ -1,4 +1,4 @@
-"""`propagate predict`: theory of a stack, or of a model of one's own."""
+"""`propagate predict`: theory of a stack, or of the user's own model."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -44,19 +44,19 @@ class Predict(StackOptions):
     activation: str = "relu"
     """Activation: a name of `propagate list`."""
     batch: int = 128
-    """Inputs, over which a second moment is averaged."""
+    """Inputs in a batch, over which a second moment is averaged."""
     sigma_b2: float = 0.05
     """Variance of the biases for which critical points are listed."""
     seeds: int = 0
-    """Networks to measure beside the prediction; 0 measures none."""
+    """Number of networks to measure beside the prediction."""
     seed: int = 0
-    """Of the measurement."""
+    """Seed of the measurement."""
     vmap: tyro.conf.FlagCreatePairsOff[bool] = False
     """TARGET's model takes a single input: map it over the batch."""
     kwargs: Annotated[str, tyro.conf.arg(metavar="JSON")] = "{}"
     """Keyword arguments of every call of TARGET's model, such as '{"train": true}'."""
     out: Path | None = None
-    """Folder for the record of theory and, if there is one, of the measurement; their picture."""
+    """Folder for theory, for the measurement if there is one, and for their picture."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -87,11 +87,11 @@ class Predict(StackOptions):
             found = measure(net, key(self.seed), seeds=self.seeds, batch=self.batch)
         self._write(theory, found)
         if self.json:
-            show(summary.of_prediction(net.activation, self.sigma_b2, theory, found))
+            show(summary.of_prediction(net.activation.name, self.sigma_b2, theory, found))
             return
         title = f"{self.init} × {self.activation}: log10 of second moments"
         show(theory_table.stack_table(theory, found, title))
-        show(theory_table.gain_and_critical_points(net.activation, self.sigma_b2))
+        show(theory_table.gain_and_critical_points(net.activation.name, self.sigma_b2))
         for one in departures(found, theory) if found is not None else ():
             show(str(one))
 

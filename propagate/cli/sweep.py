@@ -35,7 +35,7 @@ INITS = (
     "orthogonal",
 )
 PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
-"""The default grid: the classic initialisers and the commonest activations."""
+"""The default grid: the common initialisers and activations."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,17 @@ class Sweep(StackOptions):
     activation: tuple[str, ...] = PHIS
     """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
     batch: int = 64
-    """Inputs."""
+    """Inputs in a batch."""
     seeds: int = 4
-    """Independent draws of weights, random inputs and gradients."""
+    """Independent draws of weights, of random inputs and of the gradient at the output."""
     seed: int = 0
     """Everything random follows from this number."""
     input: str = "gaussian"
-    """gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
+    """Kind of input: gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
     cosine: float = 0.5
     """Expected cosine between any two inputs of --input pairs."""
     loss: LossKind = "gaussian"
-    """Where the gradient starts: a random one, or that of a loss on the labels of the input."""
+    """Gradient at the output: gaussian is a random one, the others are of a loss on the labels."""
     measures: tuple[str, ...] | None = None
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     out: Path = Path("propagate-out")
@@ -70,13 +70,13 @@ class Sweep(StackOptions):
     pictures: bool = True
     """Draw the pictures, as PNG and SVG."""
     device: Device | None = None
-    """Kind of device; JAX's own choice by default."""
+    """Kind of device; JAX chooses by default."""
     dtype: str = "float32"
-    """Of weights and signals; statistics are float32 or wider."""
+    """Type of weights and signals. Statistics are float32 or wider."""
     precision: Precision = "highest"
-    """Of matrix products."""
+    """Precision of matrix products."""
     block: int | None = None
-    """Pairings that go through a layer together; larger suits a GPU (say 32)."""
+    """Pairings that go through a layer together. A GPU is faster with more, such as 32."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""

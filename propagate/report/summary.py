@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from propagate.activations import Activation
 from propagate.report import theory_table
 from propagate.theory.criticality import critical, gain
 from propagate.types import DIRECTIONS
@@ -40,12 +39,12 @@ def of_diagnosis(
 
 
 def of_prediction(
-    activation: Activation, sigma_b2: float, theory: xr.Dataset, record: xr.Dataset | None
+    activation: str, sigma_b2: float, theory: xr.Dataset, record: xr.Dataset | None
 ) -> dict[str, Any]:
     """Return what theory expects of a stack, and where a measurement leaves it.
 
     Args:
-        activation: of the stack.
+        activation: the name of the stack's.
         sigma_b2: variance of the biases, for the critical points.
         theory: of `predict`.
         record: of `measure`, if there is one.

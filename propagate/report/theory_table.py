@@ -8,7 +8,6 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from propagate.activations import Activation
 from propagate.record.dataset import (
     measured_directions,
     residual_name,
@@ -88,13 +87,13 @@ def stack_table(theory: xr.Dataset, record: xr.Dataset | None, title: str) -> Ta
     return made
 
 
-def gain_and_critical_points(activation: Activation, sigma_b2: float) -> str:
+def gain_and_critical_points(name: str, sigma_b2: float) -> str:
     """Return what keeps E φ² and Var φ of an activation, and its critical points, in words."""
-    factors = criticality.gain(activation)
+    factors = criticality.gain(name)
     return (
-        f"gain of {activation.name}: {factors.second_moment:.6g} keeps E phi², "
+        f"gain of {name}: {factors.second_moment:.6g} keeps E phi², "
         f"{factors.variance:.6g} keeps Var phi\n"
-        f"{critical_points(activation.name, sigma_b2)}"
+        f"{critical_points(name, sigma_b2)}"
     )
 
 

@@ -29,7 +29,7 @@ Slopes = dict[str, dict[str, float | None]]
 
 
 def slopes(record: xr.Dataset) -> Slopes:
-    r"""Return how signal and gradient grow on the way between the layers of a model.
+    r"""Return how signal and gradient grow between neighbouring layers of a model.
 
     With layers $k$ at depths $d_k$, those of layer $k$ are
     $(\log_{10} q_k - \log_{10} q_{k-1}) / (d_k - d_{k-1})$ forward, and the same of the gradient's

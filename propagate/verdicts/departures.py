@@ -22,9 +22,9 @@ class Departure(NamedTuple):
 
     Attributes:
         direction: of travel.
-        layer: the first, on the way, whose second moment is not the expected one.
-        decades: by how much, measured less expected.
-        sigmas: the same, in standard errors of a mean over the seeds.
+        layer: the first in that direction whose second moment is not the expected one.
+        decades: measured less expected.
+        sigmas: the difference in standard errors of a mean over the seeds.
     """
 
     direction: Direction
@@ -44,8 +44,8 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
     """Return the first layer, in each direction, that leaves the band of theory.
 
     A layer leaves it when the mean over seeds of its log10 second moment is more than 4.5 standard
-    errors, and 0.02 decades, from the expected one: of a network that is as predicted, less than
-    one in a thousand is called.
+    errors, and 0.02 decades, from the expected one. Of networks that are as predicted less than one
+    in a thousand is called.
 
     Args:
         record: of `measure`, with dims (layer) and perhaps (seed).

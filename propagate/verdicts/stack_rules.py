@@ -193,7 +193,7 @@ def _in_seeds(log_q: np.ndarray) -> str:
 
 
 def _symmetric(pairing: Pairing) -> bool:
-    """Whether all units of every layer agree although the activations are alive."""
+    """Whether all units of every layer agree although the activations are not zero."""
     twins = pairing.values("forward_symmetric_fraction")
     active = pairing.values(second_moment_name("activation"))
     if twins is None or (active is not None and np.isneginf(active[:, 0]).all()):
