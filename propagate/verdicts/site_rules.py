@@ -1,12 +1,10 @@
 """The rules for a custom model: from a record with dim `site` to what is wrong, and where.
 
 Growth is judged along the spine: the additions that make a residual stream, or else the layers with
-parameters. A layer is judged against its peers: those whose names differ in numbers only. Healthy
-models get no finding.
+parameters. Healthy models get no finding.
 """
 
 import math
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,8 +14,10 @@ from propagate.record.dataset import measured_directions, second_moment
 from propagate.record.spine import LAYERS, spine
 from propagate.types import Direction, UnusableInput
 from propagate.verdicts import thresholds
-from propagate.verdicts.findings import SUBJECTS, Finding, Findings, Verdict
-from propagate.verdicts.growth import Growth, growth, in_words
+from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.growth import growth, in_words
+from propagate.verdicts.peer_rules import odd_branches, odd_steps, odd_weights, without_steps
+from propagate.verdicts.site_finding import site_finding
 
 
 def judge_sites(record: xr.Dataset) -> Findings:
@@ -32,45 +32,12 @@ def judge_sites(record: xr.Dataset) -> Findings:
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
     lost = [*_not_finite(record), *(list(_dead(record)) or _silent(record))]
-    odd = [*_odd_weights(record), *_odd_branches(record)]
-    odd += _odd_steps(record, {f.parameter for f in (*lost, *odd)})
+    odd = [*odd_weights(record), *odd_branches(record)]
+    odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
     grown = [] if lost else [f for d in measured_directions(record) for f in _grown(record, d)]
     rest = [*_collapsed(record), *_alike_tokens(record), *_saturated(record)]
     rest += [] if lost else _untrained(record)
     return Findings([*lost, *odd, *grown, *rest, *_constant(record)])
-
-
-def _finding(
-    record: xr.Dataset,
-    k: int | None,
-    direction: Direction,
-    verdict: Verdict,
-    reason: str,
-    *,
-    parameter: str | None = None,
-    rise: Growth | None = None,
-) -> Finding:
-    """Make a finding about site number `k`."""
-    site = "" if k is None else str(record["name"].values[k])
-    if parameter is None:
-        own = "" if k is None else str(record["parameter"].values[k])
-        parameter = own or ("" if k is None else str(record["after"].values[k]))
-    if rise is None:
-        rise = Growth(math.nan, math.nan, math.nan, math.nan, 0)
-    return Finding(
-        init="",
-        activation="",
-        direction=direction,
-        verdict=verdict,
-        rate=rise.rate,
-        interval=(rise.low, rise.high),
-        total=rise.total,
-        fine_depth=thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf,
-        layer=k,
-        reason=reason,
-        site=site,
-        parameter=parameter,
-    )
 
 
 def _not_finite(record: xr.Dataset) -> Iterator[Finding]:
@@ -79,7 +46,7 @@ def _not_finite(record: xr.Dataset) -> Iterator[Finding]:
     bad = np.flatnonzero(record["taken"].values & (np.isnan(q) | (q == math.inf)))
     if len(bad):
         reason = f"values are not finite from {record['name'].values[bad[0]]} on"
-        yield _finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
+        yield site_finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
 
 
 def _dead(record: xr.Dataset) -> Iterator[Finding]:
@@ -96,7 +63,7 @@ def _dead(record: xr.Dataset) -> Iterator[Finding]:
             continue  # what came into it was zero already
         phi = record["label"].values[k]
         reason = f"{share[k]:.0%} of the channels of {phi} are zero for every input"
-        yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+        yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
 
 
 def _silent(record: xr.Dataset) -> Iterator[Finding]:
@@ -111,96 +78,8 @@ def _silent(record: xr.Dataset) -> Iterator[Finding]:
             reason = (
                 f"its output is exactly zero: nothing reaches {record['name'].values[after][0]}"
             )
-            yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+            yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
             return
-
-
-def _peers(names: np.ndarray) -> dict[str, list[int]]:
-    """Group names that differ in numbers only: `blocks.3.fc1.kernel`, `dense_2.kernel`."""
-    groups: dict[str, list[int]] = {}
-    for k, name in enumerate(names):
-        groups.setdefault(re.sub(r"_?\d+", "*", str(name)), []).append(k)
-    return groups
-
-
-def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple[int, float]]:
-    """Return which values are out of line with the rest, given their errors, and by how much."""
-    known = np.isfinite(values)
-    if known.sum() < thresholds.PEERS:
-        return []
-    middle = float(np.median(values[known]))
-    spread = thresholds.SD_PER_MAD * float(np.median(np.abs(values[known] - middle)))
-    wide = np.hypot(spread, error)
-    limit = np.maximum(thresholds.STEP, thresholds.STEP_SPREADS * wide)
-    far = np.flatnonzero(known & (np.abs(values - middle) > limit))
-    return [(int(k), float(values[k] - middle)) for k in far]
-
-
-def _odd_weights(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a parameter whose fan_in·Var(W) is out of line with that of its peers."""
-    if "log10_weight_sigma2" not in record:
-        return
-    sigma2, names = record["log10_weight_sigma2"].values, record["weight"].values
-    for group in _peers(names).values():
-        for k, off in _outliers(sigma2[group]):
-            name, own = str(names[group[k]]), 10 ** sigma2[group[k]]
-            peers = 10 ** (sigma2[group[k]] - off)
-            at = np.flatnonzero(record["parameter"].values == name)
-            reason = (
-                f"fan_in·Var(W) is {own:.3g} where its peers have {peers:.3g}, {off:+.1f} decades"
-            )
-            first = int(at[0]) if len(at) else None
-            yield _finding(record, first, "forward", Verdict.DEPARTING, reason, parameter=name)
-
-
-def _odd_branches(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a branch whose share of a residual stream is out of line."""
-    if "log10_branch_q" not in record:
-        return
-    share = record["log10_branch_q"].values - record["log10_skip_q"].values
-    adds = np.flatnonzero(record["kind"].values == "add")
-    for group in _peers(record["after"].values[adds]).values():
-        own = adds[group]
-        for k, off in _outliers(share[own]):
-            times = 10 ** (off / 2)
-            reason = (
-                f"the branch into {record['name'].values[own[k]]} is {times:.2g} times as large, "
-                "against its skip, as those of its peers"
-            )
-            yield _finding(record, int(own[k]), "forward", Verdict.DEPARTING, reason)
-
-
-def _odd_steps(record: xr.Dataset, blamed: set[str]) -> list[Finding]:
-    """Departing: a step of the signal or gradient between layers that is out of line."""
-    found: list[Finding] = []
-    chain = spine(record)
-    at = chain["site"].values
-    names = chain["parameter"].values
-    if not len(at) or (names == "").any():
-        return found  # a residual stream: its branches are judged
-    for direction in measured_directions(chain):
-        q = second_moment(chain, direction).values
-        steps = np.diff(np.where(np.isfinite(q), q, math.nan))
-        error = thresholds.unit_error(chain["units"].values)
-        for k, off in _outliers(steps, np.hypot(error[1:], error[:-1])):
-            if blamed & {str(names[k]), str(names[k + 1])}:
-                continue
-            blamed |= {str(names[k]), str(names[k + 1])}
-            culprit = _between(record, int(at[k]), int(at[k + 1]))
-            sense = off if direction == "forward" else -off
-            reason = (
-                f"the {SUBJECTS[direction]} steps by {sense:+.1f} decades more than elsewhere "
-                f"between {names[k]} and {names[k + 1]}, through {record['label'].values[culprit]}"
-            )
-            found.append(_finding(record, culprit, direction, Verdict.DEPARTING, reason))
-    return found
-
-
-def _between(record: xr.Dataset, first: int, last: int) -> int:
-    """Return the site between two layers whose operation is rarest in the model."""
-    labels = record["label"].values
-    inside = [k for k in range(first + 1, last) if record["kind"].values[k] == "activation"]
-    return min(inside, key=lambda k: int((labels == labels[k]).sum()), default=last)
 
 
 def _grown(record: xr.Dataset, direction: Direction) -> Iterator[Finding]:
@@ -210,7 +89,7 @@ def _grown(record: xr.Dataset, direction: Direction) -> Iterator[Finding]:
     layers = chain.sizes["site"] - 1
     if layers < thresholds.PEERS:
         return
-    rise = growth(_without_steps(second_moment(chain, direction).values)[None], direction)
+    rise = growth(without_steps(second_moment(chain, direction).values)[None], direction)
     limit = thresholds.FINE_DECADES / layers
     if rise.high < -limit:
         verdict = Verdict.VANISHING
@@ -221,15 +100,7 @@ def _grown(record: xr.Dataset, direction: Direction) -> Iterator[Finding]:
     stream = "residual stream" if (chain["kind"] == "add").all() else "layers"
     reason = f"{in_words(rise)}, {rise.total:+.2f} decades along {layers + 1} {stream}"
     last = int(chain["site"].values[-1 if direction == "forward" else 0])
-    yield _finding(record, last, direction, verdict, reason, rise=rise)
-
-
-def _without_steps(values: np.ndarray) -> np.ndarray:
-    """Take out single steps that are out of line: they are findings of their own, not growth."""
-    steps = np.diff(values)
-    for k, off in _outliers(steps):
-        steps[k] -= off
-    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])
+    yield site_finding(record, last, direction, verdict, reason, rise=rise)
 
 
 def _collapsed(record: xr.Dataset) -> Iterator[Finding]:
@@ -242,11 +113,11 @@ def _collapsed(record: xr.Dataset) -> Iterator[Finding]:
     share = share[np.isfinite(share)]
     if len(share) <= thresholds.PEERS:
         return
-    fall = growth(_without_steps(share)[None], "forward")
+    fall = growth(without_steps(share)[None], "forward")
     if fall.high < -thresholds.FINE_DECADES / (len(share) - 1):
         reason = f"the share of the second moment that tells inputs apart goes {in_words(fall)}"
         last = int(chain["site"].values[-1])
-        yield _finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
+        yield site_finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
 
 
 def _alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
@@ -260,7 +131,7 @@ def _alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
     if len(alike) and np.isfinite(cosine[0]) and alike[0] > 0:
         k = int(chain["site"].values[alike[0]])
         reason = f"the mean cosine between positions of an input is {cosine[alike[0]]:.3f}"
-        yield _finding(record, k, "forward", Verdict.COLLAPSING, reason)
+        yield site_finding(record, k, "forward", Verdict.COLLAPSING, reason)
 
 
 def _saturated(record: xr.Dataset) -> Iterator[Finding]:
@@ -271,7 +142,7 @@ def _saturated(record: xr.Dataset) -> Iterator[Finding]:
     bounded = np.isin(record["label"].values, thresholds.BOUNDED)
     for k in np.flatnonzero(bounded & (share >= thresholds.SATURATED)):
         reason = f"{share[k]:.0%} of the inputs of {record['label'].values[k]} have almost no slope"
-        yield _finding(record, int(k), "forward", Verdict.SATURATED, reason)
+        yield site_finding(record, int(k), "forward", Verdict.SATURATED, reason)
 
 
 def _untrained(record: xr.Dataset) -> list[Finding]:
@@ -281,7 +152,7 @@ def _untrained(record: xr.Dataset) -> list[Finding]:
     names = record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
     reason = "its gradient is exactly zero"
     return [
-        _finding(record, None, "backward", Verdict.UNTRAINED, reason, parameter=str(name))
+        site_finding(record, None, "backward", Verdict.UNTRAINED, reason, parameter=str(name))
         for name in names
     ]
 
@@ -311,6 +182,6 @@ def _constant(record: xr.Dataset) -> Iterator[Finding]:
         if fan > 1 and (str(law).startswith("constant") or law == "ones"):
             at = np.flatnonzero(record["parameter"].values == name)
             reason = f"all its weights are equal ({law})"
-            yield _finding(
+            yield site_finding(
                 record, int(at[0]), "forward", Verdict.SYMMETRIC, reason, parameter=str(name)
             )
