@@ -1,4 +1,4 @@
-"""Delta-orthogonal kernels keep every norm; Gaussian ones smear a signal over its positions.
+"""Delta-orthogonal kernels keep every norm; Gaussian ones spread a signal over positions.
 
 Xiao et al. (2018), arXiv:1806.05393: with independent taps the second moment at a position
 becomes the mean over its neighbours, so a mode of frequency theta of its profile falls by

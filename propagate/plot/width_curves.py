@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 
 from propagate.plot.style import BESIDE, new_figure, widen
 from propagate.types import UnusableInput
-from propagate.verdicts.width_rules import layers
+from propagate.verdicts.width_rules import judged_sites
 
 NAMED = 24  # sites: as many are named in the legend
 
@@ -36,7 +36,7 @@ def coordinate_check(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) 
     if axes is None:
         figure = new_figure(2.7 * len(steps) + 2.2, 3.6)
         axes = list(np.atleast_1d(figure.subplots(1, len(steps))))
-    own = record.isel(site=np.flatnonzero(layers(record)))
+    own = record.isel(site=np.flatnonzero(judged_sites(record)))
     for ax, step in zip(axes, steps, strict=True):
         name = "log10_change_q" if step else "log10_forward_q"
         _lines(ax, own[name].sel(step=step).mean("seed") / 2, own["name"].values)

@@ -1,4 +1,4 @@
-"""Findings in words: the terminal's table, the advice below it, and the JSON summary."""
+"""Findings on a sweep in words: the table of verdicts, and the advice below it."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.thresholds import FINE_DECADES
 
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
@@ -103,10 +104,10 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"{record.sizes.get('seed', 1)} seeds, {record.attrs.get('dtype')} on "
         f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
     )
-    key = (
-        "Decades are factors of 10 of the second moment along the way: of h forward (where it "
-        "collapses, of the share that tells inputs apart), of the gradient at h backward. "
-        "Fine to: the depth at which it will have changed by 2.6."
+    legend = (
+        "Decades are factors of 10 of a second moment: of h forward, of the gradient at h backward. "
+        "For a collapsing pairing they are of the share that tells inputs apart. "
+        f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    return Group(verdict_table(findings), Text(ran), Text(key), words, Text(advice(findings)))
+    return Group(verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings)))
