@@ -74,9 +74,9 @@ class Diagnosis:
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Return flat numbers for TensorBoard or W&B."""
-        from propagate.report import scalars
+        from propagate.report.scalars import scalars
 
-        return scalars.scalars(self.record, prefix)
+        return scalars(self.record, prefix)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the record as netCDF; `propagate.load` reads it."""

@@ -43,7 +43,6 @@ from propagate.models.theory_values import (
     unknown,
 )
 from propagate.record import provenance
-from propagate.record.dataset import residual_name, second_moment_name
 from propagate.tracing.primitives import PRODUCTS
 from propagate.tracing.sites import EqnPath, Site
 from propagate.tracing.trace import Meta
@@ -113,10 +112,10 @@ def expected(program: TracedModel, record: xr.Dataset) -> xr.Dataset:
     made = record[[]]
     with np.errstate(divide="ignore", invalid="ignore"):
         for direction, values in q.items():
-            name = second_moment_name(direction)
+            name = f"log10_{direction}_q"
             made[name] = "site", np.log10(np.array(values))
             if name in record:
-                made[residual_name(direction)] = record[name] - made[name]
+                made[f"log10_{direction}_residual"] = record[name] - made[name]
     return made.assign_attrs(provenance.provenance(theory="mean field"))
 
 
@@ -271,7 +270,7 @@ def _stack(values: Sequence[Value]) -> Value:
 
 
 def _second(record: xr.Dataset, direction: str) -> np.ndarray:
-    name = second_moment_name(direction)
+    name = f"log10_{direction}_q"
     if name not in record:
         return np.full(record.sizes["site"], np.nan)
     with np.errstate(over="ignore"):
