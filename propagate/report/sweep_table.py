@@ -105,8 +105,8 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
     )
     legend = (
-        "Decades are factors of 10 of a second moment: of h, or backward of the gradient at h. "
-        "For a collapsing pairing they are of the share that tells inputs apart. "
+        "Decades are factors of 10 of a second moment: forward that of h, backward that of its "
+        "gradient. For a collapsing pairing they are of the share that tells inputs apart. "
         f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
