@@ -99,12 +99,13 @@ def assert_healthy(
 
 def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[str]:
     """Say which growth from end to end is beyond its limit, and where most of it is made."""
-    from propagate.verdicts.baseline import SIGNAL, overall, slopes
+    from propagate.verdicts.baseline import overall, slopes
+    from propagate.verdicts.findings import SUBJECTS
 
     for direction, limit in limits.items():
         if limit is None:
             continue
-        what, rate = SIGNAL[direction], overall(record, direction)
+        what, rate = SUBJECTS[direction], overall(record, direction)
         if rate is None:
             yield f"the growth of the {what} cannot be told: it is not finite, or has no two layers"
         elif abs(rate) > limit:

@@ -1,4 +1,4 @@
-"""The coordinate check: with Adam at one rate signals run away with width, under µP they do not.
+"""The coordinate check: with Adam at one rate changes grow with width, under µP they do not.
 
 Yang et al. (2022), arXiv:2203.03466, Figure 5: sizes after a few updates against width. Of n inputs
 that an update ±η moves alike, a hidden signal's change is width^1 in standard parametrisation,

@@ -2,7 +2,7 @@
 
 Theory follows the program with the statistics of its weights: of 12 blocks it expects the stream to
 grow as 1 + l·0.425, where E gelu² = 0.425 of a unit Gaussian, by quadrature independent of this
-package; and of the other as it is, since the weights are what they are. Diagnosis says which
+package. For the other it takes the large weights as they are. Diagnosis says which
 parameter departs from its peers.
 """
 

@@ -1,4 +1,4 @@
-"""Delta-orthogonal kernels keep every norm; Gaussian ones smear a signal over its positions.
+"""Delta-orthogonal kernels keep every norm; Gaussian ones spread a signal over positions.
 
 Xiao et al. (2018), arXiv:1806.05393: with independent taps the second moment at a position
 becomes the mean over its neighbours, so a mode of frequency theta of its profile falls by
@@ -10,14 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.run.layerwise import layers_of
 
 SIDE, SEEDS, MODES, LAYERS = 8, 8, np.arange(3), np.arange(9)
 
 
 def modes(net: pp.Network, seed: int) -> np.ndarray:
     """Modes of q along an axis, by those of an input that is silent but at two positions."""
-    h, steps = layers_of(net, jax.random.key(0), batch=8, seed=seed)
+    h, steps = pp.jacobian.layers_of(net, jax.random.key(0), batch=8, seed=seed)
 
     def run(h):
         signals = [h, *(h := step(h) for step in steps)]

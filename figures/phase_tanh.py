@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.run.measured_plane import measured_phase
 
 EDGE = {0.0: 1.0, 0.05: 1.76095464, 0.1: 1.98607264}
 
@@ -23,8 +22,10 @@ def draw(small: bool = False) -> Figure:
     width, count = (128, 2) if small else (512, 5)
     plane = pp.phase("tanh", np.linspace(0, 4, 300), np.linspace(0, 0.25, 250))
     inner = [np.linspace(0, end, count + 2)[1:-1] for end in (4.0, 0.25)]
-    size = {"depth": 30, "width": width}
-    measured = measured_phase("tanh", *inner, key=jax.random.key(0), **size)
+    pairs = [(w, b) for w in inner[0] for b in inner[1]]
+    net, inits = pp.Network(30, width, activation="tanh"), [(w**0.5, b**0.5) for w, b in pairs]
+    record = pp.sweep(net, init=inits, key=jax.random.key(0), measures=("backward_q",))
+    measured = [(*pair, found.rate) for pair, found in zip(pairs, pp.judge(record), strict=True)]
     for w, b, rate in measured:
         expected = float(plane["log10_growth"].interp(sigma_w2=w, sigma_b2=b))
         assert abs(rate - expected) < 0.02, f"at ({w:.3g}, {b:.3g}): {rate:+.3f}, {expected:+.3f}"

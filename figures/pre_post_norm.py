@@ -1,8 +1,8 @@
 """The gradient of a transformer's last MLP against depth: Pre-LN, Post-LN, DeepNorm.
 
-Xiong et al. (2020), Wang et al. (2022): under cross-entropy that of Pre-LN falls as L^-0.5, that
-of Post-LN stays. (From a Gaussian cotangent, Pre-LN falls as L^-0.6 at these depths: its stream
-grows faster than L while tokens align; `tests/test_transformer.py` has the rule.)
+Xiong et al. (2020), Wang et al. (2022): under cross-entropy the gradient falls as L^-0.5 in Pre-LN
+and stays in Post-LN. (From a Gaussian cotangent, Pre-LN falls as L^-0.6 at these depths: its stream
+grows faster than L while tokens align; `tests/blocks/test_transformer.py` has the rule.)
 """
 
 import jax

@@ -10,8 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.run import jacobian
-from propagate.theory import jacobian_spectrum
 
 LARGEST = {1: 4.0, 8: 23.09206062555313, 16: 44.8447844552322, 64: 175.32742191673142}
 INITS = ("lecun_normal", "orthogonal")
@@ -25,11 +23,11 @@ def draw(small: bool = False) -> Figure:
     for ax, (depth, largest) in zip(axes, [*LARGEST.items()][: 2 if small else 4], strict=False):
         nets = [pp.Network(depth, width, activation="identity", init=init) for init in INITS]
         keys = jax.random.split(jax.random.key(0), draws)
-        gaussian = np.stack([jacobian.of_network(nets[0], key) for key in keys])
-        orthogonal = jacobian.of_network(nets[1], keys[0])
+        gaussian = np.stack([pp.jacobian.of_network(nets[0], key) for key in keys])
+        orthogonal = pp.jacobian.of_network(nets[1], keys[0])
         off = np.abs(orthogonal - 1).max()
         assert off < 1e-4, f"orthogonal, L = {depth}: off 1 by {off:.1e}"
-        theory = jacobian_spectrum.spectrum("identity", depth, 1.0)
+        theory = pp.jacobian.spectrum("identity", depth, 1.0)
         assert abs(theory.edge / largest - 1) < 1e-9 and theory.variance == depth
         squares = gaussian**2
         spread = np.mean(squares.var(axis=1) / squares.mean(axis=1) ** 2) / depth - 1
@@ -37,7 +35,7 @@ def draw(small: bool = False) -> Figure:
         known = (8, 0.4) if small else (16, 0.15)
         assert depth > known[0] or abs(spread) < known[1], f"variance is {1 + spread:.2f} L"
         assert np.mean(squares.max(axis=1)) < 1.1 * largest, "beyond the largest of theory"
-        density = jacobian_spectrum.density("identity", depth, 1.0)
+        density = pp.jacobian.density("identity", depth, 1.0)
         ranked = np.sort(np.log10(squares), axis=None)[::-draws]
         shares = density.per_decade[1:] * -np.diff(density.log10_square)
         below = np.interp(-ranked, -density.log10_square[1:], shares.cumsum())

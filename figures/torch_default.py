@@ -1,4 +1,4 @@
-"""PyTorch's default initialisation of a deep ReLU network: alive, and blind to its input.
+"""PyTorch's default initialisation: a deep ReLU network keeps its size and forgets its input.
 
 `torch.nn.Linear` draws weights and biases from U(±1/√n), so q' = q/6 + 1/(3n): the second
 moment settles at 0.4/n, fed by the biases alone, while what tells inputs apart falls by a

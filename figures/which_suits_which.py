@@ -9,8 +9,12 @@ import jax
 from matplotlib.figure import Figure
 
 import propagate as pp
-from propagate.cli.sweep import INITS, PHIS
 
+INITS = (
+    *("zeros", "constant_0.01", "normal_0.01", "normal_0.05", "lecun_normal"),
+    *("xavier_uniform", "xavier_normal", "he_normal", "torch", "orthogonal"),
+)
+PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
 TOTAL = {
     ("xavier_normal", "relu", "forward"): -15.05,
     ("xavier_normal", "relu", "backward"): -15.05,

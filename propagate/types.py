@@ -12,7 +12,7 @@ A stack is `h_l = W_l x_{l-1} + b_l` for `l = 1 … L`, and its output is `h_L`.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import jax.numpy as jnp
 from jax import Array
@@ -20,6 +20,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
 
 __all__ = [
+    "DIRECTIONS",
     "OWN",
     "PACKAGE",
     "STACK_PLACES",
@@ -51,6 +52,7 @@ Tree = Any
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Place = str  # one of STACK_PLACES, or a place that a layer family has of its own
 Precision = Literal["default", "high", "highest"]
 Device = Literal["cpu", "gpu", "tpu"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from propagate.cli import command, figures
+from propagate.cli import command, figures, sweep
 from propagate.types import PropagateError, UnusableInput
 
 FOLDER = Path(__file__).parent.parent / "figures"
@@ -20,6 +20,19 @@ def test_numbers_hold_at_reduced_size(script):
 def test_a_script_is_short_and_has_its_picture(script):
     assert len(script.read_text().splitlines()) <= 50
     assert script.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_is_what_a_user_can_write(script):
+    """Of the package it imports the public face alone."""
+    lines = [line for line in script.read_text().splitlines() if "import" in line]
+    ours = [line for line in lines if "propagate" in line.split("import")[0] + line.split()[1]]
+    assert ours == ["import propagate as pp"]
+
+
+def test_the_map_shows_the_default_sweep():
+    shown = figures.load(FOLDER / "which_suits_which.py")
+    assert (shown.INITS, shown.PHIS) == (sweep.INITS, sweep.PHIS)
 
 
 def test_a_number_that_does_not_hold_is_told_and_nothing_is_written(tmp_path):

@@ -45,7 +45,7 @@ MODULES = {
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),
-        *("density", "Spectrum"),
+        *("density", "Spectrum", "layers_of"),
     ),
     "passage": ("layer", "residual", "chain", "gradients", "normalise", "Passage", "Weights"),
 }

@@ -1,27 +1,20 @@
 """`propagate diagnose`."""
 
-import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 import xarray as xr
-from rich.console import Console
 
 from propagate import checks
-from propagate.cli.terminal import say
+from propagate.cli.terminal import say, show, show_sites
 from propagate.cli.user_model import diagnosed
 from propagate.models.diagnose import Diagnosis
-from propagate.report.summary import rows, summary
+from propagate.report import summary
 from propagate.verdicts import baseline as baselines
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import verdicts
-
-PIPED = 160
-"""Columns where there is no terminal to fit: names and verdicts in a log are whole."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +25,8 @@ class Diagnose:
     Equinox, Haiku or Keras with its inputs, or a function with its parameters and inputs. Inputs
     are arrays, or jax.ShapeDtypeStructs to be filled with random data.
 
-    The findings stand below the table of sites, one sentence a line. Exit codes: 0 done, 1 a
-    verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could not run.
+    It prints a table of sites, and below it the findings, one sentence a line. Exit codes: 0 done,
+    1 a verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could not run.
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
@@ -47,7 +40,7 @@ class Diagnose:
     measures: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ENDING ...")] = None
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     sites: Literal["default", "all"] = "default"
-    """Where to look: at layers, activations and joins, or at every floating-point operation."""
+    """Sites to record: layers, activations and additions, or all floating-point operations."""
     only: Annotated[str | None, tyro.conf.arg(metavar="GLOB")] = None
     """Look only at sites whose names match, such as 'blocks.*'."""
     fail_on: Annotated[
@@ -57,13 +50,13 @@ class Diagnose:
     json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print findings and the numbers of every site as JSON (null: not finite) and nothing else."""
     baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Compare the growth per layer with this file, exit with 1 on changes; write it if absent."""
+    """File of growth per layer: written if absent, else compared with; a change exits with 1."""
     tolerance: float = thresholds.SLOPE_CHANGE
     """Decades per layer by which growth may differ from the baseline."""
     source: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Print your own lines below the table, with the signal and the gradient at each."""
+    """Print your own lines below the table, with the rms of signal and gradient at each."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Save the record here, as netCDF."""
+    """File to save the record to, as netCDF."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""
@@ -74,7 +67,8 @@ class Diagnose:
         found = self._diagnosis()
         changes = self._changes(found.record)
         if self.json:
-            print(json.dumps(diagnosis_summary(found, changes), indent=2, allow_nan=False))
+            unopened = map(str, found.unopened)
+            show(summary.of_diagnosis(found.findings, found.record, unopened, changes))
         else:
             self._print(found, changes or [])
         if self.out:
@@ -96,27 +90,8 @@ class Diagnose:
         return None
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
-        fits = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console(width=None if fits else PIPED)
-        console.print(found.table())
+        show_sites(found.table())
         for sentence in (*(found.findings or ["no findings"]), *changes):
             print(sentence)
         if self.source:
-            console.print(found.source())
-
-
-def diagnosis_summary(found: Diagnosis, changes: list[str] | None) -> dict[str, Any]:
-    """Return a diagnosis as plain values fit for JSON; null for what is not finite.
-
-    Args:
-        found: by `diagnose`.
-        changes: since a baseline; None if there was none to compare with.
-    """
-    said = summary(found.findings, found.record)
-    return {
-        "provenance": said["provenance"],
-        "findings": said["findings"],
-        "unopened": [str(one) for one in found.unopened],
-        "changes": changes,
-        "sites": rows(found.record),
-    }
+            show_sites(found.source())

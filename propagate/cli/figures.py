@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import tyro
 
@@ -19,9 +20,9 @@ class Figures:
     """Draw the figures of the gallery and check their numbers."""
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which ones; all by default."""
+    """Names of figures; all by default."""
     folder: Path = Path("figures")
-    """Where their scripts are, and where the PNGs go."""
+    """Folder of their scripts, which the PNGs go to."""
     small: bool = False
     """Run at reduced size and write nothing."""
 
@@ -52,18 +53,23 @@ def scripts(folder: Path, names: Sequence[str] = ()) -> list[Path]:
     return [found[name] for name in wanted]
 
 
+def load(script: Path) -> ModuleType:
+    """Return a script as a module."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def run(script: Path, *, small: bool = False) -> Path | None:
     """Draw a script's figure; write its PNG beside it unless `small`.
 
     Raises:
         PropagateError: one of the figure's numbers does not hold.
     """
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     try:
-        figure = module.draw(small)
+        figure = load(script).draw(small)
     except AssertionError as error:
         raise PropagateError(f"{script.name}: a number does not hold: {error}") from error
     if small:

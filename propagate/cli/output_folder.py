@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import xarray as xr
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from propagate.plot import growth_curves, histogram, verdict_map
 from propagate.record import storage
 from propagate.report import summary
-from propagate.types import Direction
+from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts.findings import Findings
 
 
@@ -30,7 +30,7 @@ def writable(folder: Path) -> None:
 def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]:
     """Write `record.nc` and `summary.json`; yield their paths."""
     yield storage.save(found, folder / "record.nc")
-    text = json.dumps(summary.summary(findings, found), indent=2) + "\n"
+    text = json.dumps(summary.of_sweep(findings, found), indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))
     yield folder / "summary.json"
 
@@ -74,7 +74,7 @@ def _lay_out(figure: Figure) -> None:
 
 
 def _heatmaps(findings: Findings) -> Figure:
-    directions = [d for d in get_args(Direction) if any(f.direction == d for f in findings)]
+    directions: list[Direction] = [d for d in DIRECTIONS if any(f.direction == d for f in findings)]
     inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
     size = (1.0 * phis + 2.6) * len(directions), 0.5 * inits + 1.6
     figure = Figure(size, layout="constrained")

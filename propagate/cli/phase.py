@@ -16,9 +16,10 @@ from propagate.theory.phase_diagram import phase
 
 @dataclass(frozen=True)
 class Phase:
-    """Draw the phase diagram of an activation: growth over (sigma_w², sigma_b²), edge of chaos.
+    """Draw the phase diagram of an activation over (sigma_w², sigma_b²).
 
-    Prints the critical points and writes phase.png and phase.nc.
+    The picture shows the growth of gradients and the edge of chaos. The command prints the critical
+    points and writes phase.png and phase.nc.
     """
 
     activation: str = "tanh"
@@ -28,15 +29,15 @@ class Phase:
     sigma_b2: tuple[float, float] = (0.0, 0.5)
     """Ends of the axis of sigma_b², the variance of biases."""
     points: tuple[int, int] = (300, 250)
-    """Grid: values of sigma_w², of sigma_b²."""
+    """Number of values of sigma_w² and of sigma_b²."""
     measured: int = 0
-    """Networks to measure and draw on top, along each axis; 0 measures none."""
+    """Number of networks, along each axis, to measure and draw on top."""
     depth: int = 30
     """Layers of a measured network."""
     width: int = 256
     """Units per layer of a measured network."""
     seed: int = 0
-    """Of the measurement."""
+    """Seed of the measurement."""
     out: Path = Path("propagate-out")
     """Folder for the picture and the numbers."""
 

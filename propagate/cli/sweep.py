@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from propagate import batches
 from propagate.cli import output_folder
+from propagate.cli.stack_options import StackOptions
 from propagate.cli.terminal import key, say, show
 from propagate.network import Network
 from propagate.record import storage
@@ -34,11 +35,11 @@ INITS = (
     "orthogonal",
 )
 PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
-"""The default grid: the classic initialisers and the commonest activations."""
+"""The default grid: the common initialisers and activations."""
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(StackOptions):
     """Send signals through deep stacks for every initialiser × activation pairing.
 
     Prints a table of verdicts and writes the record, a summary and pictures.
@@ -48,24 +49,18 @@ class Sweep:
     """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal."""
     activation: tuple[str, ...] = PHIS
     """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
-    family: str = "mlp"
-    """Kind of layer: a family of `propagate list`, with options as in "conv2d(kernel=5)"."""
-    depth: int = 50
-    """Number of layers."""
-    width: int = 256
-    """Units per layer."""
     batch: int = 64
-    """Inputs."""
+    """Inputs in a batch."""
     seeds: int = 4
-    """Independent draws of weights, random inputs and gradients."""
+    """Independent draws of weights, of random inputs and of the gradient at the output."""
     seed: int = 0
     """Everything random follows from this number."""
     input: str = "gaussian"
-    """gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
+    """Kind of input: gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
     cosine: float = 0.5
     """Expected cosine between any two inputs of --input pairs."""
     loss: LossKind = "gaussian"
-    """Where the gradient starts: a random one, or that of a loss on the labels of the input."""
+    """Gradient at the output: gaussian is a random one, the others are of a loss on the labels."""
     measures: tuple[str, ...] | None = None
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     out: Path = Path("propagate-out")
@@ -75,13 +70,13 @@ class Sweep:
     pictures: bool = True
     """Draw the pictures, as PNG and SVG."""
     device: Device | None = None
-    """Kind of device; JAX's own choice by default."""
+    """Kind of device; JAX chooses by default."""
     dtype: str = "float32"
-    """Of weights and signals; statistics are float32 or wider."""
+    """Type of weights and signals. Statistics are float32 or wider."""
     precision: Precision = "highest"
-    """Of matrix products."""
+    """Precision of matrix products."""
     block: int | None = None
-    """Pairings that go through a layer together; larger suits a GPU (say 32)."""
+    """Pairings that go through a layer together. A GPU is faster with more, such as 32."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""
@@ -99,7 +94,10 @@ class Sweep:
         findings = judge(found)
         for path in output_folder.write(found, findings, self.out):
             say(f"wrote {path}")
-        show(summary.summary(findings, found) if self.json else sweep_table.text(findings, found))
+        if self.json:
+            show(summary.of_sweep(findings, found))
+        else:
+            show(sweep_table.report(findings, found))
         if self.pictures:
             shown = sweep_table.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}

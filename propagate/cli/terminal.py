@@ -1,6 +1,7 @@
 """What the verbs of the command share: the key of a seed, results, and words that are no result."""
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -8,6 +9,8 @@ import jax
 from rich.console import Console
 
 from propagate.types import UnusableInput
+
+PIPED = 160  # columns, so that names and verdicts in a log are whole
 
 
 def key(seed: int) -> jax.Array:
@@ -30,6 +33,12 @@ def say(message: str) -> None:
 def show(result: Any) -> None:
     """Print a result to stdout: a mapping as JSON, all else as rich does."""
     if isinstance(result, dict):
-        print(json.dumps(result, indent=2))
+        print(json.dumps(result, indent=2, allow_nan=False))
     else:
         Console().print(result)
+
+
+def show_sites(table: Any) -> None:
+    """Print a table of sites: as wide as the terminal, and where there is none `PIPED` columns."""
+    fits = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if fits else PIPED).print(table)

@@ -1,39 +1,41 @@
-"""Pictures of a record and of findings: growth curves, maps of verdicts, histograms, spectra.
-
-Every function draws on the axis that is passed in, or on a figure of its own that no global
-state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (log10).
-"""
+"""Curves of how the second moment grows along depth; `propagate.plot.variance` and `curves`."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from propagate.plot.style import (
     BESIDE,
     COLOURS,
-    DIRECTIONS,
-    along,
-    at_least_a_decade,
-    blank,
-    explain,
-    legend,
-    missing,
-    pairings,
+    depth_dim,
+    each_pairing,
+    legend_key,
+    legend_options,
+    new_figure,
+    not_measured,
+    pairing_style,
     positions,
-    style_of,
+    widen,
+)
+from propagate.record.dataset import (
+    measured_directions,
+    second_moment,
+    second_moment_name,
+    second_moment_sd,
 )
 from propagate.record.spine import spine
-from propagate.types import Direction
+from propagate.types import DIRECTIONS, Direction
 
 THEORY = {"color": "black", "linestyle": "--", "linewidth": 0.8, "label": "theory"}
 SHOWN_DECADES = 40.0  # `curves` shows these on either side of 1
 NAMED_SITES = 40  # as many are named below the axis
-SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: `histograms` in one unit
 
 
 def variance(
@@ -47,7 +49,7 @@ def variance(
 
     A curve is the median over seeds, its band their range; the variance over inputs is dashed.
     Several pairings have a curve each, in the colour of their initialiser. Of a custom model the
-    sites along which its depth is counted are drawn (`site_verdict.spine`).
+    sites along which its depth is counted are drawn (`record.spine`).
 
     Args:
         record: what `measure` or `sweep` returned.
@@ -63,30 +65,27 @@ def variance(
         UnusableInput: the record has no second moment of that direction.
     """
     wanted: tuple[Direction, ...] = (direction,) if direction else DIRECTIONS
-    shown: list[Direction] = [d for d in wanted if f"log10_{d}_q" in record]
+    shown: list[Direction] = [d for d in wanted if d in measured_directions(record)]
     if not shown:
-        raise missing(" or ".join(f"log10_{d}_q" for d in wanted))
+        raise not_measured(" or ".join(map(second_moment_name, wanted)))
     if "weight" in record.dims:
         record = spine(record).drop_dims("weight")
         theory = None if theory is None else theory.sel(site=record["site"])
-    place = BESIDE if ax is None else {}
-    ax = blank(8.4, 3.8).add_subplot() if ax is None else ax
-    for d in shown:
-        _panel(ax, record, d, apart=len(shown) > 1)
-    for d in shown:
-        if theory is not None and f"log10_{d}_q" in theory:
-            known = f"log10_{d}_q_sd" in theory
-            style = THEORY | ({"label": "theory, ±2 sd of a seed"} if known else {})
-            for _, one in pairings(theory):
-                _curve(ax, one[f"log10_{d}_q"], d, **style)
-                _band(ax, one, f"log10_{d}_q")
+    beside = BESIDE if ax is None else {}
+    ax = new_figure(8.4, 3.8).add_subplot() if ax is None else ax
+    panels = [_Panel(ax, d) for d in shown]
+    for panel in panels:
+        panel.draw(record, apart=len(shown) > 1)
+    for panel in panels:
+        if theory is not None and panel.direction in measured_directions(theory):
+            panel.draw_theory(theory)
     subject = f" of {_subject(record, shown[0])}" if len(shown) == 1 else ""
-    ax.set(xlabel=along(record), ylabel=f"second moment{subject}\n(decades)")
+    ax.set(xlabel=depth_dim(record), ylabel=f"second moment{subject}\n(decades)")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "name" in record.coords and record.sizes["site"] <= NAMED_SITES:
         ax.set_xticks(positions(record), record["name"].values, rotation=90, fontsize="x-small")
-    ax.legend(**legend([ax], record), **place)
-    return at_least_a_decade(ax)
+    ax.legend(**legend_options([ax], _keys(panels), record), **beside)
+    return widen(ax)
 
 
 def curves(record: xr.Dataset) -> Figure:
@@ -99,74 +98,106 @@ def curves(record: xr.Dataset) -> Figure:
         The figure; y is in decades, the same in a row, and cut off at ±40.
     """
     names = [str(a) for a in np.atleast_1d(record.get("activation", ""))]
-    fig = blank(2.3 * len(names) + 2.6, 5)
+    fig = new_figure(2.3 * len(names) + 2.6, 5)
     axes = fig.subplots(2, len(names), sharex=True, sharey="row", squeeze=False)
-    ends = positions(record)[[0, -1]]
+    ends, panels = positions(record)[[0, -1]], []
     for row, direction in zip(axes, DIRECTIONS, strict=True):
-        for k, ax in enumerate(row):
-            ax.set_autoscale_on(False)  # half of the time went into scaling after each curve
-            ax.set_xlim(ends + np.array([-0.05, 0.05]) * np.ptp(ends))
-            one = record.isel(activation=[k]) if "activation" in record.dims else record
-            if f"log10_{direction}_q" in record:
-                _panel(ax, one, direction)
+        drawn = [_Panel(ax, direction) for ax in row]
+        for k, panel in enumerate(drawn):
+            panel.ax.set_autoscale_on(False)  # half of the time went into scaling after each curve
+            panel.ax.set_xlim(ends + np.array([-0.05, 0.05]) * np.ptp(ends))
+            if direction in measured_directions(record):
+                own = record.isel(activation=[k]) if "activation" in record.dims else record
+                panel.draw(own)
         row[0].set_ylabel(f"second moment (decades)\nof {_subject(record, direction)}")
-        _cut_off(row, direction)
+        _limit(drawn)
+        panels += drawn
     for name, top, bottom in zip(names, *axes, strict=True):
         top.set_title(name, fontsize="medium")
-        bottom.set_xlabel(along(record))
-    fig.legend(**legend(axes.flat, record), loc="outside right upper")
+        bottom.set_xlabel(depth_dim(record))
+    options = legend_options(axes.flat, _keys(panels), record)
+    fig.legend(**options, loc="outside right upper")
     return fig
 
 
 def _subject(record: xr.Dataset, direction: Direction) -> str:
-    signal = "h" if along(record) == "layer" else "the output"
+    signal = "h" if depth_dim(record) == "layer" else "the output"
     return signal if direction == "forward" else f"the gradient at {signal}"
 
 
-def _panel(ax: Axes, record: xr.Dataset, direction: Direction, *, apart: bool = False) -> None:
-    """Draw the curves of a direction; `apart` tells them from the other's on the same axis."""
-    subject, forward = _subject(record, direction), direction == "forward"
-    dashed = {"linestyle": "--", "linewidth": 1, "marker": "", "label": ""}
-    over_inputs = forward and "log10_forward_variance" in record
-    for place, one in pairings(record):
-        if place:
-            style = style_of(record, place) | ({"linestyle": ":"} if apart and not forward else {})
-        else:
-            style = {"color": COLOURS[not forward], "label": f"second moment of {subject}"}
+@dataclass
+class _Panel:
+    """An axis with the curves of one direction.
+
+    Attributes:
+        ax: where to draw.
+        direction: of travel.
+        ends: marks on curves where they stop being finite.
+        keys: entries of the legend for line styles and for such marks.
+    """
+
+    ax: Axes
+    direction: Direction
+    ends: list[Line2D] = field(default_factory=list)
+    keys: list[Line2D] = field(default_factory=list)
+
+    def draw(self, record: xr.Dataset, *, apart: bool = False) -> None:
+        """Draw the curves; `apart` tells them from the other direction's on the same axis."""
+        subject, forward = _subject(record, self.direction), self.direction == "forward"
+        dashed = {"linestyle": "--", "linewidth": 1, "marker": "", "label": ""}
+        line = {"linestyle": ":" if apart and not forward else "-"}
+        over_inputs, several = forward and "log10_forward_variance" in record, False
+        for indices, one in each_pairing(record):
+            several |= bool(indices)
+            if indices:
+                style = pairing_style(record, indices) | line
+            else:
+                style = {"color": COLOURS[not forward], "label": f"second moment of {subject}"}
+            if over_inputs:
+                self._curve(one["log10_forward_variance"], **style | dashed)
+            self._curve(second_moment(one, self.direction), **style)
+        if apart and several:
+            self.keys.append(legend_key(f"second moment of {subject}", **line))
         if over_inputs:
-            _curve(ax, one["log10_forward_variance"], direction, **style | dashed)
-        _curve(ax, one[f"log10_{direction}_q"], direction, **style)
-    if apart and place:
-        explain(ax, f"second moment of {subject}", linestyle="-" if forward else ":")
-    if over_inputs:
-        explain(ax, f"variance over inputs of {subject}", linestyle="--", linewidth=1)
+            label = f"variance over inputs of {subject}"
+            self.keys.append(legend_key(label, linestyle="--", linewidth=1))
+
+    def draw_theory(self, theory: xr.Dataset) -> None:
+        """Draw what is expected in black, with two standard deviations over draws beside it."""
+        banded = second_moment_sd(theory, self.direction) is not None
+        style = THEORY | ({"label": "theory, ±2 sd of a seed"} if banded else {})
+        for _, one in each_pairing(theory):
+            middle, sd = second_moment(one, self.direction), second_moment_sd(one, self.direction)
+            self._curve(middle, **style)
+            if sd is not None:
+                reach = np.where(np.isfinite(sd.values), 2 * sd.values, np.nan).ravel()
+                low, high = middle.values.ravel() - reach, middle.values.ravel() + reach
+                band = {"color": "black", "alpha": 0.12, "linewidth": 0}
+                self.ax.fill_between(positions(one), low, high, **band)
+
+    def _curve(self, values: xr.DataArray, **style: Any) -> None:
+        """Draw the median and the range over seeds; mark where the median stops being finite."""
+        values = values.transpose(..., depth_dim(values))
+        x, y = positions(values), values.values.reshape(-1, values.shape[-1])
+        onward = slice(None) if self.direction == "forward" else slice(None, None, -1)
+        low, middle, high = _spread(_overflowed(y[:, onward])[:, onward])
+        self.ax.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)
+        if len(y) > 1:
+            known = np.isfinite(low) & np.isfinite(high)
+            band = {"color": style["color"], "alpha": 0.2, "linewidth": 0}
+            self.ax.fill_between(x, low, high, where=known, **band)
+        x, path = x[onward], middle[onward]
+        for last in np.flatnonzero(np.isfinite(path[:-1]) & np.isinf(path[1:])):
+            self._end(x[last], path[last], style["color"], zero=path[last + 1] < 0)
+
+    def _end(self, x: float, y: float, colour: Any, *, zero: bool) -> None:
+        look: dict[str, Any] = {"marker": "x" if zero else "^", "linestyle": "", "markersize": 6}
+        self.ends += self.ax.plot(x, y, color=colour, zorder=3, clip_on=False, **look)
+        self.keys.append(legend_key("exact zero beyond" if zero else "overflow beyond", **look))
 
 
-def _curve(ax: Axes, values: xr.DataArray, direction: Direction, **style: Any) -> None:
-    """Draw the median and the range over seeds, and mark where a curve stops being finite."""
-    values = values.transpose(..., along(values))
-    x, y = positions(values), values.values.reshape(-1, values.shape[-1])
-    toward = slice(None) if direction == "forward" else slice(None, None, -1)
-    low, middle, high = _spread(_overflowed(y[:, toward])[:, toward])
-    ax.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)
-    if len(y) > 1:
-        whole = np.isfinite(low) & np.isfinite(high)
-        ax.fill_between(x, low, high, where=whole, color=style["color"], alpha=0.2, linewidth=0)
-    x, path = x[toward], middle[toward]
-    for last in np.flatnonzero(np.isfinite(path[:-1]) & np.isinf(path[1:])):
-        zero = path[last + 1] < 0
-        mark = {"marker": "x" if zero else "^", "linestyle": "", "markersize": 6}
-        ax.plot(x[last], path[last], color=style["color"], zorder=3, clip_on=False, **mark)
-        explain(ax, "exact zero beyond" if zero else "overflow beyond", **mark)
-
-
-def _band(ax: Axes, theory: xr.Dataset, name: str) -> None:
-    """Shade two standard deviations over draws on either side, where theory has any."""
-    if f"{name}_sd" in theory:
-        middle, sd = theory[name].values.ravel(), theory[f"{name}_sd"].values.ravel()
-        reach = np.where(np.isfinite(sd), 2 * sd, np.nan)
-        band = {"color": "black", "alpha": 0.12, "linewidth": 0}
-        ax.fill_between(positions(theory), middle - reach, middle + reach, **band)
+def _keys(panels: Iterable[_Panel]) -> list[Line2D]:
+    return [key for panel in panels for key in panel.keys]
 
 
 def _overflowed(path: np.ndarray) -> np.ndarray:
@@ -184,23 +215,26 @@ def _spread(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return ranked[0], np.where(below == above, below, (below + above) / 2), ranked[-1]
 
 
-def _cut_off(row: Iterable[Axes], direction: Direction) -> None:
+def _limit(row: list[_Panel]) -> None:
     """Limit y to what is drawn and readable; say where a curve goes on beyond."""
-    ends = np.array([ax.dataLim.intervaly for ax in row if np.isfinite(ax.dataLim.intervaly).all()])
-    low, high = (ends.min(), ends.max()) if ends.size else (0.0, 0.0)
+    reaches = np.array([panel.ax.dataLim.intervaly for panel in row])
+    known = reaches[np.isfinite(reaches).all(axis=1)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 0.0)
     shown = np.clip([low, high], -SHOWN_DECADES, SHOWN_DECADES)
     pad = max(0.5, 0.06 * (shown[1] - shown[0]))
-    x, side = (0.03, "left") if direction == "forward" else (0.97, "right")
-    behind = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-    for ax in row:
-        ax.set_ylim(shown[0] - pad, shown[1] + pad)
-        for mark in (line for line in ax.lines if line.get_linestyle() == "None"):
+    for panel, beyond in zip(row, reaches, strict=True):
+        panel.ax.set_ylim(shown[0] - pad, shown[1] + pad)
+        for mark in panel.ends:
             mark.set_ydata(np.clip(mark.get_ydata(), *shown))
-        beyond = ax.dataLim.intervaly
-        for y, way, past in ((0.03, "↓", beyond[0] < shown[0]), (0.97, "↑", beyond[1] > shown[1])):
-            if past and np.isfinite(beyond).all():
-                text = f"{way} beyond {'−' if way == '↓' else '+'}{SHOWN_DECADES:g}"
-                place: dict[str, Any] = {"ha": side, "va": "bottom" if way == "↓" else "top"}
-                ax.text(
-                    x, y, text, transform=ax.transAxes, fontsize="x-small", bbox=behind, **place
-                )
+        if np.isfinite(beyond).all():
+            _say_beyond(panel, below=beyond[0] < shown[0], above=beyond[1] > shown[1])
+
+
+def _say_beyond(panel: _Panel, *, below: bool, above: bool) -> None:
+    x, side = (0.03, "left") if panel.direction == "forward" else (0.97, "right")
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+    style: dict[str, Any] = {"transform": panel.ax.transAxes, "fontsize": "x-small", "bbox": box}
+    if below:
+        panel.ax.text(x, 0.03, f"↓ beyond −{SHOWN_DECADES:g}", ha=side, va="bottom", **style)
+    if above:
+        panel.ax.text(x, 0.97, f"↑ beyond +{SHOWN_DECADES:g}", ha=side, va="top", **style)

@@ -9,11 +9,19 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from propagate.plot.growth_curves import SAME_SCALE_DECADES
-from propagate.plot.style import BESIDE, along, blank, missing, pairings, positions
+from propagate.plot.style import (
+    BESIDE,
+    depth_dim,
+    each_pairing,
+    new_figure,
+    not_measured,
+    positions,
+)
+from propagate.record.dataset import second_moment, second_moment_name
 from propagate.types import UnusableInput
 
-SHOWN_LAYERS = 6  # in `histograms`
+SHOWN_LAYERS = 6
+SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: one unit for all layers
 
 
 def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
@@ -37,15 +45,16 @@ def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Fig
     """
     places = {"activation": "activation x", "backward": "gradient at h"}
     for place in places:
-        if f"{place}_histogram" not in record or f"log10_{place}_q" not in record:
-            raise missing(f"{place}_histogram with log10_{place}_q", '("q", "histogram")')
-    found = [one for _, one in pairings(record)]
+        q = second_moment_name(place)
+        if f"{place}_histogram" not in record or q not in record:
+            raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
+    found = [one for _, one in each_pairing(record)]
     if len(found) > 1:
         raise UnusableInput(
             f"a record of one pairing is required, got {len(found)}: "
             "choose one with record.sel(init=…, activation=…)"
         )
-    pair: list[Any] = [*(blank(10, 3.6).subplots(1, 2) if axes is None else axes)]
+    pair: list[Any] = [*(new_figure(10, 3.6).subplots(1, 2) if axes is None else axes)]
     for ax, (place, name) in zip(pair, places.items(), strict=True):
         _densities(ax, found[0], place, name)
     return pair[0].figure
@@ -53,7 +62,7 @@ def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Fig
 
 def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
     """Draw the densities of up to six layers, from the first measured to the last."""
-    shares, scale = record[f"{place}_histogram"], record[f"log10_{place}_q"]
+    shares, scale = record[f"{place}_histogram"], second_moment(record, place)
     if "seed" in shares.dims:
         shares, scale = shares.mean("seed"), scale.median("seed")
     layers = np.flatnonzero(~np.isnan(scale.values))
@@ -76,5 +85,5 @@ def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
     ax.minorticks_off()
     ax.locator_params(axis="x", nbins=6)
     ax.legend(
-        handles=ax.get_lines(), title=along(record), fontsize="small", frameon=False, **BESIDE
+        handles=ax.get_lines(), title=depth_dim(record), fontsize="small", frameon=False, **BESIDE
     )

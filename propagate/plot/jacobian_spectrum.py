@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
+from propagate.plot.style import new_figure
 from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import UnusableInput
 
@@ -52,11 +52,11 @@ def spectrum(
     if not (squares.size and np.isfinite(squares).all() and squares.max() > 0):
         raise UnusableInput("finite singular values are required, one of them above zero")
     if ax is None:
-        ax = Figure(figsize=(6.4, 3.8), layout="constrained").add_subplot()
+        ax = new_figure(6.4, 3.8).add_subplot()
     seen = squares > squares.max() * resolved**2
     logs = np.log10(squares[seen])
     spread = squares.var() / squares.mean() ** 2
-    name = f"{label}: {_words(spread)}{_missing(1 - seen.mean())}"
+    name = f"{label}: {_words(spread)}{_unseen(1 - seen.mean())}"
     edges = _edges(logs)
     shares = np.histogram(logs, edges)[0] / squares.size / np.diff(edges)
     if not ax.has_data():  # a spike beside what is wide goes beyond the top
@@ -73,7 +73,7 @@ def _words(spread: float) -> str:
     return f"variance {spread:.3g}" if spread > SAME else "all the same"
 
 
-def _missing(share: float) -> str:
+def _unseen(share: float) -> str:
     return f", {share:.0%} below rounding" if share > 0.005 else ""
 
 
@@ -94,7 +94,7 @@ def _theory(ax: Axes, theory: Spectrum | None, density: Density | None, low: flo
     if density is not None:
         shown = density.log10_square >= low
         place, shares = density.log10_square[shown], density.per_decade[shown]
-        known += _missing(1 - float(-np.trapezoid(shares, place)))
+        known += _unseen(1 - float(-np.trapezoid(shares, place)))
         ax.plot(place, shares, linestyle="--", label=f"theory{known}", **line)
     elif known:
         ax.plot([], [], linestyle=":", label=f"theory{known}", **line)

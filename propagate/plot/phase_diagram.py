@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from propagate.plot import growth_colours
+from propagate.plot.style import new_figure
 from propagate.types import UnusableInput
 
 DEPTHS = (10, 30, 100, 300)  # layers, whose contours are drawn
@@ -39,7 +39,7 @@ def phase(
             "a plane from propagate.phase with two values of each variance is required"
         )
     if ax is None:
-        ax = Figure(figsize=(6.6, 4.4), layout="constrained").add_subplot()
+        ax = new_figure(6.6, 4.4).add_subplot()
     x, y = plane["sigma_w2"].values, plane["sigma_b2"].values
     growth = plane["log10_growth"].values
     scale = growth_colours.colours()

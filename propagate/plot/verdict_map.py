@@ -1,24 +1,24 @@
 """The map of verdicts: initialisers down, activations across."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 
 from propagate.plot import growth_colours
-from propagate.plot.style import blank
+from propagate.plot.style import new_figure
 from propagate.types import Direction, UnusableInput
+from propagate.verdicts.findings import SUBJECTS, Finding
 
 
 def heatmap(
-    findings: Iterable[Any], direction: Direction = "backward", *, ax: Axes | None = None
+    findings: Iterable[Finding], direction: Direction = "backward", *, ax: Axes | None = None
 ) -> Axes:
     """Map the verdicts and growth rates of a sweep: initialisers down, activations across.
 
     Args:
-        findings: what `judge` returned: `init`, `activation`, `direction`, `verdict`, `rate`.
+        findings: what `judge` returned.
         direction: which of them to show.
         ax: where to draw; a new figure by default.
 
@@ -33,16 +33,16 @@ def heatmap(
         raise UnusableInput(f"findings of direction {direction!r} are required, got none")
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     size = 1.05 * len(columns) + 2.6, 0.5 * len(rows) + 1.5
-    ax = blank(*size).add_subplot() if ax is None else ax
+    ax = new_figure(*size).add_subplot() if ax is None else ax
     image = _cells(ax, [[cells.get((row, column)) for column in columns] for row in rows])
     ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(rows)), rows)
-    ax.set_title(f"growth of the {'signal' if direction == 'forward' else 'gradient'}")
+    ax.set_title(f"growth of the {SUBJECTS[direction]}")
     growth_colours.bar(ax, image, "decades per layer")
     return ax
 
 
-def _cells(ax: Axes, findings: list[list[Any]]) -> AxesImage:
+def _cells(ax: Axes, findings: list[list[Finding | None]]) -> AxesImage:
     """Draw the rate of each finding as a colour, and its verdict in words."""
     rates = np.array([[np.nan if f is None else float(f.rate) for f in row] for row in findings])
     rates[~np.isfinite(rates)] = np.nan

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from propagate.plot.style import BESIDE, new_figure, widen
 from propagate.types import UnusableInput
-from propagate.verdicts.width_rules import layers
+from propagate.verdicts.width_rules import judged_sites
 
 NAMED = 24  # sites: as many are named in the legend
 
@@ -33,9 +34,9 @@ def coordinate_check(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) 
         raise UnusableInput("a record of propagate.coordinate_check is required")
     steps = record["step"].values
     if axes is None:
-        size = 2.7 * len(steps) + 2.2, 3.6
-        axes = list(np.atleast_1d(Figure(size, layout="constrained").subplots(1, len(steps))))
-    own = record.isel(site=np.flatnonzero(layers(record)))
+        figure = new_figure(2.7 * len(steps) + 2.2, 3.6)
+        axes = list(np.atleast_1d(figure.subplots(1, len(steps))))
+    own = record.isel(site=np.flatnonzero(judged_sites(record)))
     for ax, step in zip(axes, steps, strict=True):
         name = "log10_change_q" if step else "log10_forward_q"
         _lines(ax, own[name].sel(step=step).mean("seed") / 2, own["name"].values)
@@ -43,10 +44,9 @@ def coordinate_check(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) 
         ax.set(xlabel="width", title=after)
     axes[0].set_ylabel("rms (decades)")
     if own.sizes["site"] <= NAMED:
-        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-        axes[-1].legend(fontsize="small", frameon=False, **beside)
-    figure: Any = axes[0].figure
-    return figure
+        axes[-1].legend(fontsize="small", frameon=False, **BESIDE)
+    made: Any = axes[0].figure
+    return made
 
 
 def _lines(ax: Axes, rms: xr.DataArray, names: np.ndarray) -> None:
@@ -60,5 +60,4 @@ def _lines(ax: Axes, rms: xr.DataArray, names: np.ndarray) -> None:
     ax.set_xscale("log", base=2)
     ax.set_xticks(widths, [str(w) for w in widths])
     ax.xaxis.set_minor_locator(NullLocator())
-    middle, half = np.mean(ax.get_ylim()), np.ptp(ax.get_ylim()) / 2
-    ax.set_ylim(middle - max(half, 0.75), middle + max(half, 0.75))
+    widen(ax, 1.5)

@@ -5,16 +5,50 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 
-from propagate.record.measures import Measure, Selection
+from propagate.record.measures import Measure, Q, Selection
 from propagate.record.statistics import HISTOGRAM_EDGES
-from propagate.types import Place
+from propagate.types import DIRECTIONS, Direction, Place
 
-SIGNAL = {
+DESCRIPTIONS = {
     "forward": "pre-activation h",
     "activation": "post-activation x = phi(h)",
     "backward": "gradient at the pre-activation h",
     "weight_gradient": "gradient of the weights W",
 }
+
+
+def second_moment_name(place: Place) -> str:
+    """Return the name of the variable that holds the second moment at a place.
+
+    Example:
+        >>> second_moment_name("backward")
+        'log10_backward_q'
+    """
+    return Q.variable(place)
+
+
+def second_moment(record: xr.Dataset, place: Place) -> xr.DataArray:
+    """Return log10 of the second moment at a place, such as the two directions.
+
+    Raises:
+        KeyError: it was not measured.
+    """
+    return record[second_moment_name(place)]
+
+
+def second_moment_sd(theory: xr.Dataset, direction: Direction) -> xr.DataArray | None:
+    """Return its standard deviation over draws, in decades; None if theory gives none."""
+    return theory.get(f"{second_moment_name(direction)}_sd")
+
+
+def residual_name(direction: Place) -> str:
+    """Return the name of the variable that holds measured less expected, in decades."""
+    return f"log10_{direction}_residual"
+
+
+def measured_directions(record: xr.Dataset) -> list[Direction]:
+    """Return the directions whose second moment a record has."""
+    return [d for d in DIRECTIONS if second_moment_name(d) in record]
 
 
 def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
@@ -45,6 +79,6 @@ def new(
 def _meaning(measure: Measure, place: Place) -> dict[str, str]:
     doc = (measure.fn.__doc__ or "").splitlines()[0].rstrip(".")
     return {
-        "long_name": f"{doc.lower()} of the {SIGNAL.get(place, place.replace('_', ' '))}",
+        "long_name": f"{doc.lower()} of the {DESCRIPTIONS.get(place, place.replace('_', ' '))}",
         "units": "log10" if measure.power else "1",
     }

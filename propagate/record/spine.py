@@ -4,18 +4,22 @@ import numpy as np
 import xarray as xr
 
 LAYERS = ("matmul", "conv")
+STREAM_ADDITIONS = 4  # as few make a residual stream
+STREAM_SHARE = 4  # as many layers with parameters there are to one addition, at most
 
 
 def spine(record: xr.Dataset) -> xr.Dataset:
     """Return the sites along which depth is counted, one for each depth.
 
-    These are the additions of a residual stream where there are at least four, and else the
-    outputs of layers with parameters; the last of several at one depth.
+    These are the additions of a residual stream, if there are at least `STREAM_ADDITIONS` and at
+    least one to `STREAM_SHARE` layers. Else they are the outputs of layers with parameters. Of
+    several sites at one depth the last is taken.
     """
     adds = _at_each_depth(record, record["kind"].values == "add")
     layers = np.isin(record["kind"].values, (*LAYERS, "embedding"))
     chain = _at_each_depth(record, layers & (record["parameter"].values != ""))
-    return record.isel(site=adds if len(adds) >= max(4, len(chain) // 4) else chain)
+    streams = len(adds) >= max(STREAM_ADDITIONS, len(chain) // STREAM_SHARE)
+    return record.isel(site=adds if streams else chain)
 
 
 def _at_each_depth(record: xr.Dataset, chosen: np.ndarray) -> np.ndarray:

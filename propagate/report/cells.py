@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import xarray as xr
 
+from propagate.types import Direction
 from propagate.verdicts.findings import Finding, Findings
 
 KINDS = ("matmul", "conv", "embedding", "activation", "norm", "add", "tag", "custom")
 LABELLED = ("activation", "elementwise", "op", "custom")  # kinds of which the label says all
-ARROWS = {"forward": "→", "backward": "←"}
+ARROWS: dict[Direction, str] = {"forward": "→", "backward": "←"}
 WORDS = ("operation", "law", "verdict")  # columns of them; the others are of numbers
 LARGEST = 308  # decades of a float
 Marks = dict[int, list[Finding]]  # by the number of the site

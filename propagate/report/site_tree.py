@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.report.cells import (
     ARROWS,
     KINDS,
@@ -31,7 +32,7 @@ from propagate.verdicts.findings import Findings
 SMALLEST_GROUP = 3  # a group of fewer rows has none of its own: its name stays in front of theirs
 SITE_WIDTH = 30  # characters that columns of `DROPPED` leave to the names of sites
 DROPPED = ("law", "branch/skip", "σ_w²", "∇/w", "operation")  # in this order, where width lacks
-KEY = (
+LEGEND = (
     "→ signal, ← gradient. σ_w² is fan_in·Var(W), ∇/w the rms of the gradient over that of the "
     "parameter, branch/skip the ratio of rms of the two terms of an addition."
 )
@@ -61,7 +62,7 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Gro
             made.add_row(*map(Text, cells), style="red" if k in marks else "")
     unopened = json.loads(record.attrs.get("unopened", "[]"))
     footer = ["Not opened:", *unopened] if unopened else []
-    return Group(made, Text(KEY, style="dim"), *map(Text, footer))
+    return Group(made, Text(LEGEND, style="dim"), *map(Text, footer))
 
 
 def html(record: xr.Dataset, findings: Findings) -> str:
@@ -110,9 +111,9 @@ def _columns(record: xr.Dataset, marks: Marks) -> Iterator[tuple[str, list[str]]
     kinds, labels = strings(record, "kind"), strings(record, "label")
     named = zip(kinds, labels, strict=True)
     yield "operation", [label if kind in LABELLED else kind for kind, label in named]
-    for direction, arrow in ARROWS.items():
-        if f"log10_{direction}_q" in record:
-            yield f"{arrow} rms", [number(q / 2) for q in record[f"log10_{direction}_q"].values]
+    for direction in measured_directions(record):
+        rms = second_moment(record, direction).values / 2
+        yield f"{ARROWS[direction]} rms", [number(decades) for decades in rms]
     yield "σ_w²", _of_weights(record, "log10_weight_sigma2")
     yield "law", _of_weights(record, "weight_law")
     yield "∇/w", _of_weights(record, "log10_gradient_to_weight")

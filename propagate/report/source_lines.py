@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.report.cells import ARROWS, KINDS, Marks, marks_of, number, strings, verdicts_of
 from propagate.verdicts.findings import Findings
 
@@ -64,10 +65,9 @@ def _note(record: xr.Dataset, sites: list[int]) -> str:
     """Return `(→ 1.02, ← 0.9…1.1)` of a line's sites: elementwise ones only if it has no others."""
     main = [k for k in sites if str(record["kind"].values[k]) in KINDS] or sites
     parts = []
-    for direction, arrow in ARROWS.items():
-        if f"log10_{direction}_q" in record:
-            rms = record[f"log10_{direction}_q"].values[main] / 2
-            known = np.sort(rms[~np.isnan(rms)])
-            ends = dict.fromkeys(number(end) for end in (*known[:1], *known[-1:]))
-            parts += [f"{arrow} {'…'.join(ends)}"] if ends else []
+    for direction in measured_directions(record):
+        rms = second_moment(record, direction).values[main] / 2
+        known = np.sort(rms[~np.isnan(rms)])
+        ends = dict.fromkeys(number(end) for end in (*known[:1], *known[-1:]))
+        parts += [f"{ARROWS[direction]} {'…'.join(ends)}"] if ends else []
     return f"({', '.join(parts)})" if parts else ""

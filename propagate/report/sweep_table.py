@@ -1,8 +1,7 @@
-"""Findings in words: the terminal's table, the advice below it, and the JSON summary."""
+"""Findings on a sweep in words: the table of verdicts, and the advice below it."""
 
 import json
 import math
-from typing import get_args
 
 import numpy as np
 import xarray as xr
@@ -11,13 +10,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from propagate.types import Direction
+from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.thresholds import FINE_DECADES
 
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
-def table(findings: Findings) -> Table:
+def verdict_table(findings: Findings) -> Table:
     """Return the table of verdicts, one row per pairing, worst first."""
     title = "Verdict and growth in decades per layer, worst first"
     made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
@@ -25,7 +25,7 @@ def table(findings: Findings) -> Table:
         made.add_column(heading, no_wrap=True)
     made.add_column("fine to", justify="right", no_wrap=True)
     for (init, phi), pair in _by_pairing(findings).items():
-        cells = (_cell(pair.get(direction)) for direction in get_args(Direction))
+        cells = (_cell(pair.get(direction)) for direction in DIRECTIONS)
         made.add_row(init, phi, *cells, _depth(_fine(pair)))
     return made
 
@@ -96,7 +96,7 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def text(findings: Findings, record: xr.Dataset) -> RenderableType:
+def report(findings: Findings, record: xr.Dataset) -> RenderableType:
     """Return the whole report for a terminal."""
     spec = json.loads(record.attrs.get("network", "{}"))
     ran = (
@@ -104,10 +104,10 @@ def text(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"{record.sizes.get('seed', 1)} seeds, {record.attrs.get('dtype')} on "
         f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
     )
-    key = (
-        "Decades are factors of 10 of the second moment along the way: of h forward (where it "
-        "collapses, of the share that tells inputs apart), of the gradient at h backward. "
-        "Fine to: the depth at which it will have changed by 2.6."
+    legend = (
+        "Decades are factors of 10 of a second moment: forward that of h, backward that of its "
+        "gradient. For a collapsing pairing they are of the share that tells inputs apart. "
+        f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    return Group(table(findings), Text(ran), Text(key), words, Text(advice(findings)))
+    return Group(verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings)))

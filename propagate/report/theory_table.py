@@ -1,7 +1,6 @@
-"""A custom model beside its theory, as a table."""
+"""Theory beside a measurement, as tables and in words: of a stack, and of a custom model."""
 
 import math
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -9,51 +8,51 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from propagate.report.cells import KINDS, LABELLED
-from propagate.report.summary import rows
+from propagate.record.dataset import (
+    measured_directions,
+    residual_name,
+    second_moment,
+    second_moment_sd,
+)
+from propagate.report.cells import ARROWS, KINDS, LABELLED
 from propagate.theory import criticality
+from propagate.types import Direction
 
-ARROWS = {"forward": "→", "backward": "←"}
-
-
-def summary(theory: xr.Dataset, record: xr.Dataset) -> dict[str, Any]:
-    """Return names, what theory expects and by how much it is off, as plain values for JSON."""
-    return {"theory": theory.attrs.get("theory"), "sites": rows(theory.reset_coords())} | {
-        direction: coverage(theory, record, direction) for direction in ARROWS
-    }
+STACK_ROWS = 12  # layers in the table of a stack
 
 
-def _main(record: xr.Dataset) -> np.ndarray:
-    """Return the sites of the tree: layers, activations, norms and joins."""
+def _main_sites(record: xr.Dataset) -> np.ndarray:
+    """Return layers, activations, norms, joins and whatever else the tree of sites has."""
     return np.flatnonzero(np.isin(record["kind"].values, KINDS))
 
 
-def table(record: xr.Dataset, theory: xr.Dataset) -> Table:
-    """Return what was expected and what was measured at each site of the tree."""
+def model_table(theory: xr.Dataset, record: xr.Dataset) -> Table:
+    """Return what was expected and what was measured at each main site of a custom model.
+
+    A dash stands where theory has no answer.
+    """
     title = f"log10 of second moments of {record.attrs.get('model') or 'the model'}"
     made = Table("site", "operation", title=title, title_justify="left", box=box.SIMPLE_HEAD)
     columns = []
-    for direction, arrow in ARROWS.items():
-        name = f"log10_{direction}_q"
-        if name in record:
-            columns += [theory[name].values, record[name].values]
-            columns += [theory[f"log10_{direction}_residual"].values]
-            for heading in ("expected", "measured", "residual"):
-                made.add_column(f"{arrow} {heading}", justify="right", no_wrap=True)
-    for k in _main(record):
+    for direction in measured_directions(record):
+        columns += [second_moment(one, direction).values for one in (theory, record)]
+        columns += [theory[residual_name(direction)].values]
+        for heading in ("expected", "measured", "residual"):
+            made.add_column(f"{ARROWS[direction]} {heading}", justify="right", no_wrap=True)
+    for k in _main_sites(record):
         kind, label = (str(record[name].values[k]) for name in ("kind", "label"))
-        cells = ("given" if math.isnan(v[k]) else f"{v[k]:.3f}" for v in columns)
+        cells = ("–" if math.isnan(v[k]) else f"{v[k]:.3f}" for v in columns)
         name = Text(str(record["name"].values[k]))
         made.add_row(name, label if kind in LABELLED else kind, *cells)
     return made
 
 
-def coverage(theory: xr.Dataset, record: xr.Dataset, direction: str) -> str:
-    """Return a sentence on the sites of the tree."""
-    name = f"log10_{direction}_residual"
+def coverage(theory: xr.Dataset, record: xr.Dataset, direction: Direction) -> str:
+    """Say how many main sites of a custom model theory covers, and by how much it is off."""
+    name = residual_name(direction)
     if name not in theory:
         return f"{direction}: not measured"
-    at = _main(record)
+    at = _main_sites(record)
     off = theory[name].values[at]
     known = np.isfinite(off)
     start = f"{direction}: theory covers {known.sum()} of {at.size} sites"
@@ -63,6 +62,38 @@ def coverage(theory: xr.Dataset, record: xr.Dataset, direction: str) -> str:
     return (
         f"{start}; measured less expected: median {np.median(np.abs(off[known])):.3f} decades, "
         f"largest {off[worst]:+.3f} at {record['name'].values[at[worst]]}"
+    )
+
+
+def stack_table(theory: xr.Dataset, record: xr.Dataset | None, title: str) -> Table:
+    """Return what was expected, and perhaps measured, at up to `STACK_ROWS` layers of a stack."""
+    made = Table("layer", title=title)
+    columns: list[np.ndarray] = []
+    for direction in measured_directions(theory):
+        sd = second_moment_sd(theory, direction)
+        assert sd is not None
+        shown = {
+            "expected": second_moment(theory, direction).values,
+            "± over draws": sd.where(np.isfinite).values,
+        }
+        if record is not None:
+            shown["measured"] = second_moment(record, direction).mean("seed").values
+        for heading, values in shown.items():
+            made.add_column(f"{direction}\n{heading}", justify="right")
+            columns.append(values)
+    for k in np.unique(np.linspace(0, theory.sizes["layer"] - 1, STACK_ROWS).round().astype(int)):
+        row = (values[k] for values in columns)
+        made.add_row(str(k), *("–" if np.isnan(v) else f"{v:.3f}" for v in row))
+    return made
+
+
+def gain_and_critical_points(name: str, sigma_b2: float) -> str:
+    """Return what keeps E φ² and Var φ of an activation, and its critical points, in words."""
+    factors = criticality.gain(name)
+    return (
+        f"gain of {name}: {factors.second_moment:.6g} keeps E phi², "
+        f"{factors.variance:.6g} keeps Var phi\n"
+        f"{critical_points(name, sigma_b2)}"
     )
 
 

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from propagate.checks import check_count, random_key
 from propagate.network import Network
-from propagate.run.layerwise import layers_of
+from propagate.run.layerwise import layers_of as layers_of
 from propagate.theory.jacobian_spectrum import Spectrum as Spectrum
 from propagate.theory.jacobian_spectrum import density as density
 from propagate.theory.jacobian_spectrum import spectrum as spectrum

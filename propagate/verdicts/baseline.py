@@ -1,6 +1,6 @@
 """Growth per layer of a custom model, kept in a file to compare later versions with.
 
-Growth is taken along `site_verdict.spine`, in decades of the second moment per layer, in the
+Growth is taken along `record.spine`, in decades of the second moment per layer, in the
 direction of travel: the gradient's from the later site to the earlier one.
 """
 
@@ -16,19 +16,20 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import check_tolerance
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.record.provenance import provenance
 from propagate.record.spine import spine
 from propagate.record.storage import write_whole
-from propagate.types import Direction, UnusableInput
+from propagate.types import DIRECTIONS, Direction, UnusableInput
+from propagate.verdicts.findings import SUBJECTS
 from propagate.verdicts.thresholds import SLOPE_CHANGE
 
 FORMAT = {"format": "propagate baseline", "version": 1}
-SIGNAL: dict[Direction, str] = {"forward": "signal", "backward": "gradient"}
 Slopes = dict[str, dict[str, float | None]]
 
 
 def slopes(record: xr.Dataset) -> Slopes:
-    r"""Return how signal and gradient grow on the way between the layers of a model.
+    r"""Return how signal and gradient grow between neighbouring layers of a model.
 
     With layers $k$ at depths $d_k$, those of layer $k$ are
     $(\log_{10} q_k - \log_{10} q_{k-1}) / (d_k - d_{k-1})$ forward, and the same of the gradient's
@@ -42,15 +43,15 @@ def slopes(record: xr.Dataset) -> Slopes:
         None for what is not finite or was not measured.
 
     Example:
-        >>> decay = {f"log10_{d}_q": ("site", [0.0, -0.5, -1.0]) for d in SIGNAL}
+        >>> decay = ("site", [0.0, -0.5, -1.0])
         >>> named = {"name": ("site", list("abc")), "kind": ("site", ["matmul"] * 3)}
         >>> named |= {"parameter": ("site", list("uvw")), "depth": ("site", [1, 2, 3])}
-        >>> slopes(xr.Dataset(decay, named))["c"]
+        >>> slopes(xr.Dataset({"log10_forward_q": decay, "log10_backward_q": decay}, named))["c"]
         {'forward': -0.5, 'backward': 0.5}
     """
     chain = spine(record)
     steps = np.maximum(np.diff(chain["depth"].values), 1)
-    columns = {d: _gains(chain, d) / steps for d in SIGNAL}
+    columns = {d: _gains(chain, d) / steps for d in DIRECTIONS}
     return {
         str(name): {d: _finite(column[k]) for d, column in columns.items()}
         for k, name in enumerate(chain["name"].values[1:])
@@ -143,7 +144,7 @@ def _changes(old: Slopes, new: Slopes, tolerance: float) -> Iterator[str]:
         if name not in old:
             yield f"{name} is new: the model has a slope there, the baseline has none"
             continue
-        for direction, what in SIGNAL.items():
+        for direction, what in SUBJECTS.items():
             was, now = old[name][direction], new[name][direction]
             if (was is None) != (now is None) or abs((now or 0.0) - (was or 0.0)) > tolerance:
                 change = f"from {_number(was, digits)} to {_number(now, digits)}"
@@ -156,10 +157,10 @@ def _number(value: float | None, digits: int) -> str:
 
 def _gains(chain: xr.Dataset, direction: Direction) -> np.ndarray:
     """Return the decades gained between neighbours, in the direction of travel."""
-    if f"log10_{direction}_q" not in chain:
+    if direction not in measured_directions(chain):
         return np.full(max(chain.sizes["site"] - 1, 0), math.nan)
     with np.errstate(invalid="ignore"):  # two zeros: -inf + inf
-        rise = np.diff(chain[f"log10_{direction}_q"].values)
+        rise = np.diff(second_moment(chain, direction).values)
     return rise if direction == "forward" else -rise
 
 
@@ -171,6 +172,6 @@ def _are_slopes(held: Any) -> bool:
     """Whether parsed JSON has the form of `Slopes`."""
     numbers = (int, float, type(None))
     return isinstance(held, dict) and all(
-        isinstance(own, dict) and all(isinstance(own.get(d, ""), numbers) for d in SIGNAL)
+        isinstance(own, dict) and all(isinstance(own.get(d, ""), numbers) for d in DIRECTIONS)
         for own in held.values()
     )

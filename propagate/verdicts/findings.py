@@ -4,12 +4,14 @@ import enum
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 
 from propagate import registry
-from propagate.types import Direction
+from propagate.types import DIRECTIONS, Direction
+
+SUBJECTS: dict[Direction, str] = {"forward": "signal", "backward": "gradient"}
+"""What travels in each direction."""
 
 
 class Verdict(enum.Enum):
@@ -111,7 +113,7 @@ class Findings(tuple[Finding, ...]):
         suited: dict[str, list[tuple[float, str]]] = {f.activation: [] for f in self}
         for (phi, init), own in pairs.items():
             stable = {f.verdict for f in own} == {Verdict.STABLE}
-            if stable and len(own) == len(get_args(Direction)):
+            if stable and len(own) == len(DIRECTIONS):
                 suited[phi].append((max(abs(f.rate) for f in own), init))
         return {
             phi: [i for _, i in sorted(inits, key=lambda x: x[0])] for phi, inits in suited.items()

@@ -10,7 +10,7 @@ from propagate.verdicts import thresholds
 
 
 class Growth(NamedTuple):
-    """How a second moment changes along its way.
+    """How a second moment changes in the direction of travel.
 
     Attributes:
         rate: decades per layer, once settled.
@@ -32,8 +32,8 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
 
     Per seed the rate is the difference between the ends of the settled layers, L/4 … L, over
     their number; its mean over seeds has a Student-t interval. The first quarter is left out in
-    both directions: the gradient's factor there is that of a forward signal still in transit.
-    If the signal is lost on the way, only the layers until then count. NaN where fewer than two
+    both directions: the gradient's factor there is that of a forward signal that has not settled.
+    If the signal is lost at a layer, only the layers until then count. NaN where fewer than two
     layers can be followed.
     """
     onward = 1 if direction == "forward" else -1

@@ -1,13 +1,13 @@
 """`judge`: a record to findings."""
 
-from typing import get_args
-
 import xarray as xr
 
-from propagate.types import Direction, UnusableInput
+from propagate.record.dataset import measured_directions
+from propagate.types import UnusableInput
 from propagate.verdicts import site_rules
+from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
-from propagate.verdicts.stack_rules import expected, judge_pairing, pairings
+from propagate.verdicts.stack_rules import judge_pairing, pairings_of
 
 
 def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
@@ -18,7 +18,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
             With `variance`, `symmetric_fraction`, `saturated_fraction`, `max` and
             `forward_token_correlation` more is seen.
         theory: of `predict`, for the one network of the record. Where the measurement keeps to its
-            band, growth is theory's, so that a seed's bad luck is not called vanishing; where it
+            band, growth is theory's, so that chance in one seed is not called vanishing; where it
             does not, the reason names the first layer that leaves it.
 
     Returns:
@@ -35,16 +35,16 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         ('vanishing', -0.5)
     """
     if "site" in record.dims:
-        return site_rules.judge(record)
-    directions = [d for d in get_args(Direction) if f"log10_{d}_q" in record]
+        return site_rules.judge_sites(record)
+    directions = measured_directions(record)
     if "layer" not in record.dims or not directions:
         raise UnusableInput(
             "judge needs a record with dim 'layer' and log10_forward_q or log10_backward_q, "
             f"got variables {', '.join(map(str, record.data_vars)) or 'none'}"
         )
-    theirs = {} if theory is None else expected(record, theory)
+    expected = {} if theory is None else expectations(record, theory)
     return Findings(
-        judge_pairing(signals, init, phi, direction, theirs.get(direction))
-        for init, phi, signals in pairings(record)
+        judge_pairing(pairing, direction, expected.get(direction))
+        for pairing in pairings_of(record)
         for direction in directions
     )

@@ -1,27 +1,26 @@
-"""`judge` for a custom model: from a record with dim `site` to what is wrong, and where.
+"""The rules for a custom model: from a record with dim `site` to what is wrong, and where.
 
 Growth is judged along the spine: the additions that make a residual stream, or else the layers with
-parameters. A layer is judged against its peers: those whose names differ in numbers only. Healthy
-models get no finding.
+parameters. Healthy models get no finding.
 """
 
 import math
-import re
 from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.record.spine import LAYERS, spine
 from propagate.types import Direction, UnusableInput
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Findings, Verdict
-from propagate.verdicts.growth import Growth, growth, in_words
+from propagate.verdicts.growth import growth, in_words
+from propagate.verdicts.peer_rules import odd_branches, odd_steps, odd_weights, without_steps
+from propagate.verdicts.site_finding import site_finding
 
-ORDER: tuple[Direction, Direction] = ("forward", "backward")
 
-
-def judge(record: xr.Dataset) -> Findings:
+def judge_sites(record: xr.Dataset) -> Findings:
     """Return what is wrong with the model that a record of `diagnose` is of.
 
     Raises:
@@ -33,35 +32,12 @@ def judge(record: xr.Dataset) -> Findings:
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
     lost = [*_not_finite(record), *(list(_dead(record)) or _silent(record))]
-    odd = [*_odd_weights(record), *_odd_branches(record)]
-    odd += _odd_steps(record, {f.parameter for f in (*lost, *odd)})
-    grown = [] if lost else [f for d in ORDER for f in _grown(record, d)]
+    odd = [*odd_weights(record), *odd_branches(record)]
+    odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
+    grown = [] if lost else [f for d in measured_directions(record) for f in _grown(record, d)]
     rest = [*_collapsed(record), *_alike_tokens(record), *_saturated(record)]
     rest += [] if lost else _untrained(record)
     return Findings([*lost, *odd, *grown, *rest, *_constant(record)])
-
-
-def _finding(
-    record: xr.Dataset,
-    k: int | None,
-    direction: Direction,
-    verdict: Verdict,
-    reason: str,
-    *,
-    parameter: str | None = None,
-    rise: Growth | None = None,
-) -> Finding:
-    """Make a finding about site number `k`."""
-    site = "" if k is None else str(record["name"].values[k])
-    if parameter is None:
-        own = "" if k is None else str(record["parameter"].values[k])
-        parameter = own or ("" if k is None else str(record["after"].values[k]))
-    rate, low, high = (math.nan,) * 3 if rise is None else rise[:3]
-    total = math.nan if rise is None else rise.total
-    fine = thresholds.FINE_DECADES / abs(rate) if rate else math.inf
-    return Finding(
-        "", "", direction, verdict, rate, (low, high), total, fine, k, reason, site, parameter
-    )
 
 
 def _not_finite(record: xr.Dataset) -> Iterator[Finding]:
@@ -70,11 +46,11 @@ def _not_finite(record: xr.Dataset) -> Iterator[Finding]:
     bad = np.flatnonzero(record["taken"].values & (np.isnan(q) | (q == math.inf)))
     if len(bad):
         reason = f"values are not finite from {record['name'].values[bad[0]]} on"
-        yield _finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
+        yield site_finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
 
 
 def _dead(record: xr.Dataset) -> Iterator[Finding]:
-    """Dead: an activation of which nearly no channel lives, where its input still did."""
+    """Dead: an activation nearly all of whose channels are zero, though its input is not."""
     if "activation_dead_fraction" not in record:
         return
     share = record["activation_dead_fraction"].values
@@ -87,11 +63,11 @@ def _dead(record: xr.Dataset) -> Iterator[Finding]:
             continue  # what came into it was zero already
         phi = record["label"].values[k]
         reason = f"{share[k]:.0%} of the channels of {phi} are zero for every input"
-        yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+        yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
 
 
 def _silent(record: xr.Dataset) -> Iterator[Finding]:
-    """Dead: the first layer behind which all is zero, though another layer comes after it."""
+    """Dead: the first layer whose output is all zero, with another layer behind it."""
     q, depth = record["log10_forward_q"].values, record["depth"].values
     kind, taken = record["kind"].values, record["taken"].values
     main = taken & (np.isin(kind, (*LAYERS, "embedding", "activation", "norm", "add")))
@@ -102,127 +78,29 @@ def _silent(record: xr.Dataset) -> Iterator[Finding]:
             reason = (
                 f"its output is exactly zero: nothing reaches {record['name'].values[after][0]}"
             )
-            yield _finding(record, int(k), "forward", Verdict.DEAD, reason)
+            yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
             return
-
-
-def _peers(names: np.ndarray) -> dict[str, list[int]]:
-    """Group names that differ in numbers only: `blocks.3.fc1.kernel`, `dense_2.kernel`."""
-    groups: dict[str, list[int]] = {}
-    for k, name in enumerate(names):
-        groups.setdefault(re.sub(r"_?\d+", "*", str(name)), []).append(k)
-    return groups
-
-
-def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple[int, float]]:
-    """Return which values are out of line with the rest, given their errors, and by how much."""
-    known = np.isfinite(values)
-    if known.sum() < thresholds.PEERS:
-        return []
-    middle = float(np.median(values[known]))
-    spread = 1.4826 * float(np.median(np.abs(values[known] - middle)))
-    wide = np.hypot(spread, error)
-    limit = np.maximum(thresholds.STEP, thresholds.STEP_SPREADS * wide)
-    far = np.flatnonzero(known & (np.abs(values - middle) > limit))
-    return [(int(k), float(values[k] - middle)) for k in far]
-
-
-def _odd_weights(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a parameter whose fan_in·Var(W) is out of line with that of its peers."""
-    if "log10_weight_sigma2" not in record:
-        return
-    sigma2, names = record["log10_weight_sigma2"].values, record["weight"].values
-    for group in _peers(names).values():
-        for k, off in _outliers(sigma2[group]):
-            name, own = str(names[group[k]]), 10 ** sigma2[group[k]]
-            peers = 10 ** (sigma2[group[k]] - off)
-            at = np.flatnonzero(record["parameter"].values == name)
-            reason = (
-                f"fan_in·Var(W) is {own:.3g} where its peers have {peers:.3g}, {off:+.1f} decades"
-            )
-            first = int(at[0]) if len(at) else None
-            yield _finding(record, first, "forward", Verdict.DEPARTING, reason, parameter=name)
-
-
-def _odd_branches(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a branch whose share of a residual stream is out of line."""
-    if "log10_branch_q" not in record:
-        return
-    share = record["log10_branch_q"].values - record["log10_skip_q"].values
-    adds = np.flatnonzero(record["kind"].values == "add")
-    for group in _peers(record["after"].values[adds]).values():
-        own = adds[group]
-        for k, off in _outliers(share[own]):
-            times = 10 ** (off / 2)
-            reason = (
-                f"the branch into {record['name'].values[own[k]]} is {times:.2g} times as large, "
-                "against its skip, as those of its peers"
-            )
-            yield _finding(record, int(own[k]), "forward", Verdict.DEPARTING, reason)
-
-
-def _odd_steps(record: xr.Dataset, blamed: set[str]) -> list[Finding]:
-    """Departing: a step of the signal or gradient between layers that is out of line."""
-    found: list[Finding] = []
-    chain = spine(record)
-    at = chain["site"].values
-    names = chain["parameter"].values
-    if not len(at) or (names == "").any():
-        return found  # a residual stream: its branches are judged
-    for direction in ORDER:
-        if f"log10_{direction}_q" not in chain:
-            continue
-        q = chain[f"log10_{direction}_q"].values
-        steps = np.diff(np.where(np.isfinite(q), q, math.nan))
-        error = thresholds.unit_error(chain["units"].values)
-        for k, off in _outliers(steps, np.hypot(error[1:], error[:-1])):
-            if blamed & {str(names[k]), str(names[k + 1])}:
-                continue
-            blamed |= {str(names[k]), str(names[k + 1])}
-            culprit = _between(record, int(at[k]), int(at[k + 1]))
-            sense = off if direction == "forward" else -off
-            what = {"forward": "the signal", "backward": "the gradient"}[direction]
-            reason = (
-                f"{what} steps by {sense:+.1f} decades more than elsewhere between "
-                f"{names[k]} and {names[k + 1]}, through {record['label'].values[culprit]}"
-            )
-            found.append(_finding(record, culprit, direction, Verdict.DEPARTING, reason))
-    return found
-
-
-def _between(record: xr.Dataset, first: int, last: int) -> int:
-    """Return the site between two layers whose operation is rarest in the model."""
-    labels = record["label"].values
-    inside = [k for k in range(first + 1, last) if record["kind"].values[k] == "activation"]
-    return min(inside, key=lambda k: int((labels == labels[k]).sum()), default=last)
 
 
 def _grown(record: xr.Dataset, direction: Direction) -> Iterator[Finding]:
     """Vanishing or exploding: growth along the spine times its length against what is fine."""
-    name = f"log10_{direction}_q"
     chain = spine(record)
-    if name not in chain:
-        return
-    chain = chain.isel(site=np.isfinite(chain[name].values))
+    chain = chain.isel(site=np.isfinite(second_moment(chain, direction).values))
     layers = chain.sizes["site"] - 1
     if layers < thresholds.PEERS:
         return
-    rise = growth(_without_steps(chain[name].values)[None], direction)
+    rise = growth(without_steps(second_moment(chain, direction).values)[None], direction)
     limit = thresholds.FINE_DECADES / layers
-    verdict = {rise.high < -limit: Verdict.VANISHING, rise.low > limit: Verdict.EXPLODING}.get(True)
-    if verdict:
-        stream = "residual stream" if (chain["kind"] == "add").all() else "layers"
-        reason = f"{in_words(rise)}, {rise.total:+.2f} decades along {layers + 1} {stream}"
-        last = int(chain["site"].values[-1 if direction == "forward" else 0])
-        yield _finding(record, last, direction, verdict, reason, rise=rise)
-
-
-def _without_steps(values: np.ndarray) -> np.ndarray:
-    """Take out single steps that are out of line: they are findings of their own, not growth."""
-    steps = np.diff(values)
-    for k, off in _outliers(steps):
-        steps[k] -= off
-    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])
+    if rise.high < -limit:
+        verdict = Verdict.VANISHING
+    elif rise.low > limit:
+        verdict = Verdict.EXPLODING
+    else:
+        return
+    stream = "residual stream" if (chain["kind"] == "add").all() else "layers"
+    reason = f"{in_words(rise)}, {rise.total:+.2f} decades along {layers + 1} {stream}"
+    last = int(chain["site"].values[-1 if direction == "forward" else 0])
+    yield site_finding(record, last, direction, verdict, reason, rise=rise)
 
 
 def _collapsed(record: xr.Dataset) -> Iterator[Finding]:
@@ -235,11 +113,11 @@ def _collapsed(record: xr.Dataset) -> Iterator[Finding]:
     share = share[np.isfinite(share)]
     if len(share) <= thresholds.PEERS:
         return
-    fall = growth(_without_steps(share)[None], "forward")
+    fall = growth(without_steps(share)[None], "forward")
     if fall.high < -thresholds.FINE_DECADES / (len(share) - 1):
         reason = f"the share of the second moment that tells inputs apart goes {in_words(fall)}"
         last = int(chain["site"].values[-1])
-        yield _finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
+        yield site_finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
 
 
 def _alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
@@ -253,7 +131,7 @@ def _alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
     if len(alike) and np.isfinite(cosine[0]) and alike[0] > 0:
         k = int(chain["site"].values[alike[0]])
         reason = f"the mean cosine between positions of an input is {cosine[alike[0]]:.3f}"
-        yield _finding(record, k, "forward", Verdict.COLLAPSING, reason)
+        yield site_finding(record, k, "forward", Verdict.COLLAPSING, reason)
 
 
 def _saturated(record: xr.Dataset) -> Iterator[Finding]:
@@ -261,44 +139,36 @@ def _saturated(record: xr.Dataset) -> Iterator[Finding]:
     if "activation_saturated_fraction" not in record:
         return
     share = record["activation_saturated_fraction"].values
-    bounded = np.isin(record["label"].values, ("tanh", "logistic", "sigmoid", "erf"))
+    bounded = np.isin(record["label"].values, thresholds.BOUNDED)
     for k in np.flatnonzero(bounded & (share >= thresholds.SATURATED)):
         reason = f"{share[k]:.0%} of the inputs of {record['label'].values[k]} have almost no slope"
-        yield _finding(record, int(k), "forward", Verdict.SATURATED, reason)
+        yield site_finding(record, int(k), "forward", Verdict.SATURATED, reason)
 
 
 def _untrained(record: xr.Dataset) -> list[Finding]:
-    """Untrained: parameters whose gradient is exactly zero, unless a zero further on means it."""
-    if by_design(record) or "log10_gradient_q" not in record:
+    """Untrained: parameters whose gradient is exactly zero, unless that is intended."""
+    if _zero_gates(record) or "log10_gradient_q" not in record:
         return []
+    names = record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
+    reason = "its gradient is exactly zero"
     return [
-        _finding(
-            record,
-            None,
-            "backward",
-            Verdict.UNTRAINED,
-            "its gradient is exactly zero",
-            parameter=name,
-        )
-        for name in map(
-            str, record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
-        )
+        site_finding(record, None, "backward", Verdict.UNTRAINED, reason, parameter=str(name))
+        for name in names
     ]
 
 
-def by_design(record: xr.Dataset) -> tuple[str, ...]:
+def _zero_gates(record: xr.Dataset) -> tuple[str, ...]:
     """Return the parameters that are zero at initialisation and learn, as ReZero's scales do.
 
-    They stop every gradient behind them until they have moved.
+    Until they have moved no gradient passes them, which is intended.
     """
     if "log10_gradient_q" not in record:
         return ()
     zero = np.isneginf(record["log10_weight_q"].values)
     learns = np.isfinite(record["log10_gradient_q"].values)
-    bias = [
-        str(name).endswith(("bias", ".b", "beta", "offset")) for name in record["weight"].values
-    ]
-    return tuple(map(str, record["weight"].values[zero & learns & ~np.array(bias, bool)]))
+    names = [str(name) for name in record["weight"].values]
+    bias = np.array([name.endswith(("bias", ".b", "beta", "offset")) for name in names], bool)
+    return tuple(names[k] for k in np.flatnonzero(zero & learns & ~bias))
 
 
 def _constant(record: xr.Dataset) -> Iterator[Finding]:
@@ -312,6 +182,6 @@ def _constant(record: xr.Dataset) -> Iterator[Finding]:
         if fan > 1 and (str(law).startswith("constant") or law == "ones"):
             at = np.flatnonzero(record["parameter"].values == name)
             reason = f"all its weights are equal ({law})"
-            yield _finding(
+            yield site_finding(
                 record, int(at[0]), "forward", Verdict.SYMMETRIC, reason, parameter=str(name)
             )

@@ -149,11 +149,11 @@ def power(widths: np.ndarray, log10_rms: np.ndarray) -> tuple[float, float, floa
     return slope, slope - half, slope + half
 
 
-def layers(record: xr.Dataset) -> np.ndarray:
-    """Return which sites are judged: not parts of the loss or statistics of normalisations.
+def judged_sites(record: xr.Dataset) -> np.ndarray:
+    """Return which sites are judged, as a mask.
 
-    They have as many coordinates as the width, a parameter, or are products without one, such as
-    attention logits.
+    These have as many coordinates as the width, or a parameter, or they are products of two signals
+    such as attention logits. Parts of the loss and statistics of normalisations are left out.
     """
     product = np.isin(record["kind"].values, PRODUCTS)
     return record["wide"].values | (record["parameter"].values != "") | product
@@ -164,7 +164,7 @@ def _asked(
 ) -> Literal["steady", "no growth"] | None:
     """Return what a site's exponent must be; None if that is not asked."""
     asked = parametrisation is not None and quantity in ("size", "change")
-    if not asked or not layers(record)[k]:
+    if not asked or not judged_sites(record)[k]:
         return None
     wide, made = bool(record["wide"].values[k]), bool(record["parameter"].values[k])
     if quantity == "size":

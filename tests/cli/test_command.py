@@ -1,5 +1,6 @@
 """The command as a user meets it: results, files, exit codes, and every mistake in one line."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate.cli import command
+from propagate.cli import command, predict
 from propagate.run.sweep import Interrupted
 
 SMALL = ["--depth", "6", "--width", "16", "--batch", "8", "--seeds", "3"]
@@ -211,6 +212,29 @@ def test_predict_in_json_and_without_a_critical_point(capsys):
     assert summary["critical"] == []
     assert "no q >= 0.05" in summary["reason"]
     assert len(summary["theory"]["log10_backward_q"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["model.py:build", "--depth", "3"], "--depth has no effect on TARGET, which is your own"),
+        (["model.py:build", "--sigma-b2", "0.1"], "--sigma-b2 has no effect on TARGET"),
+        (["model.py:build", "--family", "rnn"], "--family has no effect on TARGET"),
+        (["--vmap"], "--vmap has no effect without TARGET: leave it out"),
+        (["--kwargs", '{"train": true}'], "--kwargs has no effect without TARGET"),
+    ],
+)
+def test_an_option_of_predict_that_has_no_effect_is_refused(tmp_path, capsys, args, message):
+    assert run("predict", *args, "--out", str(tmp_path / "out")) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_option_of_predict_is_of_a_stack_of_a_model_or_of_both():
+    names = {field.name for field in dataclasses.fields(predict.Predict)}
+    both = names - set(predict.OF_A_STACK) - set(predict.OF_A_MODEL)
+    assert both == {"target", "seed", "out", "json"}
+    assert {*predict.OF_A_STACK, *predict.OF_A_MODEL} <= names
 
 
 def test_what_theory_does_not_cover_is_a_usage_error(capsys):

@@ -1,7 +1,6 @@
 """Plots by structure: lines, labels, marks of non-finite layers and words on an injected axis."""
 
-import dataclasses
-import enum
+import io
 import math
 from pathlib import Path
 
@@ -9,30 +8,22 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from propagate.plot import growth_curves, histogram, jacobian_spectrum, style, verdict_map
 from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.theory.jacobian_spectrum import Density, Spectrum
-from propagate.types import UnusableInput
+from propagate.types import DIRECTIONS, UnusableInput
+from propagate.verdicts.findings import Finding, Verdict
 
 DEPTH = 10
 LAYERS = np.arange(DEPTH + 1)
 
 
-class Verdict(enum.Enum):
-    STABLE = "stable"
-    VANISHING = "vanishing"
-    EXPLODING = "exploding"
-    OVERFLOWED = "overflowed"
-
-
-@dataclasses.dataclass
-class Finding:
-    init: str
-    activation: str
-    direction: str
-    verdict: Verdict
-    rate: float
+def finding(init: str, activation: str, direction, verdict: Verdict, rate: float) -> Finding:
+    """One of `judge`'s, of which a map shows these."""
+    interval, fine = (rate, rate), 1.0
+    return Finding(init, activation, direction, verdict, rate, interval, 9.0, fine, None, "seen")
 
 
 def straight(slopes: dict, seeds: int = 3) -> xr.Dataset:
@@ -61,12 +52,12 @@ def axis():
 
 
 def drawn(ax):
-    """The curves, without marks and legend keys."""
+    """The curves, without the marks where they end."""
     return [line for line in ax.lines if len(line.get_xdata()) > 1]
 
 
 def marks(ax) -> list[tuple]:
-    single = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata())]
+    single = [line for line in ax.lines if len(line.get_xdata()) == 1]
     return [(m.get_marker(), int(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in single]
 
 
@@ -185,7 +176,7 @@ def custom(kinds: list[str], q) -> xr.Dataset:
     }
     coords = {name: ("site", values) for name, values in columns.items()}
     weights = {"weight": ["w"], "weight_fan_in": ("weight", [3.0])}
-    both = {f"log10_{d}_q": ("site", np.asarray(q, float)) for d in style.DIRECTIONS}
+    both = {f"log10_{d}_q": ("site", np.asarray(q, float)) for d in DIRECTIONS}
     return xr.Dataset(both | weights, {"site": np.arange(len(kinds))} | coords)
 
 
@@ -244,11 +235,11 @@ def test_curves_of_one_network():
 
 def test_heatmap_has_a_word_and_a_rate_in_each_cell():
     findings = [
-        Finding("he", "relu", "backward", Verdict.STABLE, 0.004),
-        Finding("he", "tanh", "backward", Verdict.VANISHING, -0.31),
-        Finding("big", "relu", "backward", Verdict.EXPLODING, 1.7),
-        Finding("big", "tanh", "backward", Verdict.OVERFLOWED, np.inf),
-        Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
+        finding("he", "relu", "backward", Verdict.STABLE, 0.004),
+        finding("he", "tanh", "backward", Verdict.VANISHING, -0.31),
+        finding("big", "relu", "backward", Verdict.EXPLODING, 1.7),
+        finding("big", "tanh", "backward", Verdict.OVERFLOWED, np.inf),
+        finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
     given = axis()
     ax = verdict_map.heatmap(iter(findings), ax=given)
@@ -264,8 +255,8 @@ def test_heatmap_has_a_word_and_a_rate_in_each_cell():
 
 def test_heatmap_leaves_absent_cells_empty():
     findings = [
-        Finding("he", "relu", "forward", Verdict.STABLE, 0.0),
-        Finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
+        finding("he", "relu", "forward", Verdict.STABLE, 0.0),
+        finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
     ax = verdict_map.heatmap(findings, "forward")
     assert sorted(text.get_text() for text in ax.texts) == ["", "", "stable\n+0", "stable\n+0"]
@@ -379,12 +370,36 @@ def test_what_cannot_be_drawn_is_said():
 
 
 def test_every_figure_can_be_saved(tmp_path):
-    findings = [Finding("he", "relu", "backward", Verdict.STABLE, 0.0)]
+    findings = [finding("he", "relu", "backward", Verdict.STABLE, 0.0)]
     figures = [growth_curves.variance(one()).figure, verdict_map.heatmap(findings).figure]
-    for k, fig in enumerate([*figures, histogram.histograms(gaussian(-0.5))]):
-        fig.savefig(tmp_path / f"{k}.png", dpi=40)
+    for fig in [*figures, histogram.histograms(gaussian(-0.5))]:
+        path, page = tmp_path / "picture.png", io.StringIO()
+        fig.savefig(path, dpi=40)
+        drawn = imread(path)[..., :3]
+        assert drawn.shape[:2] == tuple(round(40 * size) for size in fig.get_size_inches()[::-1])
+        assert drawn.std() > 0.02, "an empty page is white"
+        fig.savefig(page, format="svg")
+        assert page.getvalue().rstrip().endswith("</svg>")
 
 
 def test_plot_leaves_pyplot_alone():
-    for path in (Path(pp.__file__).parent / "plot").glob("*.py"):
-        assert "pyplot" not in path.read_text()
+    files = list(Path(growth_curves.__file__).parent.glob("*.py"))
+    assert len(files) > 5
+    assert not [path.name for path in files if "pyplot" in path.read_text()]
+
+
+def test_the_legend_explains_what_it_draws_whatever_its_colour():
+    """Keys come last because they are keys, even where a curve has their grey."""
+    record = straight({("he", "relu"): 0.0, ("big", "relu"): 9.0})
+    record["log10_forward_q"][1, 0, :, 8:] = -np.inf
+    axes = growth_curves.variance(record, ax=axis(), direction="forward")
+    assert labels(axes.get_legend()) == [
+        "he",
+        "big",
+        "exact zero beyond",
+        "variance over inputs of h",
+    ]
+    gray = axis()
+    (line,) = gray.plot([0, 1], [0, 1], color="0.3", label="a grey curve")
+    options = style.legend_options([gray], [style.legend_key("a key"), line], record)
+    assert options["labels"] == ["a grey curve", "a key"]

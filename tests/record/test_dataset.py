@@ -1,6 +1,7 @@
 """Records survive the way to a file and back; a file is there whole or not at all."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import xarray as xr
 from propagate.record import dataset, provenance, storage
 from propagate.record.measures import MEASURES, select
 from propagate.record.statistics import HISTOGRAM_EDGES
-from propagate.types import PropagateError, UnusableInput
+from propagate.types import DIRECTIONS, PropagateError, UnusableInput
 
 
 @pytest.fixture
@@ -145,3 +146,26 @@ def test_the_output_has_no_activation_and_the_input_no_weight():
     assert np.isnan(dataset.along_layers("activation", rows)[-1]).all()
     assert np.isnan(dataset.along_layers("weight_gradient", rows)[0]).all()
     np.testing.assert_array_equal(dataset.along_layers("forward", rows), rows)
+
+
+def test_a_second_moment_has_one_name_and_its_directions_one_order(filled):
+    assert DIRECTIONS == ("forward", "backward")
+    assert dataset.measured_directions(filled) == ["forward", "backward"]
+    backward = filled.drop_vars("log10_forward_q")
+    assert dataset.measured_directions(backward) == ["backward"]
+    for direction in DIRECTIONS:
+        assert dataset.second_moment_name(direction) in filled
+        xr.testing.assert_identical(
+            dataset.second_moment(filled, direction), filled[f"log10_{direction}_q"]
+        )
+    with pytest.raises(KeyError, match="log10_forward_q"):
+        dataset.second_moment(backward, "forward")
+    assert dataset.second_moment_sd(filled, "forward") is None
+    theory = filled.rename(log10_backward_q="log10_backward_q_sd")
+    assert dataset.second_moment_sd(theory, "backward") is not None
+
+
+@pytest.mark.parametrize("room", ["verdicts", "plot", "report", "cli"])
+def test_who_reads_a_record_does_not_spell_the_name_itself(room):
+    files = list((Path(dataset.__file__).parent.parent / room).glob("*.py"))
+    assert files and not [path.name for path in files if 'f"log10_{' in path.read_text()]

@@ -40,7 +40,7 @@ def printed(renderable) -> str:
 
 
 def test_the_table_has_one_row_for_each_pairing_worst_first():
-    rows = [line.split() for line in printed(sweep_table.table(FINDINGS)).splitlines()]
+    rows = [line.split() for line in printed(sweep_table.verdict_table(FINDINGS)).splitlines()]
     pairs = [tuple(row[:2]) for row in rows if len(row) > 3 and row[0] in ("he", "zero", "alone")]
     assert pairs == [
         ("zero", "relu"),
@@ -49,7 +49,7 @@ def test_the_table_has_one_row_for_each_pairing_worst_first():
         ("alone", "sin"),
         ("he", "relu"),
     ]
-    assert "not measured" in printed(sweep_table.table(FINDINGS))
+    assert "not measured" in printed(sweep_table.verdict_table(FINDINGS))
 
 
 def test_advice_names_what_suits_and_what_the_closest_lacks():
@@ -67,13 +67,13 @@ def test_the_best_is_the_mildest_even_if_none_is_stable():
 def test_the_summary_is_json_without_nan():
     net = pp.Network(depth=4, width=8, init="zeros")
     record = pp.sweep(net, key=jax.random.key(0), seeds=2, batch=4)
-    said = summary.summary(pp.judge(record), record)
+    said = summary.of_sweep(pp.judge(record), record)
     text = json.dumps(said, allow_nan=False)
     assert json.loads(text)["findings"][0]["rate"] is None
-    assert summary["provenance"]["network"]["init"] == "zeros"
+    assert said["provenance"]["network"]["init"] == "zeros"
 
 
 @pytest.mark.parametrize(("depth", "words"), [(8.4, "8"), (math.inf, "> 10000"), (np.nan, "none")])
 def test_depths_are_whole_and_bounded(depth, words):
     one = pp.Findings([finding("he", "relu", "forward", Verdict.EXPLODING, 0.3, depth)])
-    assert printed(sweep_table.table(one)).rstrip().endswith(words)
+    assert printed(sweep_table.verdict_table(one)).rstrip().endswith(words)

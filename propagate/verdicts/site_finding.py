@@ -1,0 +1,54 @@
+"""A finding on a site of a custom model."""
+
+import math
+
+import xarray as xr
+
+from propagate.types import Direction
+from propagate.verdicts import thresholds
+from propagate.verdicts.findings import Finding, Verdict
+from propagate.verdicts.growth import Growth
+
+
+def site_finding(
+    record: xr.Dataset,
+    k: int | None,
+    direction: Direction,
+    verdict: Verdict,
+    reason: str,
+    *,
+    parameter: str | None = None,
+    rise: Growth | None = None,
+) -> Finding:
+    """Return a finding on one site of a custom model, or on one of its parameters.
+
+    Args:
+        record: of `diagnose`.
+        k: the number of the site, or None.
+        direction: of travel.
+        verdict: what is wrong.
+        reason: the evidence, in words.
+        parameter: the path of the parameter to blame; by default the one that makes the site, or
+            the last one before it.
+        rise: the growth that the verdict rests on, if it is one.
+    """
+    site = "" if k is None else str(record["name"].values[k])
+    if parameter is None:
+        own = "" if k is None else str(record["parameter"].values[k])
+        parameter = own or ("" if k is None else str(record["after"].values[k]))
+    if rise is None:
+        rise = Growth(math.nan, math.nan, math.nan, math.nan, 0)
+    return Finding(
+        init="",
+        activation="",
+        direction=direction,
+        verdict=verdict,
+        rate=rise.rate,
+        interval=(rise.low, rise.high),
+        total=rise.total,
+        fine_depth=thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf,
+        layer=k,
+        reason=reason,
+        site=site,
+        parameter=parameter,
+    )
