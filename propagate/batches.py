@@ -63,7 +63,7 @@ def random(
     x = jax.random.normal(own, (batch, size))
     if kind == "gaussian":
         return x
-    return jnp.sqrt(cosine) * jax.random.normal(common, (size,)) + jnp.sqrt(1 - cosine) * x
+    return jnp.sqrt(cosine) * jax.random.normal(common, (1, size)) + jnp.sqrt(1 - cosine) * x
 
 
 def check_random(kind: str, cosine: float) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
@@ -23,6 +24,7 @@ __all__ = [
     "OWN",
     "PACKAGE",
     "STACK_PLACES",
+    "AnyArray",
     "Array",
     "ArrayLike",
     "DTypeLike",
@@ -48,6 +50,7 @@ STACK_PLACES = ("forward", "activation", "backward", "weight_gradient")
 PACKAGE = str(Path(__file__).parent)  # whose frames are no user's
 OWN = "your own function"  # the source of what a user passed in
 Tree = Any
+AnyArray = Array | np.ndarray | np.floating  # of code that serves device and host
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]

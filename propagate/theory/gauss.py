@@ -133,7 +133,7 @@ def average_pair(
     z, weight = nodes(root, at, order, dims - 1, far)
     h = mean + root * z
     inner = f(evaluate(phi, h + delta), evaluate(phi, h - delta))
-    return np.sum(outer_weight * np.sum(weight * inner, axis=-1), axis=-1)
+    return np.asarray(np.sum(outer_weight * np.sum(weight * inner, axis=-1), axis=-1))
 
 
 def _leaves(at: np.ndarray, apart: float, middle: float, square: float) -> np.ndarray:

@@ -161,6 +161,13 @@ def density(
     From above the edge z is followed a little off the real axis of lambda, by Newton's steps, and
     brought down to it at each place.
 
+    Args:
+        phi: the activation: a name, an `Activation` or a function.
+        depth: L.
+        sigma_w2: fan_in times the variance of a weight.
+        q: second moment of the pre-activations.
+        orthogonal: whether weights are orthogonal rather than Gaussian.
+
     Raises:
         UnusableInput: as `spectrum`; or there is no density that can be followed: phi' is
             unbounded, or all singular values are the same, or nearly so in one layer.

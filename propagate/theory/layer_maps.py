@@ -174,13 +174,30 @@ def _batch(phi: Activation, variance: float, batch: float, after: bool) -> _With
 
 
 def normalise(q: float, apart: float = 1.0) -> Passage:
-    """Return what a layer norm or an RMS norm of a centred signal makes of it."""
+    """Return what a layer norm or an RMS norm of a centred signal makes of it.
+
+    Args:
+        q: second moment of the signal.
+        apart: 1 - c of two inputs.
+
+    Example:
+        >>> normalise(4.0).q
+        1.0
+    """
     _check(q, apart, "rms")
     return Passage(1.0, apart, np.eye(2) / q)
 
 
 def chain(*passages: Passage) -> Passage:
-    """Return one passage from several, each of which starts where the one before it ends."""
+    """Return one passage from several, each of which starts where the one before it ends.
+
+    Args:
+        passages: in order.
+
+    Example:
+        >>> chain(normalise(4.0), normalise(1.0)).q
+        1.0
+    """
     back = np.eye(2)
     for one in passages:
         back = back @ one.back
@@ -220,6 +237,10 @@ def gradients(passages: Sequence[Passage], correlation: float = 0.0) -> np.ndarr
     Args:
         passages: the layers, in order.
         correlation: cosine of two inputs' gradients at the output.
+
+    Example:
+        >>> gradients([normalise(4.0)])[:, 0].tolist()  # a norm divides by the rms, which is 2
+        [0.25, 1.0]
     """
     found = [np.array([1.0, correlation])]
     for one in reversed(passages):

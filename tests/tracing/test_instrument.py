@@ -69,8 +69,8 @@ def test_an_mlp_gives_what_the_engine_gives():
     feed = Feed(stack, KEY, None, "gaussian", B, 0.5, "gaussian")
     keys, named = feed.layer_keys(0), [stack.family.init(size) for size in stack.sizes(B)]
     pairs = list(zip(named, keys, strict=True))
-    draws = [program.draw(stack.law.base, own, "float32", key) for own, key in pairs]
-    params = [stack.law.scale(*s) * d["weight"] for s, d in zip(stack.shapes, draws, strict=True)]
+    draws = [program.draw(stack.init.base, own, "float32", key) for own, key in pairs]
+    params = [stack.init.scale(*s) * d["weight"] for s, d in zip(stack.shapes, draws, strict=True)]
 
     def value(params, h, target):
         for w in params:
