@@ -25,6 +25,7 @@ __all__ = [
     "PACKAGE",
     "STACK_PLACES",
     "AnyArray",
+    "AnyNumber",
     "Array",
     "ArrayLike",
     "DTypeLike",
@@ -50,7 +51,8 @@ STACK_PLACES = ("forward", "activation", "backward", "weight_gradient")
 PACKAGE = str(Path(__file__).parent)  # whose frames are no user's
 OWN = "your own function"  # the source of what a user passed in
 Tree = Any
-AnyArray = Array | np.ndarray | np.floating  # of code that serves device and host
+AnyArray = Array | np.ndarray  # of code that serves device and host
+AnyNumber = Array | np.floating  # its sums
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]

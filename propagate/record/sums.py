@@ -18,12 +18,12 @@ import numpy as np
 from propagate.record.measures import SITE_MEASURES, Measure
 from propagate.record.scaled import decades
 from propagate.record.statistics import SATURATED_SLOPE
-from propagate.types import AnyArray, Float, at_least_float32
+from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
 
 
-def spread(x: Laid, largest: AnyArray) -> AnyArray:
+def spread(x: Laid, largest: AnyNumber) -> AnyNumber:
     """Return the sum of (y - mean over inputs)^2, which keeps its digits far below that of y^2.
 
     The mean is a matrix product, in a tenth of the time that a CPU takes for a sum over the first
@@ -36,7 +36,7 @@ def spread(x: Laid, largest: AnyArray) -> AnyArray:
     return (((rows - mean) / largest) ** 2).sum()
 
 
-def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyArray, AnyArray]:
+def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyNumber, AnyNumber]:
     """Return |sum of rows of length 1|^2, and the number of rows that are not zero."""
     norm = (y**2).sum(axis=-1, keepdims=True)
     alive = (norm > 0).astype(y.dtype)
@@ -44,7 +44,7 @@ def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyArray, AnyArray]:
     return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum()
 
 
-SUMS: dict[str, Callable[[Laid, AnyArray], AnyArray | tuple[AnyArray, ...]]] = {
+SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] = {
     "sum": lambda x, _: x.sum(),
     "squares": lambda x, largest: ((x / largest) ** 2).sum(),
     "spread": spread,
