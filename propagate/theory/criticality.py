@@ -72,6 +72,10 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
 
     There $q - E\phi^2/E\phi'^2 = \sigma_b^2$ and $\sigma_w^2 = 1/E\phi'^2$.
 
+    Args:
+        phi: the activation: a name, an `Activation` or a function.
+        sigma_b2: the variance of biases.
+
     Raises:
         UnusableInput: sigma_b2 is negative or not finite.
 
