@@ -74,6 +74,9 @@ def assert_healthy(
 
     Raises:
         AssertionError: the model is not healthy; the message says in which respects.
+
+    Example:
+        `assert_healthy(model, x, backward=0.05, allow="dead")` within a test.
     """
     __tracebackhide__ = True
     import jax

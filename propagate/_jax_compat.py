@@ -24,8 +24,12 @@ def tag(x: Any, name: str) -> Any:
 
     It is `jax.ad_checkpoint.checkpoint_name`: the identity, under jit, grad and vmap too.
 
+    Args:
+        x: an array of the program.
+        name: of its site in the record.
+
     Example:
-        >>> tag(1.5, "logits")
+        >>> float(tag(1.5, "logits"))
         1.5
     """
     return checkpoint_name(x, name)

@@ -73,6 +73,10 @@ class Initializer:
         bias: the factor on the biases' draws; they are normal, or uniform where the weights are.
         data_scaled: whether each layer is rescaled so that its output has variance `gain**2`
             on the batch at hand (LSUV).
+
+    Example:
+        >>> round(initializer("he_normal").scale(50, 100), 3)
+        0.2
     """
 
     name: str

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, Key
@@ -24,6 +25,8 @@ __all__ = [
     "OWN",
     "PACKAGE",
     "STACK_PLACES",
+    "AnyArray",
+    "AnyNumber",
     "Array",
     "ArrayLike",
     "DTypeLike",
@@ -49,6 +52,8 @@ STACK_PLACES = ("forward", "activation", "backward", "weight_gradient")
 PACKAGE = str(Path(__file__).parent)  # whose frames are no user's
 OWN = "your own function"  # the source of what a user passed in
 Tree = Any
+AnyArray = Array | np.ndarray  # of code that serves device and host
+AnyNumber = Array | np.floating  # its sums
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
 Direction = Literal["forward", "backward"]

@@ -1,9 +1,41 @@
+"""What holds for every test: strict settings of JAX, checked shapes, repeatable examples.
+
+Settings are environment variables, so that the programs which tests start have them, too.
+"""
+
 import os
 
+import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+from shape_checks import CHECKED
 
 os.environ["MPLBACKEND"] = "Agg"
-# most of the suite's time is XLA's own, which this halves; what is computed stays the same
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# One CPU device, as users have it: on several, a sweep fills slots that it has no work for with
+# copies, so that a test of one seed costs as many times more. Eight are in tests of their own.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+# Most of the suite's time is XLA's own, which this halves; `tests/test_optimised.py` and the
+# README's examples run without it, as users' programs do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+# pytest's option of jaxtyping does not reach the processes of pytest-xdist
+install_import_hook(CHECKED, "shape_checks.checked")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "lenient: code of others runs that promotes implicitly")
+
+
+@pytest.fixture(autouse=True)
+def _lenient(request):
+    """Let frameworks, and models written with them, promote dtypes and ranks as they do."""
+    if request.node.get_closest_marker("lenient") is None:
+        yield
+        return
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

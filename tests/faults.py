@@ -64,7 +64,7 @@ def _function(fault, weights):
 
     def model(params, x):
         layers = params["layers"]
-        return forward(lambda i, x: x @ layers[i]["kernel"] + layers[i]["bias"], x, fault)
+        return forward(lambda i, x: x @ layers[i]["kernel"] + layers[i]["bias"][None], x, fault)
 
     return model, (params,), {}, "layers.{}.kernel"
 

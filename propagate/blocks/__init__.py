@@ -20,8 +20,15 @@ FAMILIES: Mapping[str, Callable[..., Family]] = MappingProxyType(
 def family(spec: "str | Family") -> Family:
     """Return the family that `spec` means: a name, with options as in `mlp(norm=batch)`.
 
+    Args:
+        spec: a name, with options in parentheses, or a family, which is returned as it is.
+
     Raises:
         UnusableInput: an unknown name, or options that do not fit.
+
+    Example:
+        >>> family("residual(branch=nf)").branch
+        'nf'
     """
     if isinstance(spec, Family):
         return spec

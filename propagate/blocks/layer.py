@@ -97,7 +97,8 @@ class LayerContext:
 
     def bias(self, name: str, u: Array) -> Array:
         """Add a bias."""
-        return u + self.params[name] * self._scale[name].astype(u.dtype)
+        b = self.params[name].astype(u.dtype) * self._scale[name].astype(u.dtype)
+        return u + jnp.expand_dims(b, tuple(range(u.ndim - b.ndim)))
 
     def phi(self, h: Array) -> Array:
         """Activate; the first activation of a layer is the one that is recorded.

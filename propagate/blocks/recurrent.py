@@ -139,8 +139,9 @@ class Lstm(_Recurrent):
         cell, hidden = at.tap("cell", h[:, 0]), at.tap("hidden", h[:, 1])
         i, f, g, o = (self.gate(at, name, hidden) for name in self.gates)
         kept = jax.nn.sigmoid(f + self.forget_bias) * cell
-        cell = kept + jax.nn.sigmoid(i) * self.activated(at, g)
-        return jnp.stack([cell, jax.nn.sigmoid(o) * at.phi(cell)], axis=1)
+        cell = kept + jax.nn.sigmoid(i) * self.activated(at, g).astype(cell.dtype)
+        hidden = jax.nn.sigmoid(o) * at.phi(cell).astype(cell.dtype)
+        return jnp.stack([cell, hidden], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,4 +174,4 @@ class Gru(_Recurrent):
         reset, update = (jax.nn.sigmoid(self.gate(at, name, h)) for name in self.gates[:2])
         u = reset * at.bias("bias_inside", at.product("recurrent_candidate", h))
         u = at.bias("bias_candidate", u + at.product("input_candidate", at.params["input"]))
-        return (1 - update) * self.activated(at, u) + update * h
+        return (1 - update) * self.activated(at, u).astype(h.dtype) + update * h

@@ -82,11 +82,12 @@ class Residual(Family):
 
     def apply(self, at: LayerContext, h: Float[Array, "batch n"]) -> Float[Array, "batch n"]:
         """Return h + alpha f(h)."""
-        f = h / jnp.sqrt(self.expected_variance(at.index)) if self.branch == "nf" else h
+        entering = self.expected_variance(at.index.astype(jnp.float32))
+        f = h / jnp.sqrt(entering) if self.branch == "nf" else h
         prepare = standardised if self.branch == "nf" else None
         for k in range(1, self.maps + 1):
             x = self.activated(at, f, f"mask{k}")
-            x = at.gain * x if self.branch == "nf" else x
+            x = at.gain * x.astype(jnp.float32) if self.branch == "nf" else x
             f = at.bias(f"bias{k}", at.product(f"map{k}", x, prepare=prepare))
         return h + at.tap("branch", f * self.scale(at.size.depth))
 
@@ -107,6 +108,6 @@ class Residual(Family):
 
 def standardised(weight: Array) -> Array:
     r"""Return $(W - \mu)/(\sigma\sqrt{fan\_in})$, moments over the inputs of each output."""
-    apart = weight - jnp.mean(weight, axis=0)
-    spread = weight.shape[0] * jnp.mean(jnp.square(apart), axis=0)
+    apart = weight - jnp.mean(weight, axis=0, keepdims=True)
+    spread = weight.shape[0] * jnp.mean(jnp.square(apart), axis=0, keepdims=True)
     return apart * jax.lax.rsqrt(jnp.maximum(spread, WS_EPS))

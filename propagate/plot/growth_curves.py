@@ -63,6 +63,9 @@ def variance(
 
     Raises:
         UnusableInput: the record has no second moment of that direction.
+
+    Example:
+        `variance(record, theory=pp.predict(net)).figure.savefig("variance.png")`
     """
     wanted: tuple[Direction, ...] = (direction,) if direction else DIRECTIONS
     shown: list[Direction] = [d for d in wanted if d in measured_directions(record)]
@@ -96,6 +99,9 @@ def curves(record: xr.Dataset) -> Figure:
 
     Returns:
         The figure; y is in decades, the same in a row, and cut off at ±40.
+
+    Example:
+        `curves(pp.sweep(net, activation=["relu", "tanh"], key=key)).savefig("curves.png")`
     """
     names = [str(a) for a in np.atleast_1d(record.get("activation", ""))]
     fig = new_figure(2.3 * len(names) + 2.6, 5)

@@ -40,6 +40,9 @@ def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Fig
     Raises:
         UnusableInput: the histograms are missing, or there are several pairings.
 
+    Example:
+        `histograms(pp.measure(net, key, measures=("q", "histogram"))).savefig("values.png")`
+
     Reference:
         Glorot and Bengio (2010), Figures 6 and 7.
     """

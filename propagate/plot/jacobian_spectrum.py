@@ -47,6 +47,9 @@ def spectrum(
 
     Raises:
         UnusableInput: no finite singular value above zero.
+
+    Example:
+        `spectrum(values, density=pp.jacobian.density("tanh", 10, 1.1))`
     """
     squares = np.square(np.asarray(values, float)).ravel()
     if not (squares.size and np.isfinite(squares).all() and squares.max() > 0):

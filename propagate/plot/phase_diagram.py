@@ -33,6 +33,9 @@ def phase(
 
     Raises:
         UnusableInput: not a plane of at least two values of each.
+
+    Example:
+        `phase(pp.phase("tanh", np.linspace(0.5, 4, 100), np.linspace(0, 0.5, 100)))`
     """
     if "log10_growth" not in plane or min(plane["log10_growth"].shape) < 2:
         raise UnusableInput(

@@ -27,6 +27,9 @@ def heatmap(
 
     Raises:
         UnusableInput: there are no findings of that direction.
+
+    Example:
+        `heatmap(pp.judge(pp.sweep(net, key=key)), "backward").figure.savefig("map.png")`
     """
     cells = {(str(f.init), str(f.activation)): f for f in findings if f.direction == direction}
     if not cells:

@@ -29,6 +29,10 @@ def coordinate_check(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) 
 
     Raises:
         UnusableInput: not such a record.
+
+    Example:
+        `coordinate_check(check.record).savefig("widths.png")`, where `check` is what
+        `pp.coordinate_check` returned.
     """
     if record.sizes.get("width", 0) < 2 or "log10_change_q" not in record:
         raise UnusableInput("a record of propagate.coordinate_check is required")

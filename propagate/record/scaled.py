@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from propagate.record.measures import Measure
-from propagate.types import Array, Float, Int, at_least_float32
+from propagate.types import Array, DTypeLike, Float, Int, at_least_float32
 
 
 class Scaled(NamedTuple):
@@ -32,7 +32,7 @@ def per_config(a: Array, x: Array) -> Array:
     return a.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def power_of_two(k: Int[Array, " configs"], dtype) -> Float[Array, " configs"]:
+def power_of_two(k: Int[Array, "*shape"], dtype: DTypeLike) -> Float[Array, "*shape"]:
     """Return 2^k, exactly."""
     return jnp.ldexp(jnp.ones((), dtype), k)
 
@@ -47,10 +47,13 @@ def observe(scaled: Scaled, measures: tuple[Measure, ...]) -> dict[str, Array]:
     return {"exponent": scaled.exponent, **taken}
 
 
-def decades(measure: Measure, value: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+def decades(
+    measure: Measure, value: np.ndarray | float, exponent: np.ndarray | float
+) -> np.ndarray:
     """Finish a statistic in float64: log10(value · 2^(power · exponent)), or the value itself."""
     value = np.asarray(value, np.float64)
     if not measure.power:
         return value
     with np.errstate(divide="ignore"):
-        return np.log10(value) + measure.power * math.log10(2.0) * np.asarray(exponent, np.float64)
+        shift = measure.power * math.log10(2.0) * np.asarray(exponent, np.float64)
+        return np.asarray(np.log10(value) + shift)

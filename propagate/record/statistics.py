@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from propagate.types import Array, Float
+from propagate.types import AnyArray, Array, Float
 
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
 HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
@@ -17,7 +17,7 @@ def q(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 
 def variance(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     """Variance over the inputs of each unit, averaged over units: what tells inputs apart."""
-    return jnp.mean(jnp.square(y - jnp.mean(y, axis=0)))
+    return jnp.mean(jnp.square(y - jnp.mean(y, axis=0, keepdims=True)))
 
 
 def mean(y: Float[Array, "batch units"]) -> Float[Array, ""]:
@@ -57,7 +57,7 @@ def channel_mean_q(y: Float[Array, "batch positions channels"]) -> Float[Array, 
 
 def channel_variance(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:
     """Variance of each channel, over inputs and positions, averaged over channels."""
-    return jnp.mean(jnp.square(y - jnp.mean(y, axis=(0, 1))))
+    return jnp.mean(jnp.square(y - jnp.mean(y, axis=(0, 1), keepdims=True)))
 
 
 def as_it_is(value: Array) -> Array:
@@ -87,7 +87,7 @@ def symmetric_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     return jnp.mean(apart <= SYMMETRIC_RTOL * largest(y), dtype=y.dtype)
 
 
-def saturated_fraction(slope: Float[Array, "batch units"]) -> Float[Array, ""]:
+def saturated_fraction(slope: Float[AnyArray, "batch *units"]) -> Float[Array, ""]:
     """Share of (input, unit) pairs with |phi'| < 0.05 sup|phi'|; `slope` is phi'/sup|phi'|."""
     return jnp.mean(jnp.abs(slope) < SATURATED_SLOPE, dtype=slope.dtype)
 

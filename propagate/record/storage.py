@@ -13,6 +13,10 @@ from propagate.types import PropagateError, UnusableInput
 def save(record: xr.Dataset, path: str | os.PathLike) -> Path:
     """Write a record as netCDF; a file of that name appears whole or not at all.
 
+    Args:
+        record: of `measure`, `sweep`, `predict` or `Diagnosis.record`.
+        path: of the file; folders that do not exist are made.
+
     Returns:
         The path.
 
@@ -32,6 +36,12 @@ def save(record: xr.Dataset, path: str | os.PathLike) -> Path:
 
 def load(path: str | os.PathLike) -> xr.Dataset:
     """Read a record that `save` wrote.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The record.
 
     Raises:
         UnusableInput: there is no such file, or it is not a record.

@@ -18,12 +18,12 @@ import numpy as np
 from propagate.record.measures import SITE_MEASURES, Measure
 from propagate.record.scaled import decades
 from propagate.record.statistics import SATURATED_SLOPE
-from propagate.types import Array, Float, at_least_float32
+from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
-Laid = Float[Array, "batch positions units"]
+Laid = Float[AnyArray, "batch positions units"]
 
 
-def spread(x: Laid, largest: Array) -> Array:
+def spread(x: Laid, largest: AnyNumber) -> AnyNumber:
     """Return the sum of (y - mean over inputs)^2, which keeps its digits far below that of y^2.
 
     The mean is a matrix product, in a tenth of the time that a CPU takes for a sum over the first
@@ -36,15 +36,15 @@ def spread(x: Laid, largest: Array) -> Array:
     return (((rows - mean) / largest) ** 2).sum()
 
 
-def cosines(y: Float[Array, "... rows units"]) -> tuple[Array, Array]:
+def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyNumber, AnyNumber]:
     """Return |sum of rows of length 1|^2, and the number of rows that are not zero."""
     norm = (y**2).sum(axis=-1, keepdims=True)
-    alive = norm > 0
-    weight = alive * (norm + ~alive) ** -0.5
-    return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum(dtype=y.dtype)
+    alive = (norm > 0).astype(y.dtype)
+    weight = alive * (norm + (1 - alive)) ** -0.5
+    return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum()
 
 
-SUMS: dict[str, Callable[[Laid, Array], Array | tuple[Array, ...]]] = {
+SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] = {
     "sum": lambda x, _: x.sum(),
     "squares": lambda x, largest: ((x / largest) ** 2).sum(),
     "spread": spread,
@@ -78,7 +78,7 @@ class Layout(NamedTuple):
         units = shape[self.unit] if self.unit != self.batch else 1
         return inputs, int(np.prod(shape)) // max(inputs * units, 1), units
 
-    def lay(self, x: Array) -> Laid:
+    def lay(self, x: AnyArray) -> Laid:
         """Return the value as (inputs, positions, units)."""
         if not x.ndim:
             return x.reshape(1, 1, 1)
@@ -145,7 +145,7 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for m in measures for name in REDUCTIONS[m.name].sums))
 
 
-def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
+def reduce(x: AnyArray, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     """Return `largest`, max|x|, and the sums.
 
     XLA has maxima and sums of floats, of squares and of quotients ready-made; a scale of any other
@@ -160,7 +160,7 @@ def reduce(x: Array, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
     return taken
 
 
-def keep(x: Array) -> dict[str, Any]:
+def keep(x: AnyArray) -> dict[str, Any]:
     """Return the values themselves, for `kept` to sum on the host."""
     return {"values": x}
 
@@ -170,10 +170,10 @@ def kept(seen: Mapping[str, Any], sums: tuple[str, ...], layout: Layout) -> Mapp
     if "values" not in seen:
         return seen
     with np.errstate(all="ignore"):  # as on the device
-        return reduce(np.asarray(seen["values"], np.float64), sums, layout)  # type: ignore[arg-type]
+        return reduce(np.asarray(seen["values"], np.float64), sums, layout)
 
 
-def flat(slope: Array) -> dict[str, Any]:
+def flat(slope: AnyArray) -> dict[str, Any]:
     """Return the count of slopes phi'/sup|phi'| next to none."""
     return {"flat": (abs(slope) < SATURATED_SLOPE).sum(dtype=slope.dtype)}
 

@@ -281,9 +281,9 @@ def _together(weights: Mapping[Place, Parameter], seen: dict[Place, dict[str, Ar
     sizes = jnp.asarray([math.prod(p.shape) for p in weights.values()], jnp.float32)[:, None]
     q = jnp.stack([seen[place]["q"] for place in weights])
     exponents = jnp.stack([seen[place]["exponent"] for place in weights])
-    top = jnp.max(exponents, axis=0)
+    top = jnp.max(exponents, axis=0, keepdims=True)
     below = power_of_two(2 * jnp.maximum(exponents - top, LOST), q.dtype)
-    return {"exponent": top, "q": jnp.sum(sizes * q * below, axis=0) / jnp.sum(sizes)}
+    return {"exponent": top[0], "q": jnp.sum(sizes * q * below, axis=0) / jnp.sum(sizes)}
 
 
 def _params(program: StackProgram, part: Stretch, own: Layer, shared: Draw) -> Draw:

@@ -98,6 +98,11 @@ def of_network(
 
     Raises:
         UnusableInput: the layers are not two of the stack's, in order, or the weights need data.
+
+    Example:
+        >>> net = Network(depth=3, width=8, activation="identity", init="orthogonal")
+        >>> of_network(net, jax.random.key(0)).round(3).tolist()
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     first, last = layers or (0, net.depth)
     if not 0 <= first < last <= net.depth:
@@ -243,6 +248,11 @@ def expected_norms(net: Network, *, q: float = 1.0) -> np.ndarray:
 
     Raises:
         UnusableInput: not covered by theory.
+
+    Example:
+        >>> net = Network(depth=2, width=16, activation="identity", init=(2.0, 0.0))
+        >>> expected_norms(net).round(2).tolist()  # 4^2, 4 and 1
+        [1.2, 0.6, 0.0]
     """
     if str(net.family) != "mlp":
         raise UnusableInput(f"plain mlp stacks are covered, got {net.family}: see predict")

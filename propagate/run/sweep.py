@@ -50,6 +50,9 @@ def measure(net: Network, key: Array, *, seeds: int = 8, **options: Any) -> xr.D
         seeds: number of independent draws.
         **options: `batch`, `measures`, `inputs`, `labels`, `loss` and the others of `sweep`.
 
+    Returns:
+        The record, dims (seed, layer).
+
     Example:
         >>> net = Network(depth=4, width=32, activation="relu", init="he_normal")
         >>> found = measure(net, jax.random.key(0), batch=16, seeds=2)

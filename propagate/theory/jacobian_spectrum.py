@@ -184,6 +184,13 @@ def density(
         q: second moment of the pre-activations, in every layer.
         orthogonal: whether weights are orthogonal times sigma_w rather than Gaussian.
 
+    Args:
+        phi: the activation: a name, an `Activation` or a function.
+        depth: L.
+        sigma_w2: fan_in times the variance of a weight.
+        q: second moment of the pre-activations.
+        orthogonal: whether weights are orthogonal rather than Gaussian.
+
     Raises:
         UnusableInput: as `spectrum`; or there is no density that can be followed: phi' is
             unbounded, or all singular values are the same, or nearly so in one layer.

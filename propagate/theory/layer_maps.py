@@ -205,6 +205,10 @@ def normalise(q: float, apart: float = 1.0) -> Passage:
 
     Raises:
         UnusableInput: q is zero, or a number is out of its range.
+
+    Example:
+        >>> normalise(4.0).q
+        1.0
     """
     _check(q, apart, "rms")
     return Passage(1.0, apart, np.eye(2) / q)
@@ -214,6 +218,13 @@ def chain(*passages: Passage) -> Passage:
     r"""Return one passage from several, each of which starts where the one before it ends.
 
     Its matrix is the product, $B_1B_2\cdots$.
+
+    Args:
+        passages: in order.
+
+    Example:
+        >>> chain(normalise(4.0), normalise(1.0)).q
+        1.0
     """
     back = np.eye(2)
     for one in passages:
@@ -260,6 +271,10 @@ def gradients(passages: Sequence[Passage], correlation: float = 0.0) -> np.ndarr
 
     Returns:
         Shape (L + 1, 2), in units of p at the output; row 0 is the input's.
+
+    Example:
+        >>> gradients([normalise(4.0)])[:, 0].tolist()  # a norm divides by the rms, which is 2
+        [0.25, 1.0]
     """
     found = [np.array([1.0, correlation])]
     for one in reversed(passages):

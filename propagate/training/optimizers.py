@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from propagate.checks import check_choice
-from propagate.types import Tree, UnusableInput
+from propagate.types import Tree, UnusableInput, at_least_float32
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
 MUP = {
@@ -55,7 +55,10 @@ def _adam(grads: Tree, state: Any, _params: Tree) -> tuple[Tree, Any]:
     unbias = [1 / (1 - b ** (count + 1)) for b in BETAS]
 
     def step(m: Any, v: Any) -> Any:
-        return (-m * unbias[0] / (jnp.sqrt(v * unbias[1]) + EPSILON)).astype(m.dtype)
+        wide = at_least_float32(m.dtype)
+        first, second = (factor.astype(wide) for factor in unbias)
+        moved = -m.astype(wide) * first / (jnp.sqrt(v.astype(wide) * second) + EPSILON)
+        return moved.astype(m.dtype)
 
     return jax.tree.map(step, m, v), (count + 1, m, v)
 

@@ -10,15 +10,19 @@ import jax
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import history
 import zoo
 
 from propagate.models.pure_function import pure
 from propagate.tracing.probe import Options, probe
 
+COLUMNS = ("products", "named by a parameter", "between signals", "not opened", "sites")
+
 
 def main() -> None:
     """Print a row for each model of the zoo."""
-    print("| model | products | named by a parameter | between signals | not opened | sites |")
+    numbers = {}
+    print("|", " | ".join(("model", *COLUMNS)), "|")
     print("|---|---|---|---|---|---|")
     for name, build in zoo.ZOO.items():
         model, inputs, options = build()
@@ -29,8 +33,10 @@ def main() -> None:
         made = [site for site, _ in rows if site.kind in ("matmul", "conv")]
         named = sum(site.leaf is not None for site in made)
         closed = sum(one.products for one in meta.unopened)
-        cells = (name, len(made) + closed, named, len(made) - named, closed, len(rows))
-        print("|", " | ".join(map(str, cells)), "|", flush=True)
+        cells = (len(made) + closed, named, len(made) - named, closed, len(rows))
+        print("|", " | ".join(map(str, (name, *cells))), "|", flush=True)
+        numbers |= {f"{name}: {what}": n for what, n in zip(COLUMNS, cells, strict=True)}
+    history.append("coverage", numbers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import history
 import jax
 import jax.numpy as jnp
 
@@ -97,6 +98,7 @@ def main() -> None:
     )
     print(f"Python {platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}")
     print(f"{'':30}{'sites':>6}{'s':>8}{'/ plain':>9}{'first call':>12}{'memory':>8}")
+    numbers = {}
     for name, options in ROWS.items():
         firsts = []
         for _ in range(FIRSTS):
@@ -109,9 +111,11 @@ def main() -> None:
         ratio = statistics.median(own / base for base, own in rounds)
         middle = statistics.median(own for _, own in rounds)
         more = ours.memory_analysis().temp_size_in_bytes / size
-        print(
-            f"{name:30}{sites:6}{middle:8.3f}{ratio:9.2f}{statistics.median(firsts):12.2f}{more:8.2f}"
-        )
+        first = statistics.median(firsts)
+        print(f"{name:30}{sites:6}{middle:8.3f}{ratio:9.2f}{first:12.2f}{more:8.2f}")
+        found = {"sites": sites, "s": middle, "/ plain": ratio, "first": first, "memory": more}
+        numbers |= {f"{name}: {what}": value for what, value in found.items()}
+    history.append("diagnose_cost", numbers)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import history
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -116,6 +117,7 @@ def main() -> None:
     print(
         f"{'':12}{'width':>6}{'batch':>6}{'median s':>10}{'/ bare':>8}{'compile 10':>12}{'200':>7}"
     )
+    numbers = {}
     for family in args.families:
         width, batch = SIZES.get(family, USUAL)
         plain, own = products(family, width, batch), ours(family, width, batch)
@@ -128,9 +130,12 @@ def main() -> None:
             _compiled.cache_clear()
             run = ours(family, 16, 4, depth)
             first.append(seconds(run) - seconds(run))
+        found = {"s": middle, "/ bare": ratio, "compile 10, s": first[0], "200, s": first[1]}
         print(
             f"{family:12}{width:6}{batch:6}{middle:10.3f}{ratio:8.2f}{first[0]:12.2f}{first[1]:7.2f}"
         )
+        numbers |= {f"{family}: {what}": value for what, value in found.items()}
+    history.append("family_speed", numbers)
 
 
 if __name__ == "__main__":

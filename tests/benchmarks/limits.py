@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import history
 import jax
 
 GRID = """
@@ -97,37 +98,46 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     print(f"Python {platform.python_version()}, jax {jax.__version__}, {os.cpu_count()} cores")
 
-    def row(name: str, value: str) -> None:
+    numbers: dict[str, float] = {}
+
+    def row(name: str, value: str, **measured: float) -> None:
         print(f"{name:58}{value:>24}", flush=True)
+        numbers.update({f"{name}: {unit}": number for unit, number in measured.items()})
 
     for measures in ('("mean", "q")', "None"):
         taken = "all measures" if measures == "None" else "mean and q"
         wall, memory, _ = python(GRID.format(depth=1000, measures=measures))
-        row(f"36 pairings, depth 1000, {taken}", f"{memory:.2f} GB, {wall:.0f} s")
+        name = f"36 pairings, depth 1000, {taken}"
+        row(name, f"{memory:.2f} GB, {wall:.0f} s", GB=memory, s=wall)
         wall, memory, _ = python(ONE.format(measures=measures))
-        row(f"one pairing, depth 10000, width 512, {taken}", f"{memory:.2f} GB, {wall:.0f} s")
+        name = f"one pairing, depth 10000, width 512, {taken}"
+        row(name, f"{memory:.2f} GB, {wall:.0f} s", GB=memory, s=wall)
     shallow, deep = [], []
     for _ in range(rounds):
         shallow.append(float(python(COMPILE.format(depth=10))[2]))
         deep.append(float(python(COMPILE.format(depth=1000))[2]))
     ratio = statistics.median(b / a for a, b in zip(shallow, deep, strict=True))
-    row("trace and compile, depth 10", f"{statistics.median(shallow):.2f} s")
-    row("trace and compile, depth 1000", f"{statistics.median(deep):.2f} s, {ratio:.2f} x")
+    few, many = statistics.median(shallow), statistics.median(deep)
+    row("trace and compile, depth 10", f"{few:.2f} s", s=few)
+    row("trace and compile, depth 1000", f"{many:.2f} s, {ratio:.2f} x", s=many, ratio=ratio)
     imports = {
         code: median(rounds, lambda code=code: python(code)[0])
         for code in ("pass", "import jax, xarray", "import propagate")
     }
     bare, both, ours = imports.values()
-    row("import jax, xarray", f"{both - bare:.2f} s")
-    row("import propagate", f"{ours - bare:.2f} s, {(ours - bare) / (both - bare):.2f} x")
+    both, ours = both - bare, ours - bare
+    row("import jax, xarray", f"{both:.2f} s", s=both)
+    row("import propagate", f"{ours:.2f} s, {ours / both:.2f} x", s=ours, ratio=ours / both)
     with tempfile.TemporaryDirectory() as out:
         command = (sys.executable, "-m", "propagate", "sweep", "--out", out)
         wall = median(min(rounds, 3), lambda: run(*command)[0])
-        row("propagate sweep, from a cold start", f"{wall:.1f} s")
+        row("propagate sweep, from a cold start", f"{wall:.1f} s", s=wall)
         plane = (sys.executable, "-m", "propagate", "phase", "--out", out)
         wall = median(min(rounds, 3), lambda: run(*plane)[0])
         warm = median(min(rounds, 3), lambda: float(python(PHASE)[2]))
-        row("propagate phase, 300 x 250, from a cold start; warm", f"{wall:.1f} s; {warm:.1f} s")
+        name = "propagate phase, 300 x 250, from a cold start; warm"
+        row(name, f"{wall:.1f} s; {warm:.1f} s", cold=wall, warm=warm)
+    history.append("limits", numbers)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,9 +133,12 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {versions}, {jax.devices()[0].device_kind}")
     base, plain = times["bare matrix products"], times["sweep, mean and q"]
     print(f"{'':28}{'median s':>10}{'/ products':>12}{'/ sweep':>10}")
+    numbers = {}
     for name, values in times.items():
         ratios = [statistics.median(np.divide(values, other)) for other in (base, plain)]
         print(f"{name:28}{statistics.median(values):10.3f}{ratios[0]:12.2f}{ratios[1]:10.2f}")
+        numbers |= {f"{name}: s": statistics.median(values), f"{name}: / products": ratios[0]}
+    history.append("sweep_speed", numbers)
 
 
 if __name__ == "__main__":

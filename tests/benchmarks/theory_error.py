@@ -242,8 +242,8 @@ def percentiles(values: Any) -> str:
     return "/".join(f"{v:.2f}" for v in 100 * np.percentile(values, (50, 90, 99)))
 
 
-def row(name: str, settings: int, seed: int = 0) -> str:
-    """Return a row of the table."""
+def row(name: str, settings: int, seed: int = 0) -> tuple[str, dict[str, float]]:
+    """Return a row of the table, and the medians and 99th percentiles in it, in percent."""
     rng, key = np.random.default_rng(seed), jax.random.key(seed)
     errors, noise = [], []
     for k in range(settings):
@@ -255,11 +255,17 @@ def row(name: str, settings: int, seed: int = 0) -> str:
     forward, backward = (percentiles([e[k] for e in errors]) for k in range(2))
     typical = "/".join(f"{v:.2f}" for v in 100 * np.median(noise, axis=0))
     published = PUBLISHED.get(name, ("–", "–"))
-    return f"| {name} | {forward} | {published[0]} | {backward} | {published[1]} | {typical} |"
+    text = f"| {name} | {forward} | {published[0]} | {backward} | {published[1]} | {typical} |"
+    p50, p99 = 100 * np.percentile(errors, (50, 99), axis=0)
+    found = {"variance p50": p50[0], "variance p99": p99[0]}
+    found |= {"gradient p50": p50[1], "gradient p99": p99[1]}
+    return text, {f"{name}: {what}, %": float(value) for what, value in found.items()}
 
 
 def main() -> None:
     """Print the ranges and the table."""
+    import history  # here, since the tests use this file as a module of a package
+
     settings = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     jax.config.update("jax_default_prng_impl", "rbg")  # faster
     print(f"Python {platform.python_version()}, jax {jax.__version__}, {settings} settings each\n")
@@ -269,8 +275,12 @@ def main() -> None:
     print("\n| operation | variance | published | gradient | published | standard error |")
     print("|---|---|---|---|---|---|")
     start = time.perf_counter()
+    numbers = {"settings": float(settings)}
     for name in SETTINGS:
-        print(row(name, settings), flush=True)
+        text, found = row(name, settings)
+        print(text, flush=True)
+        numbers |= found
+    history.append("theory_error", numbers)
     print(f"\n{(time.perf_counter() - start) / 60:.0f} minutes")
 
 

@@ -7,6 +7,7 @@ in µP, and with the one mistake of a readout drawn with variance 1/width, which
 mend: its output's change grows as width^1/2.
 """
 
+import history
 import jax
 import jax.numpy as jnp
 
@@ -39,6 +40,7 @@ def mlp(phi, gain, readout):
 def main() -> None:
     """Print a row for each model and optimiser."""
     print("readout  phi   optimizer   passed  change: least  largest  output's  largest ±")
+    numbers = {}
     for readout in (1.0, 0.5):
         for phi, gain in ((jax.nn.relu, 2), (jnp.tanh, 1)):
             for optimizer, rate in RATES.items():
@@ -61,6 +63,11 @@ def main() -> None:
                     f"{sum(last) / len(last):+.2f}     {half:.2f}",
                     flush=True,
                 )
+                found = {"least": min(values), "largest": max(values), "±": half}
+                found["output's"] = sum(last) / len(last)
+                model = f"1/n^{readout}, {name}, {optimizer}"
+                numbers |= {f"{model}: {what}": value for what, value in found.items()}
+    history.append("width_exponents", numbers)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def diagnosed(framework, fault):
     return pp.diagnose(model, *inputs, key=KEY, **options), path
 
 
+@pytest.mark.lenient
 @pytest.mark.parametrize("framework", faults.FRAMEWORKS)
 @pytest.mark.parametrize("fault", faults.FAULTS)
 def test_a_planted_fault_is_named(framework, fault):
@@ -28,6 +29,7 @@ def test_a_planted_fault_is_named(framework, fault):
     assert [(f.verdict.value, f.parameter) for f in found.findings] == [(WORDS[fault], path)]
 
 
+@pytest.mark.lenient
 @pytest.mark.parametrize("framework", faults.FRAMEWORKS)
 @pytest.mark.parametrize("twin", dict.fromkeys(faults.HEALTHY.values()))
 def test_a_healthy_twin_gets_no_finding(framework, twin):

@@ -22,6 +22,8 @@ from propagate.models.pure_function import pure
 from propagate.tracing.trees import leaf_names
 from propagate.types import UnusableInput
 
+pytestmark = pytest.mark.lenient  # frameworks promote implicitly
+
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (6, 4))
 

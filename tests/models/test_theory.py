@@ -62,7 +62,7 @@ def test_a_chain_multiplies_its_layers():
 
 def biased(p, x):
     for w, b in p:
-        x = jnp.tanh(x @ w + b)
+        x = jnp.tanh(x @ w + b[None])
     return x
 
 
@@ -144,7 +144,7 @@ def test_a_scan_is_its_layers():
 
 
 CASES = {
-    "a batch norm": (lambda p, x: ((h := x @ p[0]) / jnp.std(h, axis=0)) @ p[1], weights(2)),
+    "a batch norm": (lambda p, x: ((h := x @ p[0]) / jnp.std(h, axis=0)[None]) @ p[1], weights(2)),
     "a softmax": (lambda p, x: jax.nn.softmax(x @ p[0]) @ p[1], weights(2)),
     "a maximum": (
         lambda p, x: jnp.max((x @ p[0]).reshape(BATCH, -1, 4), -1) @ p[1][:64],
@@ -199,6 +199,7 @@ def test_a_layer_aligned_with_the_signal_stands_out():
     assert abs(off[2] - np.log10(2)) < 0.05
 
 
+@pytest.mark.lenient
 @pytest.mark.parametrize("framework", faults.FRAMEWORKS)
 def test_a_model_of_every_framework_has_its_theory(framework):
     model, inputs, options, _ = faults.build(framework, None)

@@ -10,6 +10,8 @@ import propagate as pp
 from propagate.models.pure_function import pure
 from propagate.tracing.probe import Options, probe
 
+pytestmark = pytest.mark.lenient  # frameworks promote implicitly
+
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2 * 2}  # without a parameter
 FUSED = ("equinox MLP", "keras hub transformer", "flowjax flow")

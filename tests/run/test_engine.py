@@ -35,7 +35,7 @@ def unrolled(net: pp.Network, data: Batch | None, loss: str):
         h, signals = h0 + zeros[0], [h0]
         for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
             x = h if layer == 0 and feed.raw else net.activation(h)
-            h = x @ w + b
+            h = x @ w + b[None]
             if net.init.data_scaled:
                 h = h / jax.lax.stop_gradient(jnp.std(h))
             h = h + zeros[layer + 1]

@@ -151,9 +151,9 @@ def dense(phi, weights, norm=None, after=False):
         width = h.shape[1]
         keys = jax.random.split(key, 3)
         x = NORMS[norm](phi(h)) if after else phi(NORMS[norm](h))
-        x = x * jax.random.bernoulli(keys[1], weights.keep, x.shape) / weights.keep
+        x = x * jax.random.bernoulli(keys[1], weights.keep, x.shape).astype(x.dtype) / weights.keep
         w = jax.random.normal(keys[0], (width, width)) * math.sqrt(weights.sigma_w2 / width)
-        return x @ w + math.sqrt(weights.sigma_b2) * jax.random.normal(keys[2], (width,))
+        return x @ w + math.sqrt(weights.sigma_b2) * jax.random.normal(keys[2], (width,))[None]
 
     return step
 

@@ -19,6 +19,10 @@ class Signal(NamedTuple):
         mean: E x.
         variance: Var x.
         correlation: between the values of a unit at two positions of an input, from -1 to 1.
+
+    Example:
+        >>> Signal(mean=1.0)
+        Signal(mean=1.0, variance=1.0, correlation=0.0)
     """
 
     mean: float = 0.0
