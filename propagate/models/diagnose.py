@@ -56,15 +56,15 @@ class Diagnosis:
 
     def table(self, every: bool = False) -> Any:
         """Return the sites as a tree in model order, for `rich.print`."""
-        from propagate import tree
+        from propagate.report import site_tree
 
-        return tree.table(self.record, self.findings, every=every)
+        return site_tree.table(self.record, self.findings, every=every)
 
     def source(self) -> Any:
         """Return the user's own lines with (→ forward rms, ← backward rms), for `rich.print`."""
-        from propagate import tree
+        from propagate.report import source_lines
 
-        return tree.source(self.record, self.findings)
+        return source_lines.source(self.record, self.findings)
 
     def plot(self, ax: Any = None, *, theory: bool = False) -> Any:
         """Draw signal and gradient along the sites, with theory over them; return the axis."""
@@ -74,9 +74,9 @@ class Diagnosis:
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Return flat numbers for TensorBoard or W&B."""
-        from propagate import tree
+        from propagate.report.scalars import scalars
 
-        return tree.scalars(self.record, prefix)
+        return scalars(self.record, prefix)
 
     def save(self, path: str | os.PathLike) -> Path:
         """Write the record as netCDF; `propagate.load` reads it."""
@@ -88,9 +88,9 @@ class Diagnosis:
         return "\n".join([str(self.findings) or healthy, *map(str, self.unopened)])
 
     def _repr_html_(self) -> str:
-        from propagate import tree
+        from propagate.report import site_tree
 
-        return tree.html(self.record, self.findings)
+        return site_tree.html(self.record, self.findings)
 
 
 def diagnose(
@@ -129,6 +129,7 @@ def diagnose(
 
     Raises:
         UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
+        PropagateError: no value in the model depends on the inputs and can be recorded.
 
     Example:
         >>> params = {"layers": [jnp.eye(4) * 0.5] * 9}

@@ -10,7 +10,7 @@ import numpy as np
 
 from propagate.checks import random_key
 from propagate.models import adapters
-from propagate.tracing.trees import is_array, is_numeric, is_trainable, split
+from propagate.tracing.trees import batch_size, is_array, is_numeric, is_trainable, split
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
 
 _INTEGERS_BELOW = 64  # stand-ins for tokens and classes: few enough for the smallest vocabulary
@@ -54,7 +54,7 @@ def pure(
         vmap: whether the model takes one example; all inputs are then mapped over axis 0.
 
     Raises:
-        UnusableInput: not a model, no data, no key, or weights that are not arrays.
+        UnusableInput: not a model, no data, an empty batch, no key, or weights that are not arrays.
 
     Example:
         >>> linear = pure(lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((5, 3)),
@@ -95,6 +95,7 @@ def _filled(inputs: tuple[Any, ...], key: Array) -> tuple[Any, ...]:
             f"{', '.join(map(adapters.kind, leaves)) or 'nothing'}: pass the data, or its "
             "jax.ShapeDtypeStruct(shape, dtype)"
         )
+    batch_size(arrays)
     return structure.unflatten(arrays)
 
 

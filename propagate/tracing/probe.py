@@ -1,7 +1,6 @@
 """Trace a program, find its sites, run it with them tapped: `value_and_grad`, `traced`."""
 
 import functools
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -17,10 +16,10 @@ from propagate.record.sums import Layout, needed, reduce
 from propagate.tracing.dataflow import Facts
 from propagate.tracing.find_sites import find
 from propagate.tracing.instrument import Probe
-from propagate.tracing.sites import Site
+from propagate.tracing.sites import Site, Unopened
 from propagate.tracing.trace import Meta
-from propagate.tracing.trees import leaf_names
-from propagate.types import Array, Tree, UnusableInput
+from propagate.tracing.trees import batch_size, is_data, is_key, leaf_names
+from propagate.types import Array, PropagateError, Tree, UnusableInput
 
 Sites = Literal["default", "all"]
 SMALL = 2**16  # elements: below it, a copy costs less than code of its own
@@ -58,13 +57,18 @@ def probe(
 
     Returns:
         The probe, what is known of its traces, and the structure of the results.
+
+    Raises:
+        PropagateError: no site depends on the data.
+        UnusableInput: an empty batch, or a pattern that matches no site.
     """
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, data)
     leaves = jax.tree.leaves(params)
     trails = [Facts(leaves=((k, ()),)) for k in range(len(leaves))]
-    trails += [Facts(data=_is_data(x)) for x in jax.tree.leaves(data)]
+    trails += [Facts(data=is_data(x)) for x in jax.tree.leaves(data)]
     other, every = _one_more(fn, params, data), options.sites == "all"
     found, unopened = find(closed, trails, [np.size(x) for x in leaves], other=other, every=every)
+    _check_found(found, unopened, data)
     slices = [0] * len(leaves)
     for site in found:
         if site.leaf:
@@ -88,31 +92,38 @@ def _chosen(meta: Meta, only: str | None) -> tuple[Site, ...]:
     return tuple(site for site in meta.sites if site.place in kept)
 
 
-def _is_data(x: Any) -> bool:
-    """Whether an argument is of the batch: a random key is not."""
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return False
-    return not (dtype == jnp.uint32 and np.shape(x)[-1:] == (2,))
-
-
 def _one_more(fn: Callable[..., Any], params: Tree, data: Tree) -> Any:
     """Trace the program for a batch of one more input; None if it takes no other batch."""
-    leaves = [x for x in jax.tree.leaves(data) if _is_data(x) and np.ndim(x)]
-    sizes = Counter(np.shape(x)[0] for x in leaves)
-    if not sizes:
+    size = batch_size(data)
+    if size is None:
         return None
-    size = sizes.most_common(1)[0][0]
 
     def grown(x: Any) -> Any:
-        if _is_data(x) and np.ndim(x) and np.shape(x)[0] == size:
-            return jax.ShapeDtypeStruct((size + 1, *np.shape(x)[1:]), x.dtype)
+        if is_data(x) and np.ndim(x) and x.shape[0] == size:
+            return jax.ShapeDtypeStruct((size + 1, *x.shape[1:]), x.dtype)
         return x
 
     try:
         return jax.make_jaxpr(fn)(params, jax.tree.map(grown, data))
     except Exception:  # whatever a model raises about a batch it was not made for
         return None
+
+
+def _check_found(found: tuple[Site, ...], unopened: tuple[Unopened, ...], data: Tree) -> None:
+    """Raise unless there is a site: nothing can be said about a program that has none."""
+    if found:
+        return
+    arguments = jax.tree.leaves(data)
+    keys = [x for x in arguments if is_key(x)]
+    arrays = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arguments if is_data(x))
+    also = f", and {len(keys)} random keys, which are no inputs" if keys else ""
+    closed = "".join(f" {one}." for one in unopened)
+    raise PropagateError(
+        "there must be a matrix product, convolution, embedding, activation, norm or addition of "
+        f"branches that depends on the inputs, got none. The inputs are {arrays or 'none'}{also}."
+        f"{closed} Pass the batch as an input and the weights as parameters, and name a value of "
+        "your own with propagate.tag(x, name) to have it recorded"
+    )
 
 
 def _bundles(leaves: list[Any], slices: list[int]) -> tuple[tuple[int, ...], ...]:

@@ -1,5 +1,6 @@
-"""Trees of parameters: the names of their leaves; taking them apart and filling them again."""
+"""Trees of parameters and of data: paths of parameters, random keys, how many inputs there are."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate.types import Tree
+from propagate.types import Tree, UnusableInput
 
 
 def leaf_names(params: Tree) -> list[str]:
@@ -43,6 +44,44 @@ def split(tree: Tree, moves: Callable[[Any], bool]) -> tuple[Tree, Callable[[Tre
         return structure.unflatten([next(left) if goes else leaf for leaf, goes in pairs])
 
     return given, fill
+
+
+def is_key(x: Any) -> bool:
+    """Return whether an argument holds random keys: typed ones, or one older pair of uint32.
+
+    Example:
+        >>> is_key(jax.random.key(0)), is_key(jax.random.PRNGKey(0))
+        (True, True)
+        >>> is_key(np.ones((16, 2), np.uint32))  # 16 inputs of two tokens
+        False
+    """
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return False
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key) or (dtype == np.uint32 and x.shape == (2,))
+
+
+def is_data(x: Any) -> bool:
+    """Return whether an argument is of the batch: an array, and no random key."""
+    return hasattr(x, "dtype") and not is_key(x)
+
+
+def batch_size(data: Tree) -> int | None:
+    """Return the length of the first axis that most arrays of the data share; None without one.
+
+    Raises:
+        UnusableInput: it is 0.
+    """
+    arrays = [x for x in jax.tree.leaves(data) if is_data(x) and np.ndim(x)]
+    if not arrays:
+        return None
+    size = Counter(x.shape[0] for x in arrays).most_common(1)[0][0]
+    if not size:
+        raise UnusableInput(
+            "the batch must hold at least one input along axis 0, got shapes "
+            f"{', '.join(str(x.shape) for x in arrays)}: pass the data of one input or more"
+        )
+    return size
 
 
 def is_array(leaf: Any) -> bool:

@@ -52,7 +52,8 @@ def value_and_grad(
         only: a pattern for the names of sites, such as `"blocks.*"`.
 
     Returns:
-        A function to `((value, grads), trace)`; `trace.record()` is the labelled record.
+        A function to `((value, grads), trace)`; `trace.record()` is the labelled record. It raises
+        `PropagateError` where no value depends on the data and can be recorded.
 
     Example:
         >>> import jax.numpy as jnp
