@@ -45,7 +45,7 @@ from propagate.models.theory_values import (
 from propagate.record import provenance
 from propagate.tracing.primitives import PRODUCTS
 from propagate.tracing.sites import EqnPath, Site
-from propagate.tracing.trace import Meta
+from propagate.tracing.trace import SiteNames
 
 Turn = tuple[int, ...]
 
@@ -63,7 +63,7 @@ class TracedModel(NamedTuple):
     """
 
     jaxpr: Any
-    meta: Meta
+    meta: SiteNames
     params: Sequence[Any]
     data: Sequence[Any]
     cotangents: Sequence[float]
@@ -129,11 +129,11 @@ def _of_input(x: Any) -> Value:
 class _Walk:
     """The environment, and the nodes that grow as it goes."""
 
-    def __init__(self, meta: Meta, record: xr.Dataset) -> None:
+    def __init__(self, meta: SiteNames, record: xr.Dataset) -> None:
         rows = meta.rows()
         self.meta = meta
         self.sites: dict[tuple[EqnPath, Turn], tuple[int, Site]] = {
-            (site.place, turn): (k, site) for k, (site, turn) in enumerate(rows)
+            (site.path, turn): (k, site) for k, (site, turn) in enumerate(rows)
         }
         self.measured = _moments(record)
         self.backward = _second(record, "backward")
@@ -176,8 +176,8 @@ class _Walk:
         name = eqn.primitive.name
         if name in compat.CUSTOM and not is_elementwise(eqn):
             return self._call(next(compat.inner(eqn)), ins, place, turn)
-        if site is not None and site.leaf and (name in PRODUCTS or site.kind == "embedding"):
-            path = self.meta.parameter(site.leaf, turn)
+        if site is not None and site.parameter and (name in PRODUCTS or site.kind == "embedding"):
+            path = self.meta.parameter(site.parameter, turn)
             again, self.used = path in self.used, self.used | {path}
             if again:
                 return [unknown(*ins)]
@@ -220,7 +220,7 @@ class _Walk:
                 return value
             self.leads(value, node)
             mean, second = self.measured[number]
-            made = site.leaf is not None and site.kind in ("matmul", "conv")
+            made = site.parameter is not None and site.kind in ("matmul", "conv")
             return gaussian(mean, second, at) if made else Blend(mean, second, {at: 1.0})
         if isinstance(value, Blend) and value.normal:
             self.leads(value, node)

@@ -212,6 +212,38 @@ def test_an_empty_batch_is_an_error_and_no_pass(vmap):
     )
 
 
+def looped(p, x, head):
+    x = jnp.tanh(x @ p[0])
+    return head(jax.lax.while_loop(lambda x: x.sum() > 1e9, lambda x: x @ p[1], x))
+
+
+def test_behind_a_loop_without_a_gradient_there_is_a_forward_record():
+    found = pp.diagnose(lambda p, x: looped(p, x, jnp.sin), stack(1.0, 2), X, key=KEY)
+    assert "log10_backward_q" in found.record and np.isnan(found.record.log10_backward_q).all()
+    assert np.isfinite(found.record.log10_forward_q).all()
+    assert [one.name for one in found.unopened] == ["while", "gradient"]
+    kept = pp.diagnose(  # a loop that the gradient goes around
+        lambda p, x: looped(p, x, jax.lax.stop_gradient) + x @ p[1], stack(1.0, 2), X, key=KEY
+    )
+    assert [one.name for one in kept.unopened] == ["while"]
+    assert np.isfinite(kept.record.log10_backward_q).any()
+
+
+def test_an_error_of_the_models_own_derivative_is_told():
+    """Whatever it says: the program has no loop."""
+
+    @jax.custom_vjp
+    def broken(x):
+        return x
+
+    def backward(_, g):
+        raise ValueError("Reverse-mode differentiation does not work for this")
+
+    broken.defvjp(lambda x: (x, None), backward)
+    with pytest.raises(ValueError, match="does not work for this"):
+        pp.diagnose(lambda p, x: broken(plain(p, x)), stack(1.0, 2), X, key=KEY)
+
+
 def with_a_head(p, x):
     for w in p[:-1]:
         x = jnp.tanh(x @ w)
