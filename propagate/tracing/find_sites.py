@@ -174,15 +174,14 @@ class _Walk:
         n_consts, n_carry = compat.scan_split(eqn)
         length, level, end = eqn.params["length"], len(at.loops), n_consts + n_carry
         consts, xs = ins[:n_consts], [of_one_turn(facts, level) for facts in ins[end:]]
-        unkept = replace(self, settling=True)
 
-        def turn(carry: list[Facts]) -> list[Facts]:
+        def turn(walk: _Walk, carry: list[Facts], stride: int) -> list[Facts]:
             args = [*consts, *carry, *xs]
-            return unkept.run(eqn.params["jaxpr"], args, at.turn(length, 0))[:n_carry]
+            return walk.run(eqn.params["jaxpr"], args, at.turn(length, stride))
 
-        carry, stride = _settled(turn, ins[n_consts:end])
-        args = [*consts, *carry, *xs]
-        outs = self.run(eqn.params["jaxpr"], args, at.turn(length, stride))
+        unkept = replace(self, settling=True)
+        carry, stride = _settled(lambda c: turn(unkept, c, 0)[:n_carry], ins[n_consts:end])
+        outs = turn(self, carry, stride)
         return [after_turns(facts, level, length, stride) for facts in outs]
 
     def _cond(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:

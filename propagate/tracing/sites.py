@@ -1,4 +1,15 @@
-"""A value of a program that is looked at, and an operation that is not looked into."""
+"""A value of a program that is looked at, and an operation that is not looked into.
+
+A site stands at a path: in a program whose third equation is a scan, the product that is the first
+equation of its body has path (2, 0). A parameter that is scanned over is a slice of a stack, whose
+index is known only in a turn:
+
+    >>> w = ParameterSlice(number=0, index=(), size=4 * 64).at(-1)  # by the outermost scan's turn
+    >>> [w.of_turn((turn,)) for turn in range(4)]
+    [(0,), (1,), (2,), (3,)]
+    >>> print(Unopened(LOOP, 1, "its number of turns is not fixed", None))
+    while was not opened, 1 matrix products inside: its number of turns is not fixed
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

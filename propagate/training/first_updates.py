@@ -36,11 +36,11 @@ KEPT = (
 
 
 class Change(NamedTuple):
-    """Sums over what an update changes; a pytree.
+    r"""Sums over what an update changes; a pytree.
 
     Attributes:
-        signals: of $x(\\theta_t) - x(\\theta_0)$ at each site.
-        updates: of $\\theta_{t+1} - \\theta_t$, of the parameters of each bundle.
+        signals: of $x(\theta_t) - x(\theta_0)$ at each site.
+        updates: of $\theta_{t+1} - \theta_t$, of the parameters of each bundle.
     """
 
     signals: Seen
@@ -65,10 +65,8 @@ def _difference(site: Site, seen: dict[str, Stats]) -> dict[str, Stats]:
     for _ in site.loops:
         sums = jax.vmap(sums)
     start, end = seen["value"]["x"]
-    counted = {
-        name: jax.tree.map(lambda pair: pair[1], seen[name]) for name in seen.keys() - {"value"}
-    }
-    return counted | {"change": sums(end - start)}
+    counts = {name: stats for name, stats in seen.items() if name != "value"}
+    return jax.tree.map(lambda pair: pair[1], counts) | {"change": sums(end - start)}
 
 
 @dataclass(frozen=True)
