@@ -71,7 +71,8 @@ class ParameterTable:
         paths: the dotted path of each.
         shapes: of each.
         stacked: of each, how many leading axes number its layers.
-        bundles: numbers of those whose sums are taken together: small ones of a shape.
+        bundles: numbers of those whose sums are taken together: small ones of a shape, any other
+            alone.
     """
 
     paths: tuple[str, ...]
