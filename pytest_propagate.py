@@ -74,6 +74,8 @@ def assert_healthy(
 
     Raises:
         AssertionError: the model is not healthy; the message says in which respects.
+        PropagateError: nothing can be said about it: an empty batch, or no value that depends on
+            the inputs and can be recorded.
 
     Example:
         `assert_healthy(model, x, backward=0.05, allow="dead")` within a test.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from jax.ad_checkpoint import checkpoint_name
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 
 __all__ = ["ClosedJaxpr", "Frame", "Jaxpr", "JaxprEqn", "Literal", "Var"]
@@ -41,6 +42,11 @@ class Frame(NamedTuple):
     file: str
     line: int
     function: str
+
+
+def is_traced(x: Any) -> bool:
+    """Return whether a value stands for one within a program that JAX is tracing."""
+    return isinstance(x, Tracer)
 
 
 def opened(value: Any) -> tuple[Jaxpr, list[Any]]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from propagate.types import UnusableInput
+from propagate.types import PropagateError, UnusableInput
 from propagate.verdicts.findings import Verdict
 from pytest_propagate import assert_healthy
 
@@ -78,6 +78,18 @@ def test_a_wrong_argument_is_told():
         assert_healthy(net, HEALTHY, INPUTS, allow=["deaf"])
     with pytest.raises(UnusableInput, match="forward must be decades per layer"):
         assert_healthy(net, HEALTHY, INPUTS, forward=-1)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [(net, jnp.ones((0, WIDTH))), (lambda weights, x: weights[0], INPUTS)],
+    ids=["an empty batch", "no site"],
+)
+def test_a_model_of_which_nothing_is_seen_does_not_pass(model, inputs, tmp_path):
+    kept = tmp_path / "kept.json"
+    with pytest.raises(PropagateError, match=r"at least one input|got none"):
+        assert_healthy(model, HEALTHY, inputs, allow="dead", baseline=kept)
+    assert not kept.exists()
 
 
 def test_a_baseline_is_written_then_compared_with(tmp_path):

@@ -17,9 +17,11 @@ from propagate.checks import random_key
 from propagate.models import theory
 from propagate.models.pure_function import pure
 from propagate.record import storage
-from propagate.tracing.probe import Options, Sites
+from propagate.tracing.instrument import Probe
+from propagate.tracing.probe import Options, Sites, probe
 from propagate.tracing.sites import Unopened
-from propagate.tracing.value_and_grad import Traced, traced
+from propagate.tracing.trace import SiteNames
+from propagate.tracing.value_and_grad import Observed, observed
 from propagate.types import Array, Tree
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
@@ -129,6 +131,7 @@ def diagnose(
 
     Raises:
         UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
+        PropagateError: no value in the model depends on the inputs and can be recorded.
 
     Example:
         >>> params = {"layers": [jnp.eye(4) * 0.5] * 9}
@@ -144,14 +147,14 @@ def diagnose(
     for_model, for_cotangent = jax.random.split(random_key(key))
     ready = pure(model, *inputs, key=for_model, variables=variables, kwargs=kwargs, vmap=vmap)
     run = _with_loss(ready.fn, loss)
-    done, without = _run(run, ready.params, (ready.inputs, labels), for_cotangent, options)
+    data = (ready.inputs, labels)
+    tapped, names = probe(run, ready.params, data, options)
+    done, without = _observed(tapped, names, ready.params, data, for_cotangent)
     found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
-    unopened = (*done.trace.meta.unopened, *without)
-    data = jax.tree.leaves((ready.inputs, labels))
-    cotangents = _cotangents(done.aux, loss)
-    flat = jax.tree.leaves(ready.params)
-    program = theory.TracedModel(done.jaxpr, done.trace.meta, flat, data, cotangents)
+    unopened = (*names.unopened, *without)
+    given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
+    program = theory.TracedModel(tapped.jaxpr, names, *given, _cotangents(done.aux, loss))
     found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
     return Diagnosis(found, judge(found).worst_first(), unopened, done.aux, program)
 
@@ -174,10 +177,10 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
     return run
 
 
-def _run(
-    run: Any, params: Tree, data: Tree, key: Array, options: Options
-) -> tuple[Traced, tuple[Unopened, ...]]:
-    """Run the model forward and backward, or forward alone where it has no gradient.
+def _observed(
+    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array
+) -> tuple[Observed, tuple[Unopened, ...]]:
+    """Run the model forward and backward, or forward alone where a loop ends its gradient.
 
     It is not jitted: operations of equal shapes are compiled once, where the whole program, which
     runs but once, would take four times as long to compile.
@@ -187,11 +190,12 @@ def _run(
         value, outputs = out
         return _dot(outputs, key) if value is None else value, outputs
 
-    record = functools.partial(traced, run, params, data, options, head)
+    record = functools.partial(observed, tapped, names, params, data, head)
     try:
         return record(), ()
     except ValueError as error:
-        if "Reverse-mode differentiation does not work" not in str(error):
+        # a loop may also stand where no gradient flows, so that only JAX can tell
+        if not any(one.ends_gradient for one in names.unopened):
             raise
         reason = str(error).splitlines()[0]
     return record(backward=False), (Unopened("gradient", 0, reason, None),)

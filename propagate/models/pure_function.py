@@ -1,4 +1,4 @@
-"""Any model as a pure function: `pure`; and the names of its parameters: `leaf_names`."""
+"""Any model as a pure function of its parameters and inputs: `pure`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 
 from propagate.checks import random_key
 from propagate.models import adapters
-from propagate.tracing.trees import is_array, is_numeric, is_trainable, split
+from propagate.tracing.trees import batch_size, is_array, is_numeric, is_trainable, partition
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
 
 _INTEGERS_BELOW = 64  # stand-ins for tokens and classes: few enough for the smallest vocabulary
@@ -54,7 +54,7 @@ def pure(
         vmap: whether the model takes one example; all inputs are then mapped over axis 0.
 
     Raises:
-        UnusableInput: not a model, no data, no key, or weights that are not arrays.
+        UnusableInput: not a model, no data, an empty batch, no key, or weights that are not arrays.
 
     Example:
         >>> linear = pure(lambda w, x: x @ w, jnp.ones((3, 2)), jnp.ones((5, 3)),
@@ -69,8 +69,8 @@ def pure(
     sample = _first(data) if vmap else data
     given = adapters.Arguments(model, sample, for_weights, variables, dict(kwargs or {}))
     call, weights = adapters.adapted(given)
-    params, with_params = split(_concrete(weights), is_trainable)
-    arrays, with_inputs = split(data, is_array)
+    params, with_params = partition(_concrete(weights), is_trainable)
+    arrays, with_inputs = partition(data, is_array)
     slots = [i for i, x in enumerate(arrays) if jax.tree.leaves(x)]
 
     def once(params: Tree, key: Array, *inputs: Any) -> Any:
@@ -87,33 +87,34 @@ def pure(
 
 
 def _filled(inputs: tuple[Any, ...], key: Array) -> tuple[Any, ...]:
-    leaves, structure = jax.tree.flatten(inputs)
-    arrays = [_array(leaf, jax.random.fold_in(key, i)) for i, leaf in enumerate(leaves)]
-    if not any(is_array(leaf) and is_numeric(leaf) for leaf in arrays):
+    given, structure = jax.tree.flatten(inputs)
+    arrays = [_array(x, jax.random.fold_in(key, i)) for i, x in enumerate(given)]
+    if not any(is_array(x) and is_numeric(x) for x in arrays):
         raise UnusableInput(
             "inputs must hold an array of floating-point numbers or integers, got "
-            f"{', '.join(map(adapters.kind, leaves)) or 'nothing'}: pass the data, or its "
+            f"{', '.join(map(adapters.kind, given)) or 'nothing'}: pass the data, or its "
             "jax.ShapeDtypeStruct(shape, dtype)"
         )
+    batch_size(arrays)
     return structure.unflatten(arrays)
 
 
-def _array(leaf: Any, key: Array) -> Any:
+def _array(x: Any, key: Array) -> Any:
     """Return an array for a shape or a numpy array, and anything else as it is."""
-    if isinstance(leaf, np.ndarray) and leaf.dtype.kind not in "OSUMm":
-        return jnp.asarray(leaf)
-    if not isinstance(leaf, jax.ShapeDtypeStruct):
-        return leaf
-    dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+    if isinstance(x, np.ndarray) and x.dtype.kind not in "OSUMm":
+        return jnp.asarray(x)
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype)
     if jnp.issubdtype(dtype, jnp.inexact):
-        return jax.random.normal(key, leaf.shape, at_least_float32(dtype)).astype(dtype)
+        return jax.random.normal(key, x.shape, at_least_float32(dtype)).astype(dtype)
     if jnp.issubdtype(dtype, jnp.bool_):
-        return jax.random.bernoulli(key, shape=leaf.shape)
-    return jax.random.randint(key, leaf.shape, 0, _INTEGERS_BELOW).astype(dtype)
+        return jax.random.bernoulli(key, shape=x.shape)
+    return jax.random.randint(key, x.shape, 0, _INTEGERS_BELOW).astype(dtype)
 
 
 def _concrete(weights: Tree) -> Tree:
-    shapes = [leaf for leaf in jax.tree.leaves(weights) if isinstance(leaf, jax.ShapeDtypeStruct)]
+    shapes = [x for x in jax.tree.leaves(weights) if isinstance(x, jax.ShapeDtypeStruct)]
     if shapes:
         raise UnusableInput(
             f"parameters must be arrays, got {len(shapes)} shapes without values, the first "
@@ -123,7 +124,7 @@ def _concrete(weights: Tree) -> Tree:
 
 
 def _first(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    arrays = [leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf)]
+    arrays = [x for x in jax.tree.leaves(inputs) if is_array(x)]
     if any(array.ndim == 0 for array in arrays) or len({len(array) for array in arrays}) > 1:
         raise UnusableInput(
             "vmap maps all inputs over axis 0, which must have one length, got shapes "

@@ -51,9 +51,10 @@ from propagate.models.theory_values import (
     unknown,
 )
 from propagate.record import provenance
+from propagate.record.dataset import residual_name, second_moment_name
 from propagate.tracing.primitives import PRODUCTS
 from propagate.tracing.sites import EqnPath, Site
-from propagate.tracing.trace import Meta
+from propagate.tracing.trace import SiteNames
 
 Iteration = tuple[int, ...]  # of the scans around an equation, outermost first
 
@@ -71,7 +72,7 @@ class TracedModel(NamedTuple):
     """
 
     jaxpr: Any
-    meta: Meta
+    meta: SiteNames
     params: Sequence[Any]
     data: Sequence[Any]
     cotangents: Sequence[float]
@@ -118,10 +119,10 @@ def expected(model: TracedModel, record: xr.Dataset) -> xr.Dataset:
     made = record[[]]
     with np.errstate(divide="ignore", invalid="ignore"):
         for direction, values in q.items():
-            name = f"log10_{direction}_q"
+            name = second_moment_name(direction)
             made[name] = "site", np.log10(np.array(values))
             if name in record:
-                made[f"log10_{direction}_residual"] = record[name] - made[name]
+                made[residual_name(direction)] = record[name] - made[name]
     return made.assign_attrs(provenance.provenance(theory="mean field"))
 
 
@@ -143,11 +144,10 @@ class _Interpreter:
         used: the parameters that were used before: from the second time on they are tied.
     """
 
-    def __init__(self, meta: Meta, record: xr.Dataset) -> None:
+    def __init__(self, meta: SiteNames, record: xr.Dataset) -> None:
         self.meta = meta
         self.sites: dict[tuple[EqnPath, Iteration], tuple[int, Site]] = {
-            (site.place, iteration): (row, site)
-            for row, (site, iteration) in enumerate(meta.rows())
+            (site.path, iteration): (row, site) for row, (site, iteration) in enumerate(meta.rows())
         }
         self.measured = _measured_moments(record)
         self.graph = GradientGraph()
@@ -199,8 +199,8 @@ class _Interpreter:
         name = eqn.primitive.name
         if name in compat.CUSTOM and not is_elementwise(eqn):
             return self._call(next(compat.inner(eqn)), ins, path, iteration)
-        if site is not None and site.leaf and (name in PRODUCTS or site.kind == "embedding"):
-            parameter = self.meta.parameter(site.leaf, iteration)
+        if site is not None and site.parameter and (name in PRODUCTS or site.kind == "embedding"):
+            parameter = self.meta.parameter(site.parameter, iteration)
             tied, self.used = parameter in self.used, self.used | {parameter}
             if tied:
                 return [unknown(*ins)]
@@ -257,7 +257,7 @@ class _Interpreter:
             return value
         self.graph.connect(value.gradient_factors, node)
         mean, second = self.measured[node.row]  # type: ignore[index]
-        if site.leaf is not None and site.kind in ("matmul", "conv"):
+        if site.parameter is not None and site.kind in ("matmul", "conv"):
             return gaussian(mean, second, number)
         return Moments(mean, second, {number: 1.0})
 
@@ -283,7 +283,7 @@ def _stack(values: Sequence[Value]) -> Value:
 
 
 def _measured_second(record: xr.Dataset, direction: str) -> np.ndarray:
-    name = f"log10_{direction}_q"
+    name = second_moment_name(direction)
     if name not in record:
         return np.full(record.sizes["site"], np.nan)
     with np.errstate(over="ignore"):

@@ -15,12 +15,26 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from propagate.record.measures import SITE_MEASURES, Measure
+from propagate.record.measures import Measure
 from propagate.record.scaled import decades
 from propagate.record.statistics import SATURATED_SLOPE
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
+Sums = Mapping[str, Any]  # by name, arrays of no axis or of one for each scan around a site
+
+
+class Sizes(NamedTuple):
+    """How many inputs, positions and units a value has."""
+
+    inputs: int
+    positions: int
+    units: int
+
+    @property
+    def elements(self) -> int:
+        """Return how many numbers that is."""
+        return self.inputs * self.positions * self.units
 
 
 def spread(x: Laid, largest: AnyNumber) -> AnyNumber:
@@ -53,9 +67,12 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
     "cosines": lambda x, largest: cosines((x / largest).reshape(x.shape[0], -1)),
     "token_cosines": lambda x, largest: cosines(x / largest),
 }
-"""What is added up, given x and max|x|, by methods that arrays of JAX and of NumPy have."""
+"""What is added up, given x and max|x|: on the device, or of values kept for the host.
+
+Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
+"""
 COUNTS = ("zeros", "dead")
-ANYHOW = ("sum", "squares", "zeros")  # whatever axis is what
+OVER_ALL = ("sum", "squares", "zeros")  # sums over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
 
@@ -70,13 +87,13 @@ class Layout(NamedTuple):
     batch: int | None
     unit: int
 
-    def of(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return how many inputs, positions and units a shape has."""
+    def of(self, shape: tuple[int, ...]) -> Sizes:
+        """Return the sizes of a shape."""
         if not shape:
-            return 1, 1, 1
+            return Sizes(1, 1, 1)
         inputs = 1 if self.batch is None else shape[self.batch]
         units = shape[self.unit] if self.unit != self.batch else 1
-        return inputs, int(np.prod(shape)) // max(inputs * units, 1), units
+        return Sizes(inputs, int(np.prod(shape)) // max(inputs * units, 1), units)
 
     def lay(self, x: AnyArray) -> Laid:
         """Return the value as (inputs, positions, units)."""
@@ -88,56 +105,67 @@ class Layout(NamedTuple):
 
 
 class Reduction(NamedTuple):
-    """The sums that a measure needs, and what it is, given those, inputs, positions and units."""
+    """How a measure follows from sums.
+
+    Attributes:
+        sums: the names of those it needs.
+        finish: `finish(sums, sizes)`, the measure.
+    """
 
     sums: tuple[str, ...]
-    finish: Callable[..., Any]
+    finish: Callable[[Sums, Sizes], Any]
 
 
-def _moment(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    return s["squares"] / (b * t * n)
+def _share(name: str) -> Callable[[Sums, Sizes], Any]:
+    """Return the measure that is a sum over the number of elements."""
+    return lambda sums, sizes: sums[name] / sizes.elements
 
 
-def _variance(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    return np.where(b > 1, s["spread"] / (b * t * n), np.nan)
+def _variance(sums: Sums, sizes: Sizes) -> Any:
+    return sums["spread"] / sizes.elements if sizes.inputs > 1 else np.nan * sums["spread"]
 
 
-def _mean(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    rms = np.sqrt(_moment(s, b, t, n))
-    return s["sum"] / (b * t * n) / np.where(rms == 0, 1, rms)
+def _mean(sums: Sums, sizes: Sizes) -> Any:
+    rms = np.sqrt(sums["squares"] / sizes.elements)
+    return sums["sum"] / sizes.elements / np.where(rms == 0, 1, rms)
 
 
-def _largest(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    return np.where(np.isfinite(s["squares"]), s["squares"] > 0, s["squares"])
+def _largest(sums: Sums, sizes: Sizes) -> Any:
+    return np.where(np.isfinite(sums["squares"]), sums["squares"] > 0, sums["squares"])
 
 
-def _cosine(total: Any, rows: Any, each: Any) -> Any:
+def _dead(sums: Sums, sizes: Sizes) -> Any:
+    return sums["dead"] / sizes.units
+
+
+def _correlation(sums: Sums, sizes: Sizes) -> Any:
+    total, rows = sums["cosines"]
+    return _mean_cosine(total, rows, rows)
+
+
+def _token_correlation(sums: Sums, sizes: Sizes) -> Any:
+    total, rows = sums["token_cosines"]
+    return _mean_cosine(total, rows, rows / sizes.inputs)
+
+
+def _mean_cosine(total: np.ndarray, rows: np.ndarray, each: np.ndarray) -> np.ndarray:
+    """Return the mean cosine of pairs among `each` rows, of `rows` in all."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(each > 1, (total - rows) / (rows * (each - 1)), np.nan)
 
 
-def _correlation(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    total, rows = s["cosines"]
-    return _cosine(total, rows, rows)
-
-
-def _token_correlation(s: Mapping[str, Any], b: Any, t: Any, n: Any) -> Any:
-    total, rows = s["token_cosines"]
-    return _cosine(total, rows, rows / b)
-
-
 REDUCTIONS = {
-    "q": Reduction(("squares",), _moment),
+    "q": Reduction(("squares",), _share("squares")),
     "variance": Reduction(("spread",), _variance),
     "mean": Reduction(("sum", "squares"), _mean),
     "max": Reduction(("squares",), _largest),
     "correlation": Reduction(("cosines",), _correlation),
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
-    "zero_fraction": Reduction(("zeros",), lambda s, b, t, n: s["zeros"] / (b * t * n)),
-    "dead_fraction": Reduction(("dead",), lambda s, b, t, n: s["dead"] / n),
-    "saturated_fraction": Reduction(("flat",), lambda s, b, t, n: s["flat"] / (b * t * n)),
+    "zero_fraction": Reduction(("zeros",), _share("zeros")),
+    "dead_fraction": Reduction(("dead",), _dead),
+    "saturated_fraction": Reduction(("flat",), _share("flat")),
 }
-assert set(REDUCTIONS) == {m.name for m in SITE_MEASURES}
+"""For each measure of a site."""
 
 
 def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
@@ -156,7 +184,7 @@ def reduce(x: AnyArray, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
-        taken[name] = SUMS[name](x if name in ANYHOW else layout.lay(x), largest)
+        taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
 
 
@@ -165,7 +193,7 @@ def keep(x: AnyArray) -> dict[str, Any]:
     return {"values": x}
 
 
-def kept(seen: Mapping[str, Any], sums: tuple[str, ...], layout: Layout) -> Mapping[str, Any]:
+def kept(seen: Sums, sums: tuple[str, ...], layout: Layout) -> Sums:
     """Return the sums, whether the device took them or kept the values."""
     if "values" not in seen:
         return seen
@@ -178,13 +206,13 @@ def flat(slope: AnyArray) -> dict[str, Any]:
     return {"flat": (abs(slope) < SATURATED_SLOPE).sum(dtype=slope.dtype)}
 
 
-def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int]) -> np.ndarray:
+def finish(measure: Measure, seen: Sums, sizes: Sizes) -> np.ndarray:
     """Return a statistic in float64, log10 if it is scale-like.
 
     Args:
         measure: which.
         seen: what `reduce` returned, of one site or stacked over iterations.
-        sizes: inputs, positions and units.
+        sizes: of the value, in one iteration.
     """
     wide = jax.tree.map(lambda v: np.asarray(v, np.float64), dict(seen))
     largest = wide.pop("largest", np.ones(()))
@@ -195,7 +223,7 @@ def finish(measure: Measure, seen: Mapping[str, Any], sizes: tuple[int, int, int
     for end in (0.0, np.inf):  # where y is 0/0 or inf/inf, a sum of it is of x
         wide = jax.tree.map(lambda v, end=end: np.where(largest == end, end, v), wide) | counts
     with np.errstate(invalid="ignore"):
-        value = REDUCTIONS[measure.name].finish(wide, *map(np.float64, sizes))
+        value = REDUCTIONS[measure.name].finish(wide, sizes)
     return decades(measure, np.asarray(value), np.log2(scale))
 
 

@@ -1,12 +1,34 @@
-"""What is known of a value on its way through a program, and what operations make of it."""
+r"""What is known of a value on its way through a program, and what operations make of it.
 
+For `jnp.tanh(x @ w + b)` the walk (`find_sites`) keeps these `Facts`, line by line:
+
+    x              data
+    w, b           parameters: the first, the second
+    x @ w          data, depth 1, after w, origin (0,)
+    … + b          data, depth 1, after w, origin (0,)      b has no data: nothing is joined
+    tanh(…)        the same: operations on single elements keep the origin
+
+so a value knows its layer (`after`, `depth`), and an addition of two values with data and two
+origins is that of a branch. `merge` is what follows from the operands alone, `follow` what the
+operation adds to it.
+
+    >>> x, w = Facts(data=True), Facts(parameters=(ParameterSlice(0, (), 9),))
+    >>> h = next_layer(merge([x, w]), w.parameters, path=(0,))
+    >>> h.data, h.depth, h.after.number, h.origin
+    (True, 1, 0, (0,))
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.record.sums import Layout
-from propagate.tracing.sites import EqnPath, Leaf
+from propagate.tracing.primitives import LAYOUT, REDUCTIONS
+from propagate.tracing.sites import EqnPath, ParameterSlice
+
+Parameters = tuple[ParameterSlice, ...]
 
 
 @dataclass(frozen=True)
@@ -15,11 +37,11 @@ class Facts:
 
     Attributes:
         data: whether it depends on the input batch.
-        leaves: the parameters that a value without data consists of, the largest first.
+        parameters: those that a value without data consists of, the largest first.
         after: the last layer's parameter upstream.
         depth: layers with parameters upstream.
-        origin: number of the last contraction or join upstream: values of one origin differ by
-            elementwise operations only.
+        origin: the last contraction or join upstream, by the path of its equation: values of one
+            origin differ by elementwise operations only.
         moment: `"moment"` of a reduced value, `"root"` of its (inverse) square root, else `""`.
         norm: the normalisation that it comes from, if no parameter has scaled it yet.
         unit_axis: of channels; None: the last.
@@ -28,10 +50,10 @@ class Facts:
     """
 
     data: bool = False
-    leaves: tuple[Leaf, ...] = ()
-    after: Leaf | None = None
+    parameters: Parameters = ()
+    after: ParameterSlice | None = None
     depth: int = 0
-    origin: int = 0
+    origin: EqnPath = ()
     moment: Literal["", "moment", "root"] = ""
     norm: EqnPath | None = None
     unit_axis: int | None = None
@@ -39,19 +61,64 @@ class Facts:
     value: EqnPath | None = None
 
 
-def iteration(trail: Facts, loops: tuple[int, ...]) -> Facts:
-    """Return the trail of what a scan hands to one iteration."""
-    axis = None if trail.unit_axis is None else max(trail.unit_axis - 1, 0)
-    leaves = tuple((leaf, (*index, -1 - len(loops))) for leaf, index in trail.leaves)
-    return replace(trail, leaves=leaves, unit_axis=axis, value=None)
+def parameters_of(ins: Sequence[Facts]) -> Parameters:
+    """Return the parameters of the operands that have no data."""
+    return tuple(p for facts in ins if not facts.data for p in facts.parameters)
 
 
-def of_turn(leaf: Leaf, level: int, turn: int) -> Leaf:
-    """Return the slice of a parameter that one turn of a scan used."""
-    return leaf[0], tuple(turn if k == -1 - level else k for k in leaf[1])
+def merge(ins: Sequence[Facts]) -> Facts:
+    """Return what follows from the operands alone."""
+    data = [facts for facts in ins if facts.data]
+    if not data:
+        return Facts(parameters=_largest_first(parameters_of(ins)))
+    latest = max(data, key=lambda facts: (facts.depth, facts.origin))
+    return Facts(
+        data=True,
+        after=latest.after,
+        depth=latest.depth,
+        origin=max(facts.origin for facts in data),
+        moment="moment" if all(facts.moment for facts in data) else "",
+        still=all(facts.still for facts in data),
+    )
 
 
-def indexed(eqn: JaxprEqn, leaves: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
+def _largest_first(parameters: Parameters) -> Parameters:
+    return tuple(sorted(dict.fromkeys(parameters), key=lambda p: -p.size))
+
+
+def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
+    """Return what is known of an equation's results before it is known whether it is a site."""
+    name, out = eqn.primitive.name, merge(ins)
+    if not out.data:
+        return replace(out, parameters=indexed(eqn, out.parameters))
+    first = next(facts for facts in ins if facts.data)
+    out = replace(out, unit_axis=unit_axis(eqn, ins))
+    if name in LAYOUT:
+        still = first.still or name == "stop_gradient"
+        return replace(first, unit_axis=out.unit_axis, still=still, value=None)
+    if name in REDUCTIONS:
+        return replace(out, moment="moment", origin=path)
+    if name in ("sqrt", "rsqrt", "pow") and (out.moment or name != "pow"):
+        return replace(out, moment="root" if out.moment else "")
+    if name in ("mul", "div", "add", "max", "select_n") and out.moment:
+        root = any(facts.moment == "root" for facts in ins)
+        every = tuple(p for facts in ins for p in facts.parameters)
+        return replace(out, moment="root" if root else "moment", parameters=every)
+    if name in ("mul", "div") and not all(facts.data for facts in ins):
+        return replace(out, norm=first.norm)
+    return out
+
+
+def next_layer(out: Facts, parameters: Parameters, path: EqnPath) -> Facts:
+    """Return what is known behind a contraction, one layer deeper if it has a parameter."""
+    out = replace(out, origin=path, moment="")
+    if not parameters:
+        return out
+    own = parameters[0]
+    return replace(out, depth=out.depth + 1, after=own, parameters=(own,))
+
+
+def indexed(eqn: JaxprEqn, parameters: Parameters) -> Parameters:
     """Follow `w[3]` of a stacked parameter."""
     start: Any = None
     if eqn.primitive.name == "slice":
@@ -62,11 +129,54 @@ def indexed(eqn: JaxprEqn, leaves: tuple[Leaf, ...]) -> tuple[Leaf, ...]:
         whole, size = eqn.invars[0].aval.shape, list(eqn.params["slice_sizes"])
         start = [eqn.invars[1].val]
     if start is None or len(whole) < 2 or size[0] != 1 or size[1:] != list(whole[1:]):
-        return leaves
-    return tuple((leaf, (*index, int(start[0]))) for leaf, index in leaves)
+        return parameters
+    return tuple(p.at(int(start[0])) for p in parameters)
 
 
-def unit_axis(eqn: JaxprEqn, ins: list[Facts]) -> int | None:
+def of_one_turn(facts: Facts, level: int) -> Facts:
+    """Return what is known of what a scan hands to one turn, a slice.
+
+    Args:
+        facts: of what is scanned over.
+        level: how many scans there are around this one.
+    """
+    axis = None if facts.unit_axis is None else max(facts.unit_axis - 1, 0)
+    slices = tuple(p.at(-1 - level) for p in facts.parameters)
+    return replace(facts, parameters=slices, unit_axis=axis, value=None)
+
+
+def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
+    """Return what is known of a scan's result, from what its last turn returns.
+
+    Args:
+        facts: of the result, within the body.
+        level: how many scans there are around this one.
+        length: of this one.
+        stride: by how much a turn makes its carry deeper.
+    """
+
+    def last(p: ParameterSlice) -> ParameterSlice:
+        index = tuple(length - 1 if k == -1 - level else k for k in p.index)
+        return replace(p, index=index)
+
+    return replace(
+        facts,
+        depth=facts.depth + stride * (length - 1),
+        after=facts.after and last(facts.after),
+        parameters=tuple(map(last, facts.parameters)),
+        value=None,
+        norm=None,
+    )
+
+
+def carried(before: Facts, after: Facts) -> Facts:
+    """Return what holds of a scan's carry before and after a turn."""
+    parameters = before.parameters if before.parameters == after.parameters else ()
+    data = before.data or after.data
+    return replace(before, data=data, parameters=parameters, value=None, norm=None)
+
+
+def unit_axis(eqn: JaxprEqn, ins: Sequence[Facts]) -> int | None:
     """Return the axis of channels of the result, or None for the last."""
     name, out = eqn.primitive.name, eqn.outvars[0].aval
     if name == "dot_general":
@@ -75,13 +185,19 @@ def unit_axis(eqn: JaxprEqn, ins: list[Facts]) -> int | None:
         return len(batch) + free - 1 if not ins[0].data and free else None
     if name == "conv_general_dilated":
         return eqn.params["dimension_numbers"].out_spec[1]
-    k = next(k for k, t in enumerate(ins) if t.data)
+    k = next(k for k, facts in enumerate(ins) if facts.data)
     axis, shape = ins[k].unit_axis, getattr(eqn.invars[k].aval, "shape", ())
     if axis is None:
         return None
     if name == "transpose":
         return list(eqn.params["permutation"]).index(axis)
     return axis if shape == getattr(out, "shape", None) else None
+
+
+def layout(shape: tuple[int, ...], other: tuple[int, ...] | None, unit_axis: int | None) -> Layout:
+    """Return which axes are what, of a value that has another shape for one more input."""
+    unit = len(shape) - 1 if unit_axis is None else unit_axis
+    return Layout(_batch_axis(shape, other), max(unit, 0))
 
 
 def _batch_axis(shape: tuple[int, ...], other: tuple[int, ...] | None) -> int | None:
@@ -92,12 +208,6 @@ def _batch_axis(shape: tuple[int, ...], other: tuple[int, ...] | None) -> int | 
     return next((k for k, (a, b) in enumerate(zip(shape, other, strict=True)) if a != b), None)
 
 
-def layout(shape: tuple[int, ...], other: tuple[int, ...] | None, unit_axis: int | None) -> Layout:
-    """Return which axes are what, of a value that has another shape for one more input."""
-    unit = len(shape) - 1 if unit_axis is None else unit_axis
-    return Layout(_batch_axis(shape, other), max(unit, 0))
-
-
-def skip(ins: list[Facts]) -> int:
+def skip(ins: Sequence[Facts]) -> int:
     """Return which term of an addition has passed fewer layers."""
     return min(range(2), key=lambda k: (ins[k].depth, ins[k].origin))

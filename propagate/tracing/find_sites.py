@@ -1,8 +1,25 @@
 """Where to look in a program: which equations of a jaxpr are sites, and what each is made of.
 
-One walk in program order keeps, for every value, a `Trail`: whether it depends on the input batch,
-which parameters it consists of, what it last came from. Rules by primitive read the trails of the
-operands and return that of the result; some of them also make a `Site`.
+A jaxpr is a list of equations. That of `lambda w, x: jnp.tanh(x @ w)` reads
+
+    { lambda ; a:f32[3,4] b:f32[2,3]. let
+        c:f32[2,4] = dot_general[...] b a
+        d:f32[2,4] = tanh c
+      in (d,) }
+
+and `find` sees a product, made by the first parameter, and an activation behind it:
+
+    >>> import jax, jax.numpy as jnp
+    >>> closed = jax.make_jaxpr(lambda w, x: jnp.tanh(x @ w))(jnp.ones((3, 4)), jnp.ones((2, 3)))
+    >>> w, x = Facts(parameters=(ParameterSlice(0, (), 12),)), Facts(data=True)
+    >>> sites, unopened = find(closed, [w, x], every=False)
+    >>> [(site.path, site.kind, site.depth) for site in sites]
+    [((0,), 'matmul', 1), ((1,), 'activation', 1)]
+    >>> sites[0].parameter.number, sites[1].parameter, sites[1].after.number
+    (0, None, 0)
+
+One walk in program order keeps, for every value, its `Facts` (`dataflow`); `site_kinds` says which
+equation is a site. What is done with the sites is written in `instrument`.
 
 Sharp edges:
 
@@ -14,269 +31,175 @@ Sharp edges:
   program traced for one more input). Without that program it is taken to be the first.
 """
 
-import functools
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.tracing import source_labels
-from propagate.tracing.dataflow import Facts, indexed, iteration, layout, of_turn, skip, unit_axis
-from propagate.tracing.primitives import (
-    BENDS,
-    CURVES,
-    LAYOUT,
-    PRODUCTS,
-    QUIET,
-    REDUCTIONS,
-    fans,
-    first_float,
-    has_float,
-    products,
+from propagate.tracing.dataflow import (
+    Facts,
+    after_turns,
+    carried,
+    follow,
+    layout,
+    merge,
+    of_one_turn,
+    skip,
 )
-from propagate.tracing.site_kinds import activation_kind, activations_joined, largest_slope
-from propagate.tracing.sites import EqnPath, Kind, Leaf, Site, Unopened
+from propagate.tracing.primitives import QUIET, fans, first_float, has_float, products
+from propagate.tracing.site_kinds import (
+    POINTWISE,
+    WITHOUT_PARAMETER,
+    activations_joined,
+    kind_of,
+    largest_slope,
+    scaled_norm,
+)
+from propagate.tracing.sites import LOOP, EqnPath, Kind, ParameterSlice, Site, Unopened
 
 
 def find(
-    jaxpr: Any, trails: Sequence[Facts], sizes: Sequence[int], *, other: Any = None, every: bool
+    jaxpr: Any, facts: Sequence[Facts], *, other: Any = None, every: bool
 ) -> tuple[tuple[Site, ...], tuple[Unopened, ...]]:
     """Return the sites of a program and what could not be opened.
 
     Args:
         jaxpr: the program, closed.
-        trails: of its arguments.
-        sizes: of the parameters, to name a product of several after the largest.
+        facts: of its arguments.
         other: the same program for one more input, to tell batch axes by.
         every: whether every floating-point operation is a site.
     """
-    walk = _Walk(sizes, every)
-    body, consts = compat.opened(jaxpr)
-    twin = compat.opened(other)[0] if other is not None else None
-    walk.run(body, [Facts()] * len(consts), list(trails), (), (), twin)
-    return tuple(activations_joined(list(walk.sites.values()))), tuple(walk.unopened)
+    walk = _Walk(every)
+    walk.run(jaxpr, list(facts), Position(twin=other))
+    named = [
+        replace(site, parameter=site.parameter or walk.gains.get(path))
+        for path, site in walk.sites.items()
+    ]
+    return tuple(activations_joined(named)), tuple(walk.unopened)
 
 
+class Position(NamedTuple):
+    """Where the walk stands.
+
+    Attributes:
+        path: numbers of the equations that lead here, from the outermost program inwards.
+        loops: the lengths of the scans around it, outermost first.
+        turns: how much of `path` leads to each of them.
+        strides: by how much a turn of each makes its carry deeper.
+        twin: the equation or jaxpr that stands here in the program for one more input, if known.
+    """
+
+    path: EqnPath = ()
+    loops: tuple[int, ...] = ()
+    turns: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+    twin: Any = None
+
+    def equations(self, jaxpr: Any) -> "Iterator[tuple[JaxprEqn, Position]]":
+        """Yield the equations of a jaxpr, each with its position."""
+        twins = [None] * len(jaxpr.eqns)
+        if self.twin is not None:
+            others = compat.opened(self.twin)[0].eqns
+            if [e.primitive.name for e in others] == [e.primitive.name for e in jaxpr.eqns]:
+                twins = others
+        for k, (eqn, twin) in enumerate(zip(jaxpr.eqns, twins, strict=True)):
+            yield eqn, self._replace(path=(*self.path, k), twin=twin)
+
+    def inside(self, name: str) -> "Position":
+        """Return the position of the jaxpr that is the equation's parameter `name`."""
+        return self._replace(twin=self.twin and self.twin.params[name])
+
+    def branch(self, number: int) -> "Position":
+        """Return the position of a conditional's branch."""
+        twin = self.twin and self.twin.params["branches"][number]
+        return self._replace(path=(*self.path, number), twin=twin)
+
+    def turn(self, length: int, stride: int) -> "Position":
+        """Return the position of a scan's body."""
+        return self.inside("jaxpr")._replace(
+            loops=(*self.loops, length),
+            turns=(*self.turns, len(self.path)),
+            strides=(*self.strides, stride),
+        )
+
+
+@dataclass(frozen=True)
 class _Walk:
-    """The environment and the rule table; `sites` and `unopened` grow as it goes."""
+    """One walk through a program, and what it came by: sites, what stayed closed, gains of norms.
 
-    def __init__(self, sizes: Sequence[int], every: bool) -> None:
-        self.sizes, self.every = sizes, every
-        self.sites: dict[EqnPath, Site] = {}
-        self.unopened: list[Unopened] = []
-        self.silent = False  # while a scan's body is being settled
-        self.count = 0
+    Nothing is kept of the walks that settle the body of a scan.
+    """
 
-    def run(
-        self,
-        jaxpr: Any,
-        consts: list[Facts],
-        args: list[Facts],
-        place: EqnPath,
-        loops: tuple[int, ...],
-        other: Any,
-    ) -> list[Facts]:
-        """Walk one jaxpr; return the trails of its results."""
-        env: dict[Any, Facts] = dict(zip(jaxpr.constvars, consts, strict=True))
+    every: bool
+    settling: bool = False
+    sites: dict[EqnPath, Site] = field(default_factory=dict)
+    unopened: list[Unopened] = field(default_factory=list)
+    gains: dict[EqnPath, ParameterSlice] = field(default_factory=dict)
+
+    def run(self, program: Any, args: Sequence[Facts], at: Position) -> list[Facts]:
+        """Walk one jaxpr; return the facts of its results."""
+        jaxpr, _ = compat.opened(program)
+        env: dict[Any, Facts] = dict.fromkeys(jaxpr.constvars, Facts())
         env.update(zip(jaxpr.invars, args, strict=True))
         read = lambda v: Facts() if isinstance(v, compat.Literal) else env[v]  # noqa: E731
-        twins, done = _twins(jaxpr, other), {}
-        for k, (eqn, twin) in enumerate(zip(jaxpr.eqns, twins, strict=True)):
+        done: dict[Any, list[Facts]] = {}
+        for eqn, here in at.equations(jaxpr):
             same = _identity(eqn)
-            outs = done.get(same)  # as in `x - mean`, written twice
-            if outs is None:
-                outs = self.step(eqn, [read(v) for v in eqn.invars], (*place, k), loops, twin)
-            done[same] = outs
-            env.update(zip(eqn.outvars, outs, strict=True))
+            if same not in done:  # as in `x - mean`, written twice
+                done[same] = self.step(eqn, [read(v) for v in eqn.invars], here)
+            env.update(zip(eqn.outvars, done[same], strict=True))
         return [read(v) for v in jaxpr.outvars]
 
-    def step(
-        self,
-        eqn: JaxprEqn,
-        ins: list[Facts],
-        place: EqnPath,
-        loops: tuple[int, ...],
-        twin: JaxprEqn | None,
-    ) -> list[Facts]:
-        """Return the trails of an equation's results."""
+    def step(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
+        """Return the facts of an equation's results."""
         name = eqn.primitive.name
         if name in compat.CALLS or name in compat.REMATS:
             key = (compat.CALLS | compat.REMATS)[name]
-            return self._call(eqn.params[key], ins, place, loops, twin and twin.params[key])
+            return self.run(eqn.params[key], ins, at.inside(key))
         if name == "scan":
-            return self._scan(eqn, ins, place, loops, twin)
+            return self._scan(eqn, ins, at)
         if name == "cond":
-            return self._cond(eqn, ins, place, loops, twin)
-        out = self._follow(eqn, ins)
-        if out.data:
+            return self._cond(eqn, ins, at)
+        out = follow(eqn, ins, at.path)
+        if out.data and not self.settling:
             self._note_unopened(eqn)
         if out.data and has_float(eqn):
-            kind, out = self._site_kind(eqn, ins, out, place)
-            if kind or self.every:
-                self._add(eqn, kind or "op", ins, out, place, loops, twin)
-                out = replace(out, value=place)
+            out = self._looked_at(eqn, ins, out, at)
         return [out] * len(eqn.outvars)
 
-    def _call(
-        self, jaxpr: Any, ins: list[Facts], place: EqnPath, loops: tuple[int, ...], twin: Any
-    ) -> list[Facts]:
-        body, consts = compat.opened(jaxpr)
-        other = compat.opened(twin)[0] if twin is not None else None
-        return self.run(body, [Facts()] * len(consts), ins, place, loops, other)
-
-    def _scan(
-        self, eqn: JaxprEqn, ins: list[Facts], place: EqnPath, loops: tuple[int, ...], twin: Any
-    ) -> list[Facts]:
+    def _scan(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
         n_consts, n_carry = compat.scan_split(eqn)
-        consts, xs = ins[:n_consts], [iteration(t, loops) for t in ins[n_consts + n_carry :]]
-        carry = ins[n_consts : n_consts + n_carry]
-        inside = (*loops, eqn.params["length"])
-        body = functools.partial(self._call, eqn.params["jaxpr"], place=place, loops=inside)
-        body = functools.partial(body, twin=twin and twin.params["jaxpr"])
-        carry, grown = self._settle(lambda c: body([*consts, *c, *xs])[:n_carry], carry)
-        outs = body([*consts, *carry, *xs])
-        if not self.silent:
-            for site in list(self.sites.values()):
-                if site.place[: len(place)] == place:
-                    strides, turns = (grown, *site.strides), (len(place), *site.turns)
-                    self.sites[site.place] = replace(site, strides=strides, turns=turns)
-        extra = grown * (eqn.params["length"] - 1)
-        last = functools.partial(of_turn, level=len(loops), turn=eqn.params["length"] - 1)
-        return [
-            replace(
-                t,
-                depth=t.depth + extra,
-                after=t.after and last(t.after),
-                leaves=tuple(map(last, t.leaves)),
-                value=None,
-                norm=None,
-            )
-            for t in outs
-        ]
+        length, level, end = eqn.params["length"], len(at.loops), n_consts + n_carry
+        consts, xs = ins[:n_consts], [of_one_turn(facts, level) for facts in ins[end:]]
 
-    def _settle(
-        self, turn: Callable[[list[Facts]], list[Facts]], carry: list[Facts]
-    ) -> tuple[list[Facts], int]:
-        """Repeat a body until it no longer changes what its carry depends on."""
-        silent, self.silent = self.silent, True
-        while True:
-            outs = turn(carry)
-            deeper = [o.depth - c.depth for c, o in zip(carry, outs, strict=True) if c.data]
-            merged = [
-                replace(
-                    c,
-                    data=c.data or o.data,
-                    leaves=c.leaves if c.leaves == o.leaves else (),
-                    value=None,
-                    norm=None,
-                )
-                for c, o in zip(carry, outs, strict=True)
-            ]
-            if merged == carry:
-                self.silent = silent
-                return carry, max(deeper, default=0)
-            carry = merged
+        def turn(walk: _Walk, carry: list[Facts], stride: int) -> list[Facts]:
+            args = [*consts, *carry, *xs]
+            return walk.run(eqn.params["jaxpr"], args, at.turn(length, stride))
 
-    def _cond(
-        self, eqn: JaxprEqn, ins: list[Facts], place: EqnPath, loops: tuple[int, ...], twin: Any
-    ) -> list[Facts]:
+        unkept = replace(self, settling=True)
+        carry, stride = _settled(lambda c: turn(unkept, c, 0)[:n_carry], ins[n_consts:end])
+        outs = turn(self, carry, stride)
+        return [after_turns(facts, level, length, stride) for facts in outs]
+
+    def _cond(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
         branches, chosen = eqn.params["branches"], ins[0].data
-        others = [None] * len(branches) if twin is None else twin.params["branches"]
-        outs = [
-            self._call(branch, ins[1:], (*place, b), loops, other)
-            for b, (branch, other) in enumerate(zip(branches, others, strict=True))
-        ]
-        merged = [self._merge(list(each)) for each in zip(*outs, strict=True)]  # no site's value
-        return [replace(t, data=t.data or chosen) for t in merged]
+        outs = [self.run(branch, ins[1:], at.branch(b)) for b, branch in enumerate(branches)]
+        merged = [merge(each) for each in zip(*outs, strict=True)]  # no site's value
+        return [replace(facts, data=facts.data or chosen) for facts in merged]
 
-    def _merge(self, ins: list[Facts]) -> Facts:
-        """What follows from the operands alone."""
-        data = [t for t in ins if t.data]
-        if not data:
-            leaves = dict.fromkeys(leaf for t in ins for leaf in t.leaves)
-            return Facts(leaves=tuple(sorted(leaves, key=lambda leaf: -self.sizes[leaf[0]])))
-        latest = max(data, key=lambda t: (t.depth, t.origin))
-        moment = "moment" if all(t.moment for t in data) else ""
-        return Facts(
-            data=True,
-            after=latest.after,
-            depth=latest.depth,
-            origin=max(t.origin for t in data),
-            moment=moment,
-            still=all(t.still for t in data),
-        )
-
-    def _follow(self, eqn: JaxprEqn, ins: list[Facts]) -> Facts:
-        """Return the trail of the result, before it is known to be a site."""
-        name, out = eqn.primitive.name, self._merge(ins)
-        if not out.data:
-            return replace(out, leaves=indexed(eqn, out.leaves))
-        first = next(t for t in ins if t.data)
-        axis = unit_axis(eqn, ins)
-        leaves = tuple(leaf for t in ins for leaf in t.leaves)
-        if name in LAYOUT:
-            still = first.still or name == "stop_gradient"
-            return replace(first, unit_axis=axis, still=still, value=None)
-        if name in REDUCTIONS:
-            return replace(out, moment="moment", origin=self._next(), unit_axis=axis)
-        if name in ("sqrt", "rsqrt") or (name == "pow" and out.moment):
-            return replace(out, moment="root" if out.moment else "", unit_axis=axis)
-        if name in ("mul", "div", "add", "max", "select_n") and out.moment:
-            root = any(t.moment == "root" for t in ins)
-            moment = "root" if root else "moment"
-            return replace(out, moment=moment, leaves=leaves, unit_axis=axis)
-        if name in ("mul", "div") and not all(t.data for t in ins):
-            return replace(out, norm=first.norm, unit_axis=axis)
-        return replace(out, unit_axis=axis)
-
-    def _site_kind(
-        self, eqn: JaxprEqn, ins: list[Facts], out: Facts, place: EqnPath
-    ) -> tuple[Kind | None, Facts]:
-        """Decide whether the result is a site, and update its trail."""
-        name = eqn.primitive.name
-        data = [t for t in ins if t.data]
-        leaves = [leaf for t in ins if not t.data for leaf in t.leaves]
-        if name in PRODUCTS:
-            return PRODUCTS[name], self._layer(out, leaves)  # type: ignore[return-value]
-        if name == "gather" and leaves:
-            return "embedding", self._layer(out, leaves)
-        if name == compat.TAG:
-            return "tag", out
-        if name == "mul" and data[0].norm and leaves and not self.silent:
-            site = self.sites[data[0].norm]
-            self.sites[site.place] = replace(site, leaf=site.leaf or leaves[0])
-        if name in ("mul", "div") and len({t.moment == "root" for t in data}) == 2:
-            scale = next(t for t in data if t.moment == "root")
-            out = replace(out, origin=self._next(), norm=place, leaves=scale.leaves)
-            return "norm", out
-        if name in ("add", "add_any") and len(data) == 2 and not any(t.moment for t in data):
-            same_shape = len({v.aval.shape for v in eqn.invars}) == 1
-            if same_shape and data[0].origin != data[1].origin:
-                return "add", replace(out, origin=self._next())
-        if name in compat.CUSTOM:
-            return self._custom(eqn, out, leaves)
-        live = [t.data and not t.still for t in ins]
-        bends = name in BENDS | CURVES and any(live) and (name != "select_n" or ins[0].data)
-        joins = name in ("mul", "div", "add", "sub", "add_any") and len(live) == sum(live)
-        return ("elementwise" if bends or joins or (name == "div" and live[1]) else None), out
-
-    def _custom(self, eqn: JaxprEqn, out: Facts, leaves: list[Leaf]) -> tuple[Kind | None, Facts]:
-        if sum(map(products, compat.inner(eqn))):
-            return "custom", self._layer(out, leaves)
-        return "elementwise", out
-
-    def _layer(self, out: Facts, leaves: list[Leaf]) -> Facts:
-        """Return the trail behind a contraction, one layer deeper if it has a parameter."""
-        out = replace(out, origin=self._next(), moment="")
-        if not leaves:
-            return out
-        return replace(out, depth=out.depth + 1, after=leaves[0], leaves=(leaves[0],))
-
-    def _next(self) -> int:
-        self.count += 1
-        return self.count
+    def _looked_at(self, eqn: JaxprEqn, ins: list[Facts], out: Facts, at: Position) -> Facts:
+        """Keep the equation if it is a site; return the facts of its result."""
+        scaled = scaled_norm(eqn, ins)
+        kind, out = kind_of(eqn, ins, out, at.path)
+        is_site = kind is not None or self.every
+        if scaled and not self.settling:
+            self.gains.setdefault(*scaled)
+        if is_site and not self.settling:
+            self.sites[at.path] = _site(eqn, kind or "op", ins, out, at)
+        return replace(out, value=at.path) if is_site else out
 
     def _note_unopened(self, eqn: JaxprEqn) -> None:
         name = eqn.primitive.name
@@ -286,54 +209,61 @@ class _Walk:
             if not inside:
                 return
             reason = "its own derivative rule is kept whole"
-        elif name == "while":
+        elif name == LOOP:
             reason = "a loop without a fixed number of turns has no reverse-mode gradient"
         elif (jaxprs and not name.startswith(QUIET)) or re.search("callback|ffi|custom_call", name):
             reason = "its inside is not a plain JAX program, or one not known here"
         else:
             return
-        if not self.silent:
-            called = name if name == "while" else compat.function_name(eqn) or name
-            self.unopened.append(Unopened(called, inside, reason, source_labels.user_frame(eqn)))
+        called = name if name == LOOP else compat.function_name(eqn) or name
+        self.unopened.append(Unopened(called, inside, reason, source_labels.user_frame(eqn)))
 
-    def _add(
-        self,
-        eqn: JaxprEqn,
-        kind: Kind,
-        ins: list[Facts],
-        out: Facts,
-        place: EqnPath,
-        loops: tuple[int, ...],
-        twin: JaxprEqn | None,
-    ) -> None:
-        if self.silent:
-            return
-        result = first_float(eqn) or 0
-        value = eqn.outvars[result].aval
-        other = None if twin is None else twin.outvars[result].aval.shape
-        leafless = kind in ("add", "tag", "op", "elementwise") or not out.leaves
-        leaf = None if leafless else out.leaves[0]
-        self.sites[place] = Site(
-            place=place,
-            kind=activation_kind(eqn, ins) if kind == "elementwise" else kind,
-            label=source_labels.label(eqn),
-            leaf=leaf,
-            after=out.after,
-            depth=out.depth,
-            strides=(),
-            loops=loops,
-            turns=(),
-            shape=value.shape,
-            layout=layout(value.shape, other, out.unit_axis),
-            scope=source_labels.scope(eqn),
-            frame=source_labels.user_frame(eqn),
-            slope=largest_slope(eqn, ins) if kind == "elementwise" else None,
-            skip=skip(ins) if kind == "add" else None,
-            terms=tuple(t.value for t in ins) if kind == "add" else (),
-            result=result,
-            dtype=value.dtype,
-            fans=fans(eqn, side=0 if ins[-1].data else 1) if leaf else None,
-        )
+
+def _settled(
+    turn: Callable[[list[Facts]], list[Facts]], carry: list[Facts]
+) -> tuple[list[Facts], int]:
+    """Repeat a scan's body until it no longer changes what its carry depends on.
+
+    Returns:
+        The facts of the carry, and by how much a turn makes it deeper.
+    """
+    while True:
+        pairs = list(zip(carry, turn(carry), strict=True))
+        settled = [carried(before, after) for before, after in pairs]
+        if settled == carry:
+            deeper = (after.depth - before.depth for before, after in pairs if before.data)
+            return carry, max(deeper, default=0)
+        carry = settled
+
+
+def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position) -> Site:
+    result = first_float(eqn) or 0
+    value = eqn.outvars[result].aval
+    other = None if at.twin is None else at.twin.outvars[result].aval.shape
+    parameter = None
+    if kind not in WITHOUT_PARAMETER and out.parameters:
+        parameter = out.parameters[0]
+    return Site(
+        path=at.path,
+        kind=kind,
+        label=source_labels.label(eqn),
+        parameter=parameter,
+        after=out.after,
+        depth=out.depth,
+        strides=at.strides,
+        loops=at.loops,
+        turns=at.turns,
+        shape=value.shape,
+        layout=layout(value.shape, other, out.unit_axis),
+        scope=source_labels.scope(eqn),
+        frame=source_labels.user_frame(eqn),
+        slope=largest_slope(eqn, ins) if kind in POINTWISE else None,
+        skip=skip(ins) if kind == "add" else None,
+        terms=tuple(facts.value for facts in ins) if kind == "add" else (),
+        result=result,
+        dtype=value.dtype,
+        fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
+    )
 
 
 def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:
@@ -341,11 +271,3 @@ def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:
     if any(True for _ in compat.inner(eqn)):
         return (id(eqn),)
     return (eqn.primitive.name, str(eqn.params), *map(id, eqn.invars))
-
-
-def _twins(jaxpr: Any, other: Any) -> list[Any]:
-    """Pair equations with those of the same program for one more input, if they correspond."""
-    names = lambda j: [e.primitive.name for e in j.eqns]  # noqa: E731
-    if other is None or names(jaxpr) != names(other):
-        return [None] * len(jaxpr.eqns)
-    return list(other.eqns)

@@ -1,9 +1,26 @@
 r"""Any JAX program → the same program that also records its signals and gradients.
 
+    y = f(x @ w)     becomes     h = tap(x @ w, slot)
+                                 seen = statistics(h)
+                                 y = f(h)
+
 A site's value passes through `tap(x, slot) -> x`, whose reverse pass hands the cotangent $g$ on
 and gives `slot` the statistics of $g$ as its cotangent: differentiating the program with
 respect to the slots *is* measuring its gradients. Statistics of the signal are extra results. No
 callbacks; it all stays inside jit, scan, checkpoint and vmap.
+
+    >>> from propagate.tracing.probe import Options, probe
+    >>> f = lambda w, x: jnp.sum(x @ w)
+    >>> w, x = 2 * jnp.eye(2), jnp.ones((3, 2))
+    >>> tapped, _ = probe(f, w, x, Options(("q",)))
+    >>> run = lambda w, slots: tapped(w, x, slots)
+    >>> (dw, dslots), seen = jax.grad(run, argnums=(0, 1), has_aux=True)(w, tapped.slots())
+    >>> bool((dw == jax.grad(f)(w, x)).all())
+    True
+    >>> seen[(0,)]["forward"]["values"].tolist()  # of 4096 elements on, sums instead
+    [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
+    >>> dslots[(0,)]["values"].tolist()  # the cotangent of x @ w
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
 
 The interpreter is an environment, one loop, and a rule for each primitive with a program inside.
 An equation without a site in it is applied as it stands, so custom derivatives, shardings and
@@ -16,7 +33,7 @@ foreign kernels stay what they were. Sharp edges:
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +43,17 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate import types
+from propagate._jax_compat import JaxprEqn
 from propagate.record.measures import Selection
 from propagate.record.sums import FEW, Layout, flat, keep, needed, reduce
 from propagate.tracing.sites import EqnPath, Site
-from propagate.types import Array
+from propagate.tracing.trees import arguments
+from propagate.types import Array, Tree
 
 Stats = dict[str, Any]
 Seen = dict[EqnPath, dict[str, Stats]]
 Slots = dict[EqnPath, Stats]
+Take = Callable[[Site, JaxprEqn, list[Any], Array], dict[str, Stats]]
 
 
 @dataclass(frozen=True)
@@ -42,22 +62,27 @@ class Probe:
 
     Attributes:
         jaxpr: the closed jaxpr.
-        sites: what to tap, by place.
+        structure: of its results.
+        sites: what to tap, by path.
         selection: the measures of each kind of signal.
+        take: `take(site, eqn, ins, x)`, what to record of the value x at a site, the result of an
+            equation with operands `ins`; its statistics by default.
     """
 
     jaxpr: Any
+    structure: Any
     sites: dict[EqnPath, Site]
     selection: Selection
+    take: Take | None = None
 
     @functools.cached_property
     def outer(self) -> frozenset[EqnPath]:
-        """Places of the equations that hold a site somewhere inside."""
+        """Paths of the equations that hold a site somewhere inside."""
         return frozenset(p[:k] for p in self.sites for k in range(1, len(p)))
 
     def slots(self) -> Slots:
         """Return zeros whose cotangents will be the statistics of the gradients."""
-        return {place: self.slot(site) for place, site in self.sites.items()}
+        return {path: self.slot(site) for path, site in self.sites.items()}
 
     def slot(self, site: Site) -> Stats:
         """Return the zeros of one site."""
@@ -67,14 +92,18 @@ class Probe:
         """Return the function that takes the statistics of a site's gradient."""
         return _statistics(self._sums("backward"), site.layout, _is_small(site))
 
-    def forward(self, site: Site, eqn: Any, ins: list[Any], x: Array) -> dict[str, Stats]:
+    def forward(self, site: Site, eqn: JaxprEqn, ins: list[Any], x: Array) -> dict[str, Stats]:
+        """Return what is recorded of a site's value."""
+        return (self.take or self._statistics)(site, eqn, ins, x)
+
+    def _statistics(self, site: Site, eqn: JaxprEqn, ins: list[Any], x: Array) -> dict[str, Stats]:
         """Return the statistics of a site's value, and of what it is made of."""
         sums = self._sums("forward")
         alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
         seen = {"forward": _statistics((*sums, *alive), site.layout, _is_small(site))(x)}
         if site.slope is not None and self._sums("activation", "saturated_fraction"):
             seen["slope"] = _flat(_slope(eqn, ins) / site.slope)
-        unseen = [k for k, place in enumerate(site.terms) if place is None]
+        unseen = [k for k, path in enumerate(site.terms) if path is None]
         q = _statistics(self._sums("forward", "q"), site.layout, _is_small(site))
         return seen | {f"term{k}": q(ins[k]) for k in unseen}
 
@@ -82,18 +111,20 @@ class Probe:
         measures = dict(self.selection)[place]
         return needed(m for m in measures if not names or m.name in names)
 
-    def __call__(self, args: Sequence[Any], slots: Slots) -> tuple[list[Any], Seen]:
+    def __call__(self, params: Tree, data: Tree, slots: Slots) -> tuple[Tree, Seen]:
         """Run the program.
 
         Args:
-            args: its flat arguments.
+            params: what it was traced with, in the same structure.
+            data: likewise.
             slots: of `slots`, to differentiate by.
 
         Returns:
-            Its flat results, and the statistics of the signal at each site.
+            Its results, and what was recorded at each site.
         """
         body, consts = compat.opened(self.jaxpr)
-        return _run(self, body, consts, list(args), (), slots)
+        outs, seen = _run(self, body, consts, arguments(params, data), (), slots)
+        return self.structure.unflatten(outs), seen
 
 
 def _is_small(site: Site) -> bool:
@@ -145,15 +176,15 @@ _tap.defvjp(_tap_forward, _tap_backward)
 
 
 def _run(
-    probe: Probe, jaxpr: Any, consts: list[Any], args: list[Any], place: EqnPath, slots: Slots
+    probe: Probe, jaxpr: Any, consts: list[Any], args: list[Any], path: EqnPath, slots: Slots
 ) -> tuple[list[Any], Seen]:
-    """Evaluate a jaxpr that stands at `place`, tapping its sites."""
+    """Evaluate a jaxpr that stands at `path`, tapping its sites."""
     env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
     read = lambda v: v.val if isinstance(v, compat.Literal) else env[v]  # noqa: E731
     seen: Seen = {}
     for k, eqn in enumerate(jaxpr.eqns):
-        here, ins = (*place, k), [read(v) for v in eqn.invars]
+        here, ins = (*path, k), [read(v) for v in eqn.invars]
         if here in probe.outer:
             outs, inside = RULES[eqn.primitive.name](probe, eqn, ins, here, slots)
             seen |= inside
@@ -167,49 +198,49 @@ def _run(
     return [read(v) for v in jaxpr.outvars], seen
 
 
-def _within(slots: Slots, place: EqnPath) -> Slots:
-    return {p: slot for p, slot in slots.items() if p[: len(place)] == place}
+def _within(slots: Slots, path: EqnPath) -> Slots:
+    return {p: slot for p, slot in slots.items() if p[: len(path)] == path}
 
 
-def _call(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+def _call(probe: Probe, eqn: Any, ins: list[Any], path: EqnPath, slots: Slots) -> Any:
     body, consts = compat.opened(eqn.params[compat.CALLS[eqn.primitive.name]])
-    return _run(probe, body, consts, ins, place, slots)
+    return _run(probe, body, consts, ins, path, slots)
 
 
-def _remat(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+def _remat(probe: Probe, eqn: Any, ins: list[Any], path: EqnPath, slots: Slots) -> Any:
     body, consts = compat.opened(eqn.params[compat.REMATS[eqn.primitive.name]])
     options = {k: eqn.params[k] for k in ("prevent_cse", "policy")}
-    run = jax.checkpoint(lambda ins, own: _run(probe, body, consts, ins, place, own), **options)
-    return run(ins, _within(slots, place))
+    run = jax.checkpoint(lambda ins, own: _run(probe, body, consts, ins, path, own), **options)
+    return run(ins, _within(slots, path))
 
 
-def _scan(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
+def _scan(probe: Probe, eqn: Any, ins: list[Any], path: EqnPath, slots: Slots) -> Any:
     body, consts = compat.opened(eqn.params["jaxpr"])
     n_consts, n_carry = compat.scan_split(eqn)
     fixed, carry, xs = ins[:n_consts], ins[n_consts : n_consts + n_carry], ins[n_consts + n_carry :]
 
     def step(carry: list[Any], turn: tuple[list[Any], Slots]) -> tuple[list[Any], Any]:
-        outs, seen = _run(probe, body, consts, [*fixed, *carry, *turn[0]], place, turn[1])
+        outs, seen = _run(probe, body, consts, [*fixed, *carry, *turn[0]], path, turn[1])
         return outs[:n_carry], (outs[n_carry:], seen)
 
     options = {k: v for k, v in eqn.params.items() if k in ("length", "reverse", "unroll")}
-    carry, (ys, seen) = jax.lax.scan(step, carry, (xs, _within(slots, place)), **options)
+    carry, (ys, seen) = jax.lax.scan(step, carry, (xs, _within(slots, path)), **options)
     return [*carry, *ys], seen
 
 
-def _cond(probe: Probe, eqn: Any, ins: list[Any], place: EqnPath, slots: Slots) -> Any:
-    own = _within(slots, place)
+def _cond(probe: Probe, eqn: Any, ins: list[Any], path: EqnPath, slots: Slots) -> Any:
+    own = _within(slots, path)
 
     def branch(b: int, jaxpr: Any) -> Callable[..., tuple[list[Any], Seen]]:
         body, consts = compat.opened(jaxpr)
-        return lambda ops, own: _run(probe, body, consts, list(ops), (*place, b), own)
+        return lambda ops, own: _run(probe, body, consts, list(ops), (*path, b), own)
 
     taken = [branch(b, jaxpr) for b, jaxpr in enumerate(eqn.params["branches"])]
     blank: Seen = {}
     for one in taken:
         shapes = jax.eval_shape(one, ins[1:], own)[1]
         blank |= jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    blank = {place: {"taken": {"count": jnp.zeros(())}, **stats} for place, stats in blank.items()}
+    blank = {path: {"taken": {"count": jnp.zeros(())}, **stats} for path, stats in blank.items()}
 
     def padded(one: Callable[..., tuple[list[Any], Seen]]) -> Callable[..., tuple[list[Any], Seen]]:
         def run(ops: list[Any], own: Slots) -> tuple[list[Any], Seen]:
@@ -228,4 +259,4 @@ RULES: dict[str, Callable[..., Any]] = {
     "scan": _scan,
     "cond": _cond,
 }
-"""One for each primitive whose inside can hold a site; `walk.py` walks into the same ones."""
+"""One for each primitive whose inside can hold a site; `find_sites` walks into the same ones."""

@@ -1,4 +1,4 @@
-"""What JAX's primitives are to `walk.py`: tables by name, facts of one equation."""
+"""What JAX's primitives are to the walk (`find_sites`): tables by name, and single equations."""
 
 import math
 from typing import Any
@@ -8,8 +8,9 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
+from propagate.tracing.sites import Kind
 
-PRODUCTS = {
+PRODUCTS: dict[str, Kind] = {
     "dot_general": "matmul",
     "ragged_dot": "matmul",
     "ragged_dot_general": "matmul",

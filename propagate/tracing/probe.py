@@ -1,29 +1,42 @@
-"""Trace a program, find its sites, run it with them tapped: `value_and_grad`, `traced`."""
+"""Trace a program and find its sites: `probe`, the way from a function to what `instrument` runs.
 
-import functools
-from collections import Counter
-from collections.abc import Callable
+    function ──trace──▶ jaxpr ──find──▶ sites ──name──▶ Probe, SiteNames
+
+What comes back is the program, to be called with slots for the gradients, and what its sites are
+called:
+
+    >>> import jax.numpy as jnp
+    >>> loss = lambda params, x: jnp.sum(jnp.tanh(x @ params["w"]))
+    >>> params, x = {"w": jnp.eye(3)}, jnp.ones((2, 3))
+    >>> tapped, names = probe(loss, params, x, Options())
+    >>> names.names(names.rows())
+    ['w', 'w/tanh']
+    >>> value, seen = tapped(params, x, tapped.slots())
+    >>> float(value) == float(loss(params, x)), list(seen)
+    (True, [(0,), (1,)])
+"""
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from propagate.record import measures
 from propagate.record.measures import Selection
-from propagate.record.sums import Layout, needed, reduce
 from propagate.tracing.dataflow import Facts
 from propagate.tracing.find_sites import find
 from propagate.tracing.instrument import Probe
-from propagate.tracing.sites import Site
-from propagate.tracing.trace import Meta
-from propagate.tracing.trees import leaf_names
-from propagate.types import Array, Tree, UnusableInput
+from propagate.tracing.sites import ParameterSlice, Site, Unopened
+from propagate.tracing.trace import SiteNames
+from propagate.tracing.trees import ParameterTable, batch_size, is_data, is_key
+from propagate.types import PropagateError, Tree, UnusableInput
 
 Sites = Literal["default", "all"]
-SMALL = 2**16  # elements: below it, a copy costs less than code of its own
 
 
 @dataclass(frozen=True)
@@ -51,62 +64,69 @@ class Options:
         return measures.select(wanted, measures.SITE_MEASURES)
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Hold the garbage collector back: tracing makes a million objects, none of them garbage."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@uncollected()
 def probe(
     fn: Callable[..., Any], params: Tree, data: Tree, options: Options
-) -> tuple[Probe, Meta, Any]:
+) -> tuple[Probe, SiteNames]:
     """Trace `fn(params, data)` and find its sites.
 
     Returns:
-        The probe, what is known of its traces, and the structure of the results.
+        The program with the sites to tap, and the names of these.
+
+    Raises:
+        PropagateError: no site depends on the data.
+        UnusableInput: an empty batch, or a pattern that matches no site.
     """
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, data)
-    leaves = jax.tree.leaves(params)
-    trails = [Facts(leaves=((k, ()),)) for k in range(len(leaves))]
-    trails += [Facts(data=_is_data(x)) for x in jax.tree.leaves(data)]
+    sizes = [np.size(x) for x in jax.tree.leaves(params)]
+    facts = [Facts(parameters=(ParameterSlice(k, (), n),)) for k, n in enumerate(sizes)]
+    facts += [Facts(data=is_data(x)) for x in jax.tree.leaves(data)]
     other, every = _one_more(fn, params, data), options.sites == "all"
-    found, unopened = find(closed, trails, [np.size(x) for x in leaves], other=other, every=every)
-    slices = [0] * len(leaves)
-    for site in found:
-        if site.leaf:
-            slices[site.leaf[0]] = max(slices[site.leaf[0]], len(site.leaf[1]))
-    paths, shapes_of = tuple(leaf_names(params)), tuple(np.shape(x) for x in leaves)
-    bundles = _bundles(leaves, slices)
-    meta = Meta(found, paths, shapes_of, tuple(slices), bundles, options.selection, unopened)
-    meta = replace(meta, sites=_chosen(meta, options.only))
-    tapped = {site.place: site for site in meta.sites}
-    return Probe(closed, tapped, options.selection), meta, jax.tree.structure(shapes)
+    found, unopened = find(closed, facts, other=other, every=every)
+    _check_found(found, unopened, data)
+    stacked = [0] * len(sizes)
+    for used in (site.parameter for site in found if site.parameter):
+        stacked[used.number] = max(stacked[used.number], len(used.index))
+    table = ParameterTable.of(params, stacked)
+    names = SiteNames(found, table, options.selection, unopened)
+    names = replace(names, sites=_chosen(names, options.only))
+    tapped = {site.path: site for site in names.sites}
+    return Probe(closed, jax.tree.structure(shapes), tapped, options.selection), names
 
 
-def _chosen(meta: Meta, only: str | None) -> tuple[Site, ...]:
+def _chosen(names: SiteNames, only: str | None) -> tuple[Site, ...]:
     if only is None:
-        return meta.sites
-    rows = meta.rows()
-    named = zip(rows, meta.names(rows), strict=True)
-    kept = {site.place for (site, _), name in named if fnmatchcase(name, only)}
+        return names.sites
+    rows = names.rows()
+    named = zip(rows, names.names(rows), strict=True)
+    kept = {site.path for (site, _), name in named if fnmatchcase(name, only)}
     if not kept:
-        raise UnusableInput(f"only={only!r} matches no site; the first are {meta.names(rows)[:5]}")
-    return tuple(site for site in meta.sites if site.place in kept)
-
-
-def _is_data(x: Any) -> bool:
-    """Whether an argument is of the batch: a random key is not."""
-    dtype = getattr(x, "dtype", None)
-    if dtype is None or jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return False
-    return not (dtype == jnp.uint32 and np.shape(x)[-1:] == (2,))
+        raise UnusableInput(f"only={only!r} matches no site; the first are {names.names(rows)[:5]}")
+    return tuple(site for site in names.sites if site.path in kept)
 
 
 def _one_more(fn: Callable[..., Any], params: Tree, data: Tree) -> Any:
     """Trace the program for a batch of one more input; None if it takes no other batch."""
-    leaves = [x for x in jax.tree.leaves(data) if _is_data(x) and np.ndim(x)]
-    sizes = Counter(np.shape(x)[0] for x in leaves)
-    if not sizes:
+    size = batch_size(data)
+    if size is None:
         return None
-    size = sizes.most_common(1)[0][0]
 
     def grown(x: Any) -> Any:
-        if _is_data(x) and np.ndim(x) and np.shape(x)[0] == size:
-            return jax.ShapeDtypeStruct((size + 1, *np.shape(x)[1:]), x.dtype)
+        if is_data(x) and np.ndim(x) and x.shape[0] == size:
+            return jax.ShapeDtypeStruct((size + 1, *x.shape[1:]), x.dtype)
         return x
 
     try:
@@ -115,33 +135,18 @@ def _one_more(fn: Callable[..., Any], params: Tree, data: Tree) -> Any:
         return None
 
 
-def _bundles(leaves: list[Any], slices: list[int]) -> tuple[tuple[int, ...], ...]:
-    """Return which parameters are summed together: small ones of a shape, any other alone."""
-    alike: dict[Any, list[int]] = {}
-    for k, (x, stacked) in enumerate(zip(leaves, slices, strict=True)):
-        shape, small = np.shape(x), np.size(x) <= SMALL
-        alike.setdefault((shape, jnp.result_type(x), stacked) if small else k, []).append(k)
-    return tuple(map(tuple, alike.values()))
-
-
-def weigh(meta: Meta, params: Tree, grads: Tree | None) -> tuple[dict[str, Any], ...]:
-    """Return the sums over the parameters and gradients of each bundle, layer by layer."""
-    moments = needed((measures.Q, measures.MEAN, measures.LARGEST))
-    wanted = {"weight": (jax.tree.leaves(params), moments)}
-    if grads is not None:
-        wanted["gradient"] = jax.tree.leaves(grads), needed((measures.Q,))
-    return tuple(
-        {
-            name: _sums([leaves[k] for k in bundle], meta.slices[bundle[0]], sums)
-            for name, (leaves, sums) in wanted.items()
-        }
-        for bundle in meta.bundles
+def _check_found(found: tuple[Site, ...], unopened: tuple[Unopened, ...], data: Tree) -> None:
+    """Raise unless there is a site: nothing can be said about a program that has none."""
+    if found:
+        return
+    arguments = jax.tree.leaves(data)
+    keys = [x for x in arguments if is_key(x)]
+    arrays = ", ".join(f"{x.dtype}{list(x.shape)}" for x in arguments if is_data(x))
+    also = f", and {len(keys)} random keys, which are no inputs" if keys else ""
+    closed = "".join(f" {one}." for one in unopened)
+    raise PropagateError(
+        "there must be a matrix product, convolution, embedding, activation, norm or addition of "
+        f"branches that depends on the inputs, got none. The inputs are {arrays or 'none'}{also}."
+        f"{closed} Pass the batch as an input and the weights as parameters, and name a value of "
+        "your own with propagate.tag(x, name) to have it recorded"
     )
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _sums(alike: list[Array], stacked: int, sums: tuple[str, ...]) -> dict[str, Array]:
-    taken = functools.partial(reduce, sums=sums, layout=Layout(None, 0))
-    for _ in range(stacked + 1):
-        taken = jax.vmap(taken)
-    return taken(jnp.stack(alike))

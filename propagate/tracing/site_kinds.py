@@ -1,39 +1,127 @@
-"""What an equation is to the walk: which primitive is a site, and of which kind."""
+"""Which equation is a site, and of which kind: `KINDS`, rules that are asked in order.
 
+A rule takes an equation, the facts of its operands, those that follow for its result, and its path;
+it returns the kind and the result's facts, or None where it has nothing to say:
+
+    dot_general(x, w)      `_layer`:     "matmul", one layer deeper, after w
+    add(x, branch)         `_addition`:  "add", for the two have different origins
+    add(x @ w, b)          none:         b has no data, so the sum is no site
+    mul(x - mean, rsqrt)   `_norm`:      "norm"
+    tanh(h)                `_pointwise`: "activation"
+
+    >>> import jax, jax.numpy as jnp
+    >>> from propagate.tracing.dataflow import follow
+    >>> eqn, = jax.make_jaxpr(jnp.dot)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns
+    >>> x, w = Facts(data=True), Facts(parameters=(ParameterSlice(0, (), 12),))
+    >>> kind, facts = kind_of(eqn, [x, w], follow(eqn, [x, w], (0,)), (0,))
+    >>> kind, facts.depth
+    ('matmul', 1)
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.tracing import source_labels
-from propagate.tracing.dataflow import Facts
-from propagate.tracing.primitives import BENDS, SLOPES
-from propagate.tracing.sites import Kind, Site
+from propagate.tracing.dataflow import Facts, next_layer, parameters_of
+from propagate.tracing.primitives import BENDS, CURVES, PRODUCTS, SLOPES, products
+from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, Site
+
+Operands = Sequence[Facts]
+Ruling = tuple[Kind | None, Facts]
+POINTWISE = ("activation", "elementwise")
+WITHOUT_PARAMETER = ("add", "tag", "op", *POINTWISE)  # what is added or bent is made elsewhere
 
 
-def activation_kind(eqn: JaxprEqn, ins: list[Facts]) -> Kind:
-    """Return whether an elementwise operation is an activation by itself."""
-    if all(t.moment for t in ins if t.data):
-        return "elementwise"
-    return "activation" if eqn.primitive.name in BENDS else "elementwise"
+def kind_of(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling:
+    """Return the kind of site that an equation is, if any, and what is known of its result.
+
+    Args:
+        eqn: with a real result that depends on the data.
+        ins: facts of its operands.
+        out: facts of its result, of `follow`.
+        path: of the equation.
+    """
+    rulings = (rule(eqn, ins, out, path) for rule in KINDS)
+    return next((ruling for ruling in rulings if ruling is not None), (None, out))
 
 
-def largest_slope(eqn: JaxprEqn, ins: list[Facts]) -> float | None:
+def _layer(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    name, parameters = eqn.primitive.name, parameters_of(ins)
+    if name in PRODUCTS:
+        return PRODUCTS[name], next_layer(out, parameters, path)
+    if name == "gather" and parameters:
+        return "embedding", next_layer(out, parameters, path)
+    if name in compat.CUSTOM and sum(map(products, compat.inner(eqn))):
+        return "custom", next_layer(out, parameters, path)
+    return None
+
+
+def _tag(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    return ("tag", out) if eqn.primitive.name == compat.TAG else None
+
+
+def _norm(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    """Find a value over a root of its moment, or times the inverse of one."""
+    data = [facts for facts in ins if facts.data]
+    roots = [facts for facts in data if facts.moment == "root"]
+    if eqn.primitive.name not in ("mul", "div") or not 0 < len(roots) < len(data):
+        return None
+    return "norm", replace(out, origin=path, norm=path, parameters=roots[0].parameters)
+
+
+def _addition(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    """Find a sum of two signals that do not come from one by elementwise operations."""
+    data = [facts for facts in ins if facts.data]
+    if eqn.primitive.name not in ("add", "add_any") or len(data) != 2:
+        return None
+    same_shape = len({v.aval.shape for v in eqn.invars}) == 1
+    if any(facts.moment for facts in data) or not same_shape or data[0].origin == data[1].origin:
+        return None
+    return "add", replace(out, origin=path)
+
+
+def _pointwise(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    name, live = eqn.primitive.name, [facts.data and not facts.still for facts in ins]
+    bends = name in BENDS | CURVES and any(live) and (name != "select_n" or ins[0].data)
+    joins = name in ("mul", "div", "add", "sub", "add_any") and all(live)
+    over = name == "div" and live[1]
+    if not (bends or joins or over or name in compat.CUSTOM):
+        return None
+    of_moment = all(facts.moment for facts in ins if facts.data)
+    return ("activation" if name in BENDS and not of_moment else "elementwise"), out
+
+
+KINDS: tuple[Callable[..., Ruling | None], ...] = (_layer, _tag, _norm, _addition, _pointwise)
+
+
+def scaled_norm(eqn: JaxprEqn, ins: Operands) -> tuple[EqnPath, ParameterSlice] | None:
+    """Return the norm whose value an equation multiplies with a parameter, its gain, and that."""
+    norm = next((facts.norm for facts in ins if facts.data), None)
+    gains = parameters_of(ins)
+    return (norm, gains[0]) if eqn.primitive.name == "mul" and norm and gains else None
+
+
+def largest_slope(eqn: JaxprEqn, ins: Operands) -> float | None:
     """Return sup|phi'| of an activation of one value; 1 for those with a rule of their own."""
     name = eqn.primitive.name
-    if sum(t.data for t in ins) != 1 or name not in BENDS:
+    if sum(facts.data for facts in ins) != 1 or name not in BENDS:
         return None
     known = name in (*SLOPES, "custom_jvp_call", "clamp", "min")  # a custom_vjp has no slope
     return SLOPES.get(name, 1.0) if known else None
 
 
-def activations_joined(sites: list[Site]) -> list[Site]:
+def activations_joined(sites: Sequence[Site]) -> list[Site]:
     """Make the last operation of a named activation stand for it: `tanh` and `mul` of a gelu."""
-    for k, site in enumerate(sites):
-        called = site.label in source_labels.NAMED and site.kind in ("activation", "elementwise")
-        if not called:
-            continue
-        later = next((s for s in sites[k + 1 :] if s.kind != "add"), None)
-        last = later is None or (later.label, later.frame) != (site.label, site.frame)
-        whole = site.shape != () and last
-        kind: Kind = "activation" if whole else "elementwise"
-        sites[k] = replace(site, kind=kind, slope=site.slope if whole else None)
-    return sites
+    return [_joined(site, sites[k + 1 :]) for k, site in enumerate(sites)]
+
+
+def _joined(site: Site, later: Sequence[Site]) -> Site:
+    if site.label not in source_labels.NAMED or site.kind not in POINTWISE:
+        return site
+    following = next((s for s in later if s.kind != "add"), None)
+    last = following is None or (following.label, following.frame) != (site.label, site.frame)
+    whole = site.shape != () and last
+    kind: Kind = "activation" if whole else "elementwise"
+    return replace(site, kind=kind, slope=site.slope if whole else None)

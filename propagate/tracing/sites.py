@@ -1,6 +1,17 @@
-"""A place of a program that is looked at, and an operation that is not looked into."""
+"""A value of a program that is looked at, and an operation that is not looked into.
 
-from dataclasses import dataclass
+A site stands at a path: in a program whose third equation is a scan, the product that is the first
+equation of its body has path (2, 0). A parameter that is scanned over is a slice of a stack, whose
+index is known only in a turn:
+
+    >>> w = ParameterSlice(number=0, index=(), size=4 * 64).at(-1)  # by the outermost scan's turn
+    >>> [w.of_turn((turn,)) for turn in range(4)]
+    [(0,), (1,), (2,), (3,)]
+    >>> print(Unopened(LOOP, 1, "its number of turns is not fixed", None))
+    while was not opened, 1 matrix products inside: its number of turns is not fixed
+"""
+
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,8 +21,31 @@ from propagate.record.sums import Layout
 Kind = Literal[
     "matmul", "conv", "embedding", "activation", "elementwise", "norm", "add", "tag", "custom", "op"
 ]
-EqnPath = tuple[int, ...]  # indexes of equations, from the outermost jaxpr inwards
-Leaf = tuple[int, tuple[int, ...]]  # a parameter's number and slice; -1-k: turn of the k-th scan
+LOOP = "while"  # the primitive without a reverse-mode derivative
+EqnPath = tuple[int, ...]  # numbers of equations, from the outermost jaxpr inwards
+
+
+@dataclass(frozen=True)
+class ParameterSlice:
+    """A parameter, or the slice of a stacked one, before it has its name.
+
+    Attributes:
+        number: of the parameter, in the order of the flat arguments.
+        index: of the slice; -1 - k stands for the turn of the k-th scan around it.
+        size: how many elements the whole parameter has.
+    """
+
+    number: int
+    index: tuple[int, ...]
+    size: int
+
+    def at(self, k: int) -> "ParameterSlice":
+        """Return the k-th slice along the next axis."""
+        return replace(self, index=(*self.index, k))
+
+    def of_turn(self, turn: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the index in one iteration of the scans around it."""
+        return tuple(k if k >= 0 else turn[-1 - k] for k in self.index)
 
 
 @dataclass(frozen=True)
@@ -19,15 +53,15 @@ class Site:
     """A value of the program whose signal and gradient are recorded.
 
     Attributes:
-        place: of its equation.
+        path: of its equation.
         kind: what makes it.
         label: the operation's name: `"dot_general"`, `"relu"`, `"softmax"`, …
-        leaf: the parameter that makes it, if any.
+        parameter: the one that makes it, if any.
         after: the parameter of the last layer on the way to it.
         depth: how many layers with parameters lie on the longest way to it, itself included.
         strides: by how much `depth` grows per iteration of the scans around it.
         loops: the lengths of those scans, outermost first.
-        turns: how much of `place` leads to each of them.
+        turns: how much of `path` leads to each of them.
         shape: of the value, in one iteration.
         layout: which axes of `shape` are those of inputs and of units.
         scope: the cleaned name stack.
@@ -40,11 +74,11 @@ class Site:
         fans: fan_in and fan_out of the parameter of a product.
     """
 
-    place: EqnPath
+    path: EqnPath
     kind: Kind
     label: str
-    leaf: Leaf | None
-    after: Leaf | None
+    parameter: ParameterSlice | None
+    after: ParameterSlice | None
     depth: int
     strides: tuple[int, ...]
     loops: tuple[int, ...]
@@ -76,6 +110,11 @@ class Unopened:
     products: int
     reason: str
     frame: compat.Frame | None
+
+    @property
+    def ends_gradient(self) -> bool:
+        """Whether no gradient can flow back through it."""
+        return self.name == LOOP
 
     def __str__(self) -> str:
         """Return it as a sentence."""

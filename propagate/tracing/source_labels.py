@@ -1,9 +1,28 @@
-"""What an equation is called: its operation, the user's line, the scope around it."""
+"""What an equation is called: its operation, the user's line, the scope around it.
+
+They are read off the name stack and the traceback that JAX keeps of each equation:
+
+    >>> import jax.numpy as jnp
+    >>> def block(x):
+    ...     with jax.named_scope("block"):
+    ...         return jax.nn.silu(jnp.dot(x, x))
+    >>> product, call = jax.make_jaxpr(block)(jnp.ones((2, 2))).eqns
+    >>> label(product), scope(product)
+    ('matmul', 'block')
+    >>> logistic, _ = call.params["jaxpr"].eqns
+    >>> label(logistic)
+    'silu'
+
+An activation of `jax.nn` is known by the file of its frames. Where that is another one, the label
+is the name of the primitive, here `logistic`.
+"""
 
 import inspect
 import re
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -11,8 +30,17 @@ from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.types import PACKAGE
 
+
+def source_of(function: Callable[..., Any]) -> str:
+    """Return the file of a function's source, or '' where there is none."""
+    try:
+        return inspect.getsourcefile(inspect.unwrap(function)) or ""
+    except TypeError:  # it is compiled
+        return ""
+
+
 _JAX = str(Path(jax.__file__).parent)
-_NN = inspect.getsourcefile(inspect.unwrap(jax.nn.relu)) or ""  # of most functions of jax.nn
+_NN = source_of(jax.nn.relu)  # and of most functions of jax.nn
 LIBRARIES = (
     *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
     PACKAGE,

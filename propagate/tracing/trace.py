@@ -1,12 +1,25 @@
 """Statistics of a program's sites as a pytree, and the labelled record that they make.
 
-Arrays that may leave a jitted training step, with the names of the sites beside them as static
-data.
+A `Trace` may leave a jitted training step: it holds arrays, with the names of the sites beside them
+as static data.
+
+    sums {(0,): {"forward": {"largest": …, "squares": …}}, …}        Trace, on the device
+      └─ record() ─▶ log10_forward_q [-0.3, -0.8] over dim site      xarray, on the host
+
+    >>> from propagate.tracing.value_and_grad import value_and_grad
+    >>> loss = lambda params, x: jax.numpy.sum(jax.numpy.tanh(x @ params["w"]))
+    >>> _, trace = value_and_grad(loss)({"w": np.eye(3)}, np.ones((2, 3)))
+    >>> sorted(trace.seen[(0,)]), trace.names.parameters.paths
+    (['forward'], ('w',))
+    >>> record = trace.record()
+    >>> record["name"].values.tolist(), record["log10_forward_q"].values.round(2).tolist()
+    (['w', 'w/tanh'], [0.0, -0.24])
 """
 
 import functools
 import itertools
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,42 +28,38 @@ import numpy as np
 import xarray as xr
 
 from propagate.record import measures, provenance
-from propagate.record.measures import Selection
+from propagate.record.measures import Measure, Selection
 from propagate.record.sums import finish, kept, needed
 from propagate.tracing import weight_laws
-from propagate.tracing.sites import EqnPath, Leaf, Site, Unopened
+from propagate.tracing.instrument import Seen, Stats
+from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
+from propagate.tracing.trees import ParameterTable, brackets
 
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
 
 
 @dataclass(frozen=True)
-class Meta:
-    """What is known of a trace before any number is.
+class SiteNames:
+    """The sites of a program and what they are called, known before any number is.
 
     Attributes:
         sites: in program order.
-        parameters: the dotted path of each.
-        shapes: of each parameter.
-        slices: of each parameter, how many leading axes number its layers.
-        bundles: numbers of the parameters whose sums are taken together.
+        parameters: of the program.
         selection: the measures of each kind of signal.
         unopened: what was not looked into.
     """
 
     sites: tuple[Site, ...]
-    parameters: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-    slices: tuple[int, ...]
-    bundles: tuple[tuple[int, ...], ...]
+    parameters: ParameterTable
     selection: Selection
     unopened: tuple[Unopened, ...]
 
-    def parameter(self, leaf: Leaf | None, turn: tuple[int, ...]) -> str:
+    def parameter(self, used: ParameterSlice | None, turn: tuple[int, ...]) -> str:
         """Return the path of a parameter, with the number of its layer."""
-        if leaf is None:
+        if used is None:
             return ""
-        return self.parameters[leaf[0]] + "".join(f"[{k}]" for k in _index(leaf, turn))
+        return self.parameters.paths[used.number] + brackets(used.of_turn(turn))
 
     def rows(self) -> list[Row]:
         """Return the sites, one for each iteration of the scans around it, in program order."""
@@ -67,30 +76,21 @@ class Meta:
         return names
 
     def _name(self, site: Site, turn: tuple[int, ...]) -> str:
-        if site.leaf:
-            return self.parameter(site.leaf, turn)
+        if site.parameter:
+            return self.parameter(site.parameter, turn)
         if site.kind == "tag":
-            return site.label + _brackets(turn)
+            return site.label + brackets(turn)
         layer = self.parameter(site.after, turn)
         owner = layer.rpartition(".")[0] or layer or site.scope
-        counted = site.after is not None and any(k < 0 for k in site.after[1])
-        index = "" if counted else _brackets(turn)
+        counted = site.after is not None and any(k < 0 for k in site.after.index)
+        index = "" if counted else brackets(turn)
         return f"{owner}/{site.label}{index}" if owner else site.label + index
 
 
-def _brackets(turn: tuple[int, ...]) -> str:
-    return "".join(f"[{k}]" for k in turn)
-
-
-def _index(leaf: Leaf, turn: tuple[int, ...]) -> tuple[int, ...]:
-    """Return which slice of a stacked parameter an iteration uses."""
-    return tuple(k if k >= 0 else turn[-1 - k] for k in leaf[1])
-
-
 def _order(row: Row) -> tuple[int, ...]:
-    """Sort by place, with the number of the iteration after each scan."""
+    """Sort by path, with the number of the iteration after each scan."""
     site, turn = row
-    key = list(site.place)
+    key = list(site.path)
     for at, k in reversed(list(zip(site.turns, turn, strict=True))):
         key.insert(at, k)
     return tuple(key)
@@ -98,8 +98,8 @@ def _order(row: Row) -> tuple[int, ...]:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("seen", "gradients", "weights"),
-    meta_fields=("meta",),
+    data_fields=("seen", "gradients", "weights", "weight_gradients"),
+    meta_fields=("names",),
 )
 @dataclass(frozen=True)
 class Trace:
@@ -107,37 +107,45 @@ class Trace:
 
     Attributes:
         seen: of the signal at each site.
-        gradients: of the gradient at each site.
-        weights: of the parameters of each bundle and of their gradients.
-        meta: names and layouts, static.
+        gradients: of the gradient at each site; empty if none was taken.
+        weights: of the parameters of each bundle.
+        weight_gradients: of their gradients; None if none was taken.
+        names: names and layouts, static.
     """
 
-    seen: dict[EqnPath, dict[str, Any]]
-    gradients: dict[EqnPath, Any]
-    weights: tuple[dict[str, Any], ...]
-    meta: Meta
+    seen: Seen
+    gradients: dict[EqnPath, Stats]
+    weights: tuple[Stats, ...]
+    weight_gradients: tuple[Stats, ...] | None
+    names: SiteNames
 
     def record(self) -> xr.Dataset:
         """Return the statistics as a labelled record, dims (site,) and (weight,).
 
-        Scale-like variables are log10 of second moments, as those of a sweep.
+        Scale-like variables are log10 of second moments, as those of a sweep. The labels of dim
+        `weight` are parameters' paths, as are the values of the coordinate `parameter` of a site:
+        the dim keeps the name by which records that were saved are selected.
         """
-        rows = self.meta.rows()
+        rows = self.names.rows()
         variables = dict(self._variables(rows))
-        names = np.array(self.meta.names(rows), dtype=object).astype(str)
-        coords = {"name": names} | _columns(self.meta, rows)
-        coords["taken"] = np.array([self._taken(*row) for row in rows], bool)
+        names = np.array(self.names.names(rows), dtype=object).astype(str)
+        coords = {"name": names} | _columns(self.names, rows)
+        coords["taken"] = np.array([was_taken(self.seen[s.path], t) for s, t in rows], bool)
         sites = {k: ("site", v) for k, v in (coords | variables).items()}
-        weights = weight_laws.table(self.meta, self.weights, rows)
-        made = xr.Dataset(sites | weights, {"site": np.arange(len(rows))})
+        made = xr.Dataset(sites | self._of_weights(rows), {"site": np.arange(len(rows))})
         made = made.set_coords(list(coords))
         if "log10_gradient_q" in made:
             made["log10_weight_gradient_q"] = "site", _of_parameter(made, "log10_gradient_q")
-        unopened = [str(one) for one in self.meta.unopened]
+        unopened = [str(one) for one in self.names.unopened]
         return made.assign_attrs(provenance.provenance(unopened=unopened))
 
+    def _of_weights(self, rows: list[Row]) -> dict[str, Any]:
+        named = ((self.names.parameter(s.parameter, t), s.fans) for s, t in rows)
+        fans = {path: fans for path, fans in named if fans}
+        return weight_laws.table(self.names.parameters, self.weights, self.weight_gradients, fans)
+
     def _variables(self, rows: list[Row]) -> Any:
-        for place, wanted in self.meta.selection:
+        for place, wanted in self.names.selection:
             for measure in wanted:
                 name = measure.variable(place)
                 alive = measure.name in ("dead_fraction", "saturated_fraction")
@@ -146,29 +154,14 @@ class Trace:
         for which in ("skip", "branch"):
             yield f"log10_{which}_q", self._measured(measures.Q, which, rows)
 
-    def _measured(self, measure: Any, place: str, rows: list[Row]) -> np.ndarray:
-        """Return a statistic of every row; NaN where it was not taken."""
-        sums = needed((measure,))
-        finished = {
-            site.place: finish(measure, kept(stats, sums, site.layout), site.layout.of(site.shape))
-            for site in self.meta.sites
-            if (stats := self._stats(site, measure.name, place)) is not None
-        }
-        known = lambda s, turn: s.place in finished and self._taken(s, turn)  # noqa: E731
-        return np.array([finished[s.place][turn] if known(s, turn) else np.nan for s, turn in rows])
+    def _measured(self, measure: Measure, place: str, rows: list[Row]) -> np.ndarray:
+        stats = {site.path: self._stats(site, measure.name, place) for site in self.names.sites}
+        return column(measure, rows, stats, self.seen)
 
-    def _taken(self, site: Site, turn: tuple[int, ...]) -> bool:
-        """Whether a row was computed: in a branch of a conditional, it may not have been."""
-        taken = self.seen[site.place].get("taken")
-        if taken is None:
-            return True
-        count = np.asarray(taken["count"])  # of the conditional, whatever loops are inside it
-        return bool(count[turn[: count.ndim]])
-
-    def _stats(self, site: Site, name: str, place: str) -> Any:
-        own = self.seen[site.place]
+    def _stats(self, site: Site, name: str, place: str) -> Stats | None:
+        own = self.seen[site.path]
         if place == "backward":
-            return self.gradients[site.place] if self.gradients else None
+            return self.gradients.get(site.path)
         if place in ("skip", "branch"):
             if site.skip is None:
                 return None
@@ -182,12 +175,42 @@ class Trace:
         return own["forward"]
 
 
-def _columns(meta: Meta, rows: list[Row]) -> dict[str, np.ndarray]:
+def was_taken(seen: dict[str, Stats], turn: tuple[int, ...]) -> bool:
+    """Return whether a row was computed: in a branch of a conditional, it may not have been."""
+    taken = seen.get("taken")
+    if taken is None:
+        return True
+    count = np.asarray(taken["count"])  # of the conditional, whatever loops are inside it
+    return bool(count[turn[: count.ndim]])
+
+
+def column(
+    measure: Measure, rows: list[Row], stats: Mapping[EqnPath, Stats | None], seen: Seen
+) -> np.ndarray:
+    """Return a statistic of every row; NaN where it was not taken.
+
+    Args:
+        measure: which.
+        rows: of `SiteNames.rows`.
+        stats: the sums of each site that has them.
+        seen: everything that was recorded of each site.
+    """
+    sums = needed((measure,))
+    finished = {
+        site.path: finish(measure, kept(own, sums, site.layout), site.layout.of(site.shape))
+        for site in {site.path: site for site, _ in rows}.values()
+        if (own := stats.get(site.path)) is not None
+    }
+    known = lambda s, turn: s.path in finished and was_taken(seen[s.path], turn)  # noqa: E731
+    return np.array([finished[s.path][turn] if known(s, turn) else np.nan for s, turn in rows])
+
+
+def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
     columns = {
         "kind": [s.kind for s, _ in rows],
         "label": [s.label for s, _ in rows],
-        "parameter": [meta.parameter(s.leaf, t) for s, t in rows],
-        "after": [meta.parameter(s.after, t) for s, t in rows],
+        "parameter": [names.parameter(s.parameter, t) for s, t in rows],
+        "after": [names.parameter(s.after, t) for s, t in rows],
         "scope": [s.scope for s, _ in rows],
         "file": [s.frame.file if s.frame else "" for s, _ in rows],
         "function": [s.frame.function if s.frame else "" for s, _ in rows],

@@ -1,33 +1,38 @@
-"""`value_and_grad`: `jax.value_and_grad` that also returns statistics of signals and gradients."""
+"""`value_and_grad`: `jax.value_and_grad` that also returns statistics of signals and gradients.
 
+    >>> import jax.numpy as jnp
+    >>> loss = lambda params, x: jnp.mean(jnp.tanh(x @ params["w"]) ** 2)
+    >>> params, x = {"w": 0.5 * jnp.eye(3)}, jnp.ones((2, 3))
+    >>> step = jax.jit(value_and_grad(loss))
+    >>> (value, grads), trace = step(params, x)
+    >>> float(value) == float(loss(params, x)), grads["w"].shape
+    (True, (3, 3))
+    >>> record = trace.record()  # of the signal and its gradient, and of the parameters
+    >>> record["name"].values.tolist(), record["weight"].values.tolist()
+    (['w', 'w/tanh', 'w/integer_pow'], ['w'])
+    >>> record["log10_forward_q"].values.round(2).tolist()
+    [-0.6, -0.67, -1.34]
+
+`probe` traces the function and finds its sites; `observed` runs it with these tapped, forward and
+backward; the sums that come out are the `Trace`.
+"""
+
+import contextlib
 import functools
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from propagate.tracing.probe import Options, Sites, probe, weigh
-from propagate.tracing.trace import Trace
-from propagate.tracing.trees import split
+from propagate import _jax_compat as compat
+from propagate.record.measures import Q
+from propagate.tracing import weight_laws
+from propagate.tracing.instrument import Probe
+from propagate.tracing.probe import Options, Sites, probe, uncollected
+from propagate.tracing.trace import SiteNames, Trace
+from propagate.tracing.trees import arguments, partition
 from propagate.types import Array, Tree
-
-
-def _uncollected(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Hold the garbage collector back: tracing makes a million objects, none of them garbage."""
-
-    @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if not gc.isenabled():
-            return fn(*args, **kwargs)
-        gc.disable()
-        try:
-            return fn(*args, **kwargs)
-        finally:
-            gc.enable()
-
-    return run
 
 
 def value_and_grad(
@@ -52,7 +57,8 @@ def value_and_grad(
         only: a pattern for the names of sites, such as `"blocks.*"`.
 
     Returns:
-        A function to `((value, grads), trace)`; `trace.record()` is the labelled record.
+        A function to `((value, grads), trace)`; `trace.record()` is the labelled record. It raises
+        `PropagateError` where no value depends on the data and can be recorded.
 
     Example:
         >>> import jax.numpy as jnp
@@ -63,13 +69,15 @@ def value_and_grad(
     """
     options = Options(None if measures is None else tuple(measures), sites, only)
 
+    several = not isinstance(argnums, int)
+    head = (lambda out: out) if has_aux else (lambda out: (out, None))
+
     @functools.wraps(fun)
-    @_uncollected
     def run(*args: Any, **kwargs: Any) -> tuple[tuple[Any, Any], Trace]:
         numbers = [k % len(args) for k in np.atleast_1d(argnums)]
         params = tuple(args[k] for k in numbers)
         rest = [None if k in numbers else arg for k, arg in enumerate(args)]
-        data, fill = split((rest, kwargs), lambda x: isinstance(x, (jax.Array, np.ndarray)))
+        data, fill = partition((rest, kwargs), lambda x: isinstance(x, (jax.Array, np.ndarray)))
 
         def program(params: Any, data: Tree) -> Any:
             full, kwargs = fill(data)
@@ -77,55 +85,55 @@ def value_and_grad(
                 full[k] = arg
             return fun(*full, **kwargs)
 
-        several = not isinstance(argnums, int)
-        head = (lambda out: out) if has_aux else (lambda out: (out, None))
-        done = traced(program, params if several else params[0], data, options, head)
+        own = params if several else params[0]
+        done = observed(*probe(program, own, data, options), own, data, head)
         return (((done.value, done.aux) if has_aux else done.value), done.grads), done.trace
 
     return run
 
 
-class Traced(NamedTuple):
-    """A program's value, what else it returned, its gradients, the statistics, and its jaxpr."""
+class Observed(NamedTuple):
+    """A program's value, what else it returned, its gradients, and the statistics."""
 
     value: Array
     aux: Any
     grads: Tree | None
     trace: Trace
-    jaxpr: Any
 
 
-def traced(
-    program: Callable[[Tree, Tree], Any],
+def observed(
+    tapped: Probe,
+    names: SiteNames,
     params: Tree,
     data: Tree,
-    options: Options,
     head: Callable[[Any], tuple[Array, Any]],
     *,
     backward: bool = True,
-) -> Traced:
-    """Run `program(params, data)` and record its sites.
+) -> Observed:
+    """Run a program that was probed, and record its sites.
 
     Args:
-        program: any function.
-        params: what to differentiate by, and to name layers after.
+        tapped: of `probe`.
+        names: likewise.
+        params: what to differentiate by.
         data: the batch and whatever else the program takes.
-        options: what to look at.
         head: from the program's result to a scalar and anything else.
         backward: whether to record gradients too.
     """
-    tapped, meta, structure = probe(program, params, data, options)
 
     def scalar(params: Tree, slots: Any) -> tuple[Array, Any]:
-        outs, seen = tapped([*jax.tree.leaves(params), *jax.tree.leaves(data)], slots)
-        value, aux = head(structure.unflatten(outs))
+        outputs, seen = tapped(params, data, slots)
+        value, aux = head(outputs)
         return value, (aux, seen)
 
+    weights = names.parameters.sums(params, weight_laws.MOMENTS)
     if not backward:
         value, (aux, seen) = scalar(params, tapped.slots())
-        trace = Trace(seen, {}, weigh(meta, params, None), meta)
-        return Traced(value, aux, None, trace, tapped.jaxpr)
-    pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)(params, tapped.slots())
+        return Observed(value, aux, None, Trace(seen, {}, weights, None, names))
+    # within a jitted step this is tracing, too; otherwise it is the user's own computation
+    inside = any(map(compat.is_traced, arguments(params, data)))
+    with uncollected() if inside else contextlib.nullcontext():
+        pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)(params, tapped.slots())
     (value, (aux, seen)), (grads, gradients) = pulled
-    trace = Trace(seen, gradients, weigh(meta, params, grads), meta)
-    return Traced(value, aux, grads, trace, tapped.jaxpr)
+    of_weights = names.parameters.sums(grads, (Q,))
+    return Observed(value, aux, grads, Trace(seen, gradients, weights, of_weights, names))

@@ -1,18 +1,26 @@
-"""Which initialisation law a parameter resembles, from its sums alone."""
+"""Which initialisation law a parameter resembles, from its sums alone.
+
+A parameter's sums give its variance and its largest magnitude; with the fans of its product that is
+enough to tell the laws that frameworks draw from apart:
+
+    100 x 100, Var(W) = 2/100, largest 3.9 std  ─▶  he_normal
+    100 x 100, Var(W) = 2/100, largest 1.7 std  ─▶  he_uniform
+    no product, all 1                           ─▶  ones
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from propagate.initializers import INITIALIZERS
 from propagate.record.measures import LARGEST, MEAN, Q
-from propagate.record.sums import finish
+from propagate.tracing.trees import ParameterTable
 
+MOMENTS = (Q, MEAN, LARGEST)  # what is taken of parameters
 CANDIDATES = ("he", "lecun", "glorot")
-FIRMWARE = ("torch", "haiku")  # defaults of frameworks that are none of the candidates
+FRAMEWORK_DEFAULTS = ("torch", "haiku")  # that are none of the candidates
 ENOUGH = 100  # elements, to tell a uniform from a normal law by the largest
 SLACK = 0.02  # of a variance, beside four standard errors
 ENDS = {"uniform": 3**0.5, "truncated": 2.2735, "normal": math.inf}  # largest/std, at most
@@ -77,25 +85,39 @@ def resembles(own: Moments, fans: tuple[int, int] | None) -> str:
 def _candidates(shape: str) -> Iterator[str]:
     stem = "uniform" if shape == "uniform" else "normal"
     yield from (f"{name}_{stem}" for name in CANDIDATES)
-    yield from FIRMWARE
+    yield from FRAMEWORK_DEFAULTS
 
 
-def table(meta: Any, weights: tuple[dict[str, Any], ...], rows: list[Any]) -> dict[str, Any]:
+def table(
+    parameters: ParameterTable,
+    weights: Sequence[dict[str, Any]],
+    gradients: Sequence[dict[str, Any]] | None,
+    fans: Mapping[str, tuple[int, int]],
+) -> dict[str, Any]:
     """Return the variables of a record over dim `weight`: a row for each layer's parameter.
 
     `log10_weight_q`, `log10_weight_sigma2` (fan_in·Var(W), the $\\sigma_w^2$ of mean-field theory),
     `weight_fan_in`, `weight_law`, `log10_gradient_q` and `log10_gradient_to_weight` (of rms).
+
+    Args:
+        parameters: of the program.
+        weights: their sums for `MOMENTS`.
+        gradients: the sums of their gradients for q, if taken.
+        fans: fan_in and fan_out of the parameters of products, by path.
     """
-    fans = {meta.parameter(s.leaf, t): s.fans for s, t in rows if s.leaf and s.fans}
-    names: list[str] = []
+    names = parameters.names()
+    labels = {"weight": np.array(names, dtype=np.str_)}
+    if not names:
+        return labels
+    moments = zip(*(parameters.column(m, weights) for m in MOMENTS), strict=True)
+    gradient = [np.nan] * len(names) if gradients is None else parameters.column(Q, gradients)
     columns: dict[str, list[Any]] = {}
-    for leaf, seen in _unbundled(meta.bundles, weights):
-        for name, own, log10_g in _layers(meta, leaf, seen):
-            names.append(name)
-            for column, value in _row(own, fans.get(name), log10_g).items():
-                columns.setdefault(column, []).append(value)
-    made: dict[str, Any] = {k: ("weight", np.array(v)) for k, v in columns.items()}
-    return made | {"weight": np.array(names, dtype=np.str_)}
+    each = zip(names, parameters.rows(), moments, gradient, strict=True)
+    for name, (number, _), taken, log10_g in each:
+        own = Moments(parameters.size(number), *map(float, taken))
+        for column, value in _row(own, fans.get(name), float(log10_g)).items():
+            columns.setdefault(column, []).append(value)
+    return labels | {k: ("weight", np.array(v)) for k, v in columns.items()}
 
 
 def _row(own: Moments, fans: tuple[int, int] | None, log10_g: float) -> dict[str, Any]:
@@ -108,30 +130,3 @@ def _row(own: Moments, fans: tuple[int, int] | None, log10_g: float) -> dict[str
             "log10_gradient_q": log10_g,
             "log10_gradient_to_weight": np.float64(log10_g - own.log10_q) / 2,
         }
-
-
-def _unbundled(
-    bundles: tuple[tuple[int, ...], ...], weights: tuple[dict[str, Any], ...]
-) -> list[tuple[int, dict[str, Any]]]:
-    """Return the number of each parameter and its sums, in order."""
-    return sorted(
-        (
-            (leaf, jax.tree.map(lambda v, k=k: np.asarray(v)[k], seen))
-            for bundle, seen in zip(bundles, weights, strict=True)
-            for k, leaf in enumerate(bundle)
-        ),
-        key=lambda one: one[0],
-    )
-
-
-def _layers(meta: Any, leaf: int, seen: dict[str, Any]) -> Iterator[tuple[str, Moments, float]]:
-    """Yield the name, the moments and the gradient of a parameter, for each of its layers."""
-    shape = meta.shapes[leaf]
-    stacked = meta.slices[leaf]
-    size = math.prod(shape[stacked:])
-    taken = [finish(m, seen["weight"], (size, 1, 1)) for m in (Q, MEAN, LARGEST)]
-    gradient = finish(Q, seen["gradient"], (size, 1, 1)) if "gradient" in seen else np.nan
-    for index in np.ndindex(*shape[:stacked]):
-        name = meta.parameters[leaf] + "".join(f"[{k}]" for k in index)
-        own = Moments(size, *(float(value[index]) for value in taken))
-        yield name, own, float(np.broadcast_to(gradient, shape[:stacked])[index])

@@ -123,7 +123,8 @@ def coordinate_check(
     scale = scale or _scale(models, optimizer, parametrisation)
     found = []
     for model in models:
-        named = zip(model.meta.parameters, model.meta.shapes, strict=True)
+        table = model.names.parameters
+        named = zip(table.paths, table.shapes, strict=True)
         rates = [learning_rate * float(scale(*one, model.width)) for one in named]
         step, seeded = model.step(pair, rates), (_built(build, model.width, k)[1:] for k in keys)
         found.append(stacked([follow(step, pair, steps, *one) for one in seeded], "seed"))
@@ -161,8 +162,8 @@ def _check_architecture(models: list[Model]) -> None:
     first, *others = models
     for other in others:
         for what, ours, theirs in (
-            ("sites", *(m.meta.names(m.meta.rows()) for m in (first, other))),
-            ("parameters", first.meta.parameters, other.meta.parameters),
+            ("sites", *(m.names.names(m.names.rows()) for m in (first, other))),
+            ("parameters", *(m.names.parameters.paths for m in (first, other))),
         ):
             if list(ours) != list(theirs):
                 odd = sorted(set(ours) ^ set(theirs)) or theirs
@@ -170,7 +171,7 @@ def _check_architecture(models: list[Model]) -> None:
                     f"build must make one architecture at every width, but the {what} at widths "
                     f"{first.width} and {other.width} differ: {', '.join(odd[:5])}"
                 )
-        if first.meta.shapes == other.meta.shapes:
+        if first.names.parameters.shapes == other.names.parameters.shapes:
             raise UnusableInput(
                 f"build must widen the model, but at widths {first.width} and {other.width} its "
                 "parameters have the same shapes"
@@ -192,9 +193,10 @@ def _scale(models: list[Model], optimizer: Any, parametrisation: Parametrisation
             "pass scale"
         )
     narrow, wide, powers = models[0], models[-1], optimizers.MUP[optimizer]
-    rows = zip(wide.meta.rows(), _grows(models), strict=True)
-    made = {site.leaf[0]: bool(more) for (site, _), more in rows if site.leaf}
-    shapes = zip(wide.meta.parameters, narrow.meta.shapes, wide.meta.shapes, strict=True)
+    rows = zip(wide.names.rows(), _grows(models), strict=True)
+    made = {s.parameter.number: bool(more) for (s, _), more in rows if s.parameter}
+    before, after = narrow.names.parameters, wide.names.parameters
+    shapes = zip(after.paths, before.shapes, after.shapes, strict=True)
     roles = {
         path: optimizers.role(*pair, out_grows=made.get(k, True))
         for k, (path, *pair) in enumerate(shapes)

@@ -28,11 +28,11 @@ def main() -> None:
         model, inputs, options = build()
         ready = pure(model, *inputs, key=jax.random.key(0), **options)
         run = lambda params, data, fn=ready.fn: fn(params, *data)  # noqa: E731
-        _, meta, _ = probe(run, ready.params, ready.inputs, Options(("q",)))
-        rows = meta.rows()
+        _, names = probe(run, ready.params, ready.inputs, Options(("q",)))
+        rows = names.rows()
         made = [site for site, _ in rows if site.kind in ("matmul", "conv")]
-        named = sum(site.leaf is not None for site in made)
-        closed = sum(one.products for one in meta.unopened)
+        named = sum(site.parameter is not None for site in made)
+        closed = sum(one.products for one in names.unopened)
         cells = (len(made) + closed, named, len(made) - named, closed, len(rows))
         print("|", " | ".join(map(str, (name, *cells))), "|", flush=True)
         numbers |= {f"{name}: {what}": n for what, n in zip(COLUMNS, cells, strict=True)}

@@ -58,8 +58,15 @@ def needs(x):
 
 def loops():
     turn = lambda w: lambda state: (state[0] + 1, jnp.tanh(state[1] @ w))
-    run = lambda w, x: jax.lax.while_loop(lambda state: state[0] < 3, turn(w), (0, x))[1]
+    run = lambda w, x: jax.lax.while_loop(lambda state: state[0] < 3, turn(w), (0, x @ w))[1]
     return run, stack(1.0)[0], jnp.ones((8, 16))
+
+def blind():
+    run, w, x = loops()
+    return (lambda w, x: jax.lax.while_loop(lambda x: x.sum() < 0, lambda x: x @ w, x)), w, x
+
+def empty():
+    return net, stack(2.0), jnp.ones((0, 16))
 
 NUMBER = 3
 """
@@ -223,6 +230,13 @@ def test_a_baseline_is_written_then_compared_with(here, capfd):
         (["my_model.py:needs"], 2, "needs() raised TypeError: needs() missing 1 required"),
         (["my_model.py:misfit"], 3, "running the model raised TypeError at my_model.py:7: "),
         (["pack/inner.py:build"], 2, "relative import with no known parent package; name it as"),
+        (["my_model.py:blind"], 3, "while at my_model.py:49 was not opened, 1 matrix products"),
+        (
+            ["my_model.py:blind", "--json", "--fail-on", "dead"],
+            3,
+            "depends on the inputs, got none",
+        ),
+        (["my_model.py:empty"], 2, "the batch must hold at least one input along axis 0"),
         (["my_model.py:build", "--fail-on", "vanshing"], 2, "did you mean 'vanishing'"),
         (["my_model.py:build", "--fail-on", "dead,,none"], 2, "The names are overflowed, symm"),
         (["my_model.py:build", "--kwargs", "{train: true}"], 2, "--kwargs must be JSON, got"),
@@ -266,10 +280,12 @@ def test_theory_of_ones_own_model_stands_beside_its_measurement(here, capfd):
     np.testing.assert_allclose(kept.log10_forward_residual, off, atol=1e-6)
 
 
-def test_theory_of_ones_own_model_in_json_and_without_sites(here, capfd):
+def test_theory_of_ones_own_model_in_json_and_without_a_gradient(here, capfd):
     assert run("my_model.py:loops", "--json", verb="predict") == 0
     found = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
-    assert found["backward"] == "backward: theory covers 0 of 0 sites"
+    assert found["backward"] == "backward: theory covers 0 of 1 sites"
     assert set(found) == {"theory", "forward", "backward", "sites"}
+    assert run("my_model.py:blind", "--json", verb="predict") == 3
+    assert "depends on the inputs, got none" in capfd.readouterr().err
     assert run("my_model.py:needless", verb="predict") == 2
     assert "needless" in capfd.readouterr().err

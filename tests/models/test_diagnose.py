@@ -159,6 +159,93 @@ def test_bad_input_is_told(options, words):
         pp.diagnose(plain, stack(1.0, 2), X, **({"key": KEY} | options))
 
 
+def embedded(p, tokens):
+    x = p["table"][tokens].reshape(len(tokens), -1)
+    for w in p["layers"]:
+        x = jnp.tanh(x @ w)
+    return x
+
+
+EMBEDDED = {"table": jax.random.normal(KEY, (64, 32)), "layers": stack(1.0, 3)}
+TOKENS = np.random.default_rng(0).integers(0, 64, (16, 2))
+
+
+def test_a_batch_of_pairs_of_tokens_is_no_random_key():
+    """The same model on the same tokens, whatever integers these are."""
+    kept = {}
+    for dtype in (jnp.int32, jnp.uint32):
+        kept[dtype] = pp.diagnose(embedded, EMBEDDED, jnp.asarray(TOKENS, dtype), key=KEY).record
+    signed, unsigned = kept.values()
+    assert list(unsigned.name.values) == list(signed.name.values)
+    assert unsigned.kind.values[0] == "embedding" and unsigned.sizes["site"] == 7
+    for name in ("log10_forward_q", "log10_backward_q", "log10_forward_variance"):
+        np.testing.assert_array_equal(unsigned[name], signed[name])
+
+
+def blind(p, x):
+    return jax.lax.while_loop(lambda x: x.sum() > 1e9, lambda x: x @ p[0], x)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "words"),
+    [
+        (blind, X, r"inputs are float32\[64, 64\]\. while at .* 1 matrix products inside"),
+        (lambda p, x: plain(p, jnp.ones_like(x)), X, "got none"),
+        (lambda p, x: x, X, "convolution, embedding"),
+        (lambda p, k: plain(p, X), jax.random.PRNGKey(0), "are none, and 1 random keys"),
+    ],
+)
+def test_a_model_of_which_nothing_is_seen_is_an_error_and_no_pass(model, inputs, words):
+    with pytest.raises(pp.PropagateError, match=words):
+        pp.diagnose(model, stack(1.0, 2), inputs, key=KEY)
+    with pytest.raises(pp.PropagateError, match=words):
+        pp.value_and_grad(lambda p, x: jnp.sum(model(p, x)))(stack(1.0, 2), inputs)
+
+
+@pytest.mark.parametrize("vmap", [False, True])
+def test_an_empty_batch_is_an_error_and_no_pass(vmap):
+    with pytest.raises(pp.UnusableInput, match=r"at least one input .* got shapes \(0, 64\)"):
+        pp.diagnose(plain, stack(1.0, 2), X[:0], key=KEY, vmap=vmap)
+    with pytest.raises(pp.UnusableInput, match="at least one input"):
+        pp.value_and_grad(lambda p, x: jnp.sum(plain(p, x)))(stack(1.0, 2), X[:0])
+    context = jnp.zeros((64, 0))  # an input without features, beside the batch
+    assert (
+        pp.diagnose(lambda p, x, c: plain(p, x), stack(1.0, 2), X, context, key=KEY).findings == ()
+    )
+
+
+def looped(p, x, head):
+    x = jnp.tanh(x @ p[0])
+    return head(jax.lax.while_loop(lambda x: x.sum() > 1e9, lambda x: x @ p[1], x))
+
+
+def test_behind_a_loop_without_a_gradient_there_is_a_forward_record():
+    found = pp.diagnose(lambda p, x: looped(p, x, jnp.sin), stack(1.0, 2), X, key=KEY)
+    assert "log10_backward_q" in found.record and np.isnan(found.record.log10_backward_q).all()
+    assert np.isfinite(found.record.log10_forward_q).all()
+    assert [one.name for one in found.unopened] == ["while", "gradient"]
+    kept = pp.diagnose(  # a loop that the gradient goes around
+        lambda p, x: looped(p, x, jax.lax.stop_gradient) + x @ p[1], stack(1.0, 2), X, key=KEY
+    )
+    assert [one.name for one in kept.unopened] == ["while"]
+    assert np.isfinite(kept.record.log10_backward_q).any()
+
+
+def test_an_error_of_the_models_own_derivative_is_told():
+    """Whatever it says: the program has no loop."""
+
+    @jax.custom_vjp
+    def broken(x):
+        return x
+
+    def backward(_, g):
+        raise ValueError("Reverse-mode differentiation does not work for this")
+
+    broken.defvjp(lambda x: (x, None), backward)
+    with pytest.raises(ValueError, match="does not work for this"):
+        pp.diagnose(lambda p, x: broken(plain(p, x)), stack(1.0, 2), X, key=KEY)
+
+
 def with_a_head(p, x):
     for w in p[:-1]:
         x = jnp.tanh(x @ w)

@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 from propagate.models.pure_function import pure
-from propagate.tracing.trees import leaf_names
+from propagate.tracing.trees import parameter_paths
 from propagate.types import UnusableInput
 
 pytestmark = pytest.mark.lenient  # frameworks promote implicitly
@@ -179,8 +179,8 @@ def test_outputs_names_and_gradients(build):
     for one, other in zip(before, contents(case.model), strict=True):
         np.testing.assert_array_equal(one, other)
     close(outputs, case.direct(made.params))
-    assert leaf_names(made.params) == case.names
-    assert leaf_names(grads) == case.names
+    assert parameter_paths(made.params) == case.names
+    assert parameter_paths(grads) == case.names
     assert all(jnp.all(jnp.isfinite(grad)) for grad in jax.tree.leaves(grads))
     assert jax.tree.leaves(grads)[-1].any()
 
@@ -218,7 +218,7 @@ def test_weights_are_drawn_with_the_key_and_the_rest_completed(name):
     one, same, other = (
         pure(case.model, *case.inputs, key=jax.random.key(i), **options) for i in (0, 0, 1)
     )
-    assert leaf_names(one.params) == case.names
+    assert parameter_paths(one.params) == case.names
     assert jax.tree.all(jax.tree.map(jnp.array_equal, one.params, same.params))
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, one.params, other.params))
     params = {"params": one.params} if name == "linen" else one.params
@@ -246,7 +246,7 @@ def test_vmap_shows_every_framework_one_example():
 
 def test_a_transformed_function_is_a_function_and_not_an_equinox_module():
     made = pure(eqx.filter_jit(lambda module, x: jax.vmap(module)(x)), equinox_linear(), X, key=KEY)
-    assert leaf_names(made.params) == ["weight", "bias"]
+    assert parameter_paths(made.params) == ["weight", "bias"]
 
 
 def equinox_linear():
@@ -275,7 +275,7 @@ def test_keras_builds_names_apart_and_passes_training_on():
     model = Twins()
     made = pure(model, X, key=KEY, kwargs={"training": True})
     assert model.built
-    assert len(set(leaf_names(made.params))) == 4
+    assert len(set(parameter_paths(made.params))) == 4
     outputs = made.fn(made.params, X)
     assert jnp.any(outputs == 0)
     swapped = jax.tree.map(jnp.zeros_like, made.params)
@@ -339,8 +339,8 @@ def test_a_legacy_key_is_the_same_key():
     ],
     ids=["linen", "haiku", "keras", "sequence", "nnx", "equinox", "a single array"],
 )
-def test_leaf_names(tree, names):
-    assert leaf_names(tree) == names
+def test_paths_of_parameters(tree, names):
+    assert parameter_paths(tree) == names
 
 
 LINEN = {"kwargs": {"train": False}, "key": KEY}
@@ -389,7 +389,7 @@ def test_parameters_of_another_structure_are_refused():
 
 
 def test_no_framework_is_imported():
-    code = "import sys, propagate.models; print(*sys.modules)"
+    code = "import sys, propagate.models.diagnose; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"flax", "equinox", "haiku", "keras"} & set(done.stdout.split())
 
@@ -400,7 +400,7 @@ def test_the_faulty_networks_are_one_network_in_every_framework(fault):
     for framework in faults.FRAMEWORKS:
         model, inputs, options, path = faults.build(framework, fault)
         made = pure(model, *inputs, key=KEY, **options)
-        assert path in leaf_names(made.params)
+        assert path in parameter_paths(made.params)
         outputs.append(made.fn(made.params, *made.inputs))
     for other in outputs[1:]:
         np.testing.assert_allclose(outputs[0], other, rtol=1e-4, atol=1e-4 * jnp.std(outputs[0]))

@@ -44,13 +44,13 @@ def test_a_published_model_is_covered(name):
     model, inputs, options = zoo.ZOO[name]()
     ready = pure(model, *inputs, key=KEY, **options)
     run = lambda params, data: ready.fn(params, *data)  # noqa: E731
-    _, meta, _ = probe(run, ready.params, ready.inputs, Options(("q",)))
-    rows = meta.rows()
+    _, names = probe(run, ready.params, ready.inputs, Options(("q",)))
+    rows = names.rows()
     made = [site for site, _ in rows if site.kind in ("matmul", "conv")]
     expected = products(jax.make_jaxpr(run)(ready.params, ready.inputs).jaxpr)
-    assert len(made) + sum(one.products for one in meta.unopened) == expected
-    assert sum(site.leaf is None for site in made) == ATTENTION.get(name, 0)
-    assert len(set(meta.names(rows))) == len(rows)
+    assert len(made) + sum(one.products for one in names.unopened) == expected
+    assert sum(site.parameter is None for site in made) == ATTENTION.get(name, 0)
+    assert len(set(names.names(rows))) == len(rows)
 
 
 @pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in LARGE])

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from propagate.record import measures
-from propagate.record.sums import REDUCTIONS, Layout, finish, flat, keep, kept, needed, reduce
+from propagate.record.sums import (
+    REDUCTIONS,
+    Layout,
+    Sizes,
+    finish,
+    flat,
+    keep,
+    kept,
+    needed,
+    reduce,
+)
 
 B, T, N = 5, 7, 6
 Y = np.random.default_rng(0).normal(0.3, 1, (B, T, N)).astype(np.float32)
@@ -32,7 +42,7 @@ def test_a_reduction_is_its_measure(measure, scale, few):
     expected = np.float64(expected)
     if measure.power:
         expected = np.log10(expected) + measure.power * np.log10(scale)
-    found = finish(measure, jax.device_get(seen), (B, T, N))
+    found = finish(measure, jax.device_get(seen), Sizes(B, T, N))
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -46,7 +56,7 @@ def test_variance_far_below_the_second_moment_keeps_its_digits():
     seen = reduce(jnp.asarray(x), needed([variance]), Layout(0, 2))
     expected = np.log10(x.astype(np.float64).var(0).mean())
     np.testing.assert_allclose(
-        finish(variance, jax.device_get(seen), (64, 1, 8)), expected, atol=1e-3
+        finish(variance, jax.device_get(seen), Sizes(64, 1, 8)), expected, atol=1e-3
     )
 
 
@@ -54,7 +64,7 @@ def test_a_value_without_inputs_has_no_variance_over_them():
     for m in measures.SITE_MEASURES:
         if m.name in ("variance", "correlation"):
             seen = reduce(jnp.ones(4), needed([m]), Layout(None, 0))
-            assert np.isnan(finish(m, jax.device_get(seen), (1, 1, 4)))
+            assert np.isnan(finish(m, jax.device_get(seen), Sizes(1, 1, 4)))
 
 
 def test_a_mean_whose_sum_overflows_is_not_measured():
@@ -62,8 +72,8 @@ def test_a_mean_whose_sum_overflows_is_not_measured():
     for value, expected in ((1e37, np.nan), (1e33, 1.0)):
         x = jnp.full((B, T, N), value)
         seen = jax.device_get(reduce(x, needed([mean, q]), Layout(0, 2)))
-        np.testing.assert_allclose(finish(mean, seen, (B, T, N)), expected, rtol=1e-5)
-        np.testing.assert_allclose(finish(q, seen, (B, T, N)), 2 * np.log10(value), rtol=1e-5)
+        np.testing.assert_allclose(finish(mean, seen, Sizes(B, T, N)), expected, rtol=1e-5)
+        np.testing.assert_allclose(finish(q, seen, Sizes(B, T, N)), 2 * np.log10(value), rtol=1e-5)
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan])
@@ -72,4 +82,4 @@ def test_what_is_not_finite_shows(value):
     x[1, 2, 3] = value
     q = next(m for m in measures.SITE_MEASURES if m.name == "q")
     seen = jax.device_get(reduce(jnp.asarray(x), ("squares",), Layout(0, 2)))
-    assert not np.isfinite(finish(q, seen, (B, T, N)))
+    assert not np.isfinite(finish(q, seen, Sizes(B, T, N)))
