@@ -13,9 +13,7 @@ from shape_checks import CHECKED
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# One CPU device, as users have it: on several, a sweep fills slots that it has no work for with
-# copies, so that a test of one seed costs as many times more. Eight are in tests of their own.
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Most of the suite's time is XLA's own, which this halves; `tests/test_optimised.py` and the
 # README's examples run without it, as users' programs do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -155,19 +155,21 @@ def turns(blocks: Sequence[Pairings], seeds: int, slots: int, side_by_side: int 
     Args:
         blocks: of one program each, but for their numbers.
         seeds: how many draws of everything.
-        slots: devices.
+        slots: devices; fewer are used if there is not work for all.
         side_by_side: jobs of one device that run at once, at most.
     """
-    if side_by_side > 1 and seeds >= slots:
+    if side_by_side > 1:
         kinds = dict.fromkeys(block.data_scaled for block in blocks)
         alike = [[block for block in blocks if block.data_scaled == kind] for kind in kinds]
+        slots = min(slots, seeds)
         own = [_filled([*range(k, seeds, slots)], -(-seeds // slots), [0]) for k in range(slots)]
         dealt = [[[(s, b) for b in group for s in mine] for mine in own] for group in alike]
     else:
-        side_by_side = 1
         bases = dict.fromkeys(block.base for block in blocks)
         alike = [[block for block in blocks if block.base == base] for base in bases]
-        dealt = [_dealt([(s, b) for s in range(seeds) for b in group], slots) for group in alike]
+        jobs = [[(seed, block) for seed in range(seeds) for block in group] for group in alike]
+        slots = min(slots, max(map(len, jobs)))
+        dealt = [_dealt(own, slots) for own in jobs]
     return [turn for jobs in dealt for turn in _cut(jobs, side_by_side)]
 
 

@@ -139,8 +139,10 @@ def sweep(
     for one in grid.inits:
         net.check(one)
     feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
-    mesh = Mesh(np.asarray(devices or jax.local_devices()), "slot", (AxisType.Auto,))
-    planned = _turns(grid, feed, mesh, seeds, block)
+    several = devices or jax.local_devices()
+    planned = _turns(grid, feed, several, seeds, block)
+    used = several[: len(planned[0].slots)]
+    mesh = Mesh(np.asarray(used), "slot", (AxisType.Auto,))
     found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
     found.attrs = _attrs(grid, feed, mesh)
     done = 0
@@ -156,16 +158,17 @@ def sweep(
     return found
 
 
-def _turns(grid: Grid, feed: Feed, mesh: Mesh, seeds: int, block: int | None) -> list[Turn]:
+def _turns(
+    grid: Grid, feed: Feed, devices: Sequence[JaxDevice], seeds: int, block: int | None
+) -> list[Turn]:
     """Return what runs at once, turn by turn."""
-    device = mesh.devices.flat[0]
-    together = grouping(device.platform, block)
+    together = grouping(devices[0].platform, block)
     blocks = blocks_of(grid.net, grid.inits, len(grid.activations), together)
     if not together.activations:
-        return turns(blocks, seeds, mesh.size)
-    kept = memory.limits(device)
+        return turns(blocks, seeds, len(devices))
+    kept = memory.limits(devices[0])
     most = plan.side_by_side(grid.net, blocks[0], grid.selection, feed.size, kept)
-    return turns(blocks, seeds, mesh.size, most)
+    return turns(blocks, seeds, len(devices), most)
 
 
 def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:

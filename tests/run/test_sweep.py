@@ -212,7 +212,8 @@ def test_the_grid_is_dealt_once():
             }
             assert len(cells) == len(INITS) * 3 * seeds
             for turn in dealt:
-                assert len(turn.slots) == slots and len(turn.bases) <= most
+                assert len(turn.slots) == len(dealt[0].slots) <= slots
+                assert len(turn.bases) <= most
                 assert all(
                     tuple(block.base for _, block in jobs) == turn.bases for jobs in turn.slots
                 )
@@ -222,8 +223,6 @@ def test_the_grid_is_dealt_once():
 @pytest.mark.parametrize("slots", [1, 2])
 def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, monkeypatch):
     """As on an accelerator: all activations on their slices, bases and seeds side by side."""
-    if len(jax.local_devices()) < slots:
-        slots = 1
     net = pp.Network(**SMALL, family=spelling)
     options = {
         "init": ["lecun_normal", "he_normal", "he_uniform", "lsuv", "constant_0.1"],
