@@ -109,7 +109,7 @@ class Network:
         """Raise `UnusableInput` if an initialiser cannot draw the shapes of the layers."""
         for spec in distinct(layer_table(self)):
             for weight in spec.weights.values():
-                (weight.law or init).base.check(weight.shape)
+                (weight.init or init).base.check(weight.shape)
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:

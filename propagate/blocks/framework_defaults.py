@@ -12,7 +12,7 @@ from propagate.types import Array
 Defaults = Literal["none", "torch", "keras", "flax", "haiku"]
 
 
-class _Laws(NamedTuple):
+class _Inits(NamedTuple):
     """What a framework draws: weights on the input, on the state, biases, and a forget bias."""
 
     input: Initializer
@@ -21,7 +21,7 @@ class _Laws(NamedTuple):
     forget: float = 0.0
 
 
-def laws(defaults: Defaults, gates: int) -> _Laws:
+def framework_inits(defaults: Defaults, gates: int) -> _Inits:
     """Return what a framework draws for a cell of so many gates: 1 an RNN, 3 a GRU, 4 an LSTM.
 
     Source: the frameworks' own code.
@@ -29,14 +29,14 @@ def laws(defaults: Defaults, gates: int) -> _Laws:
     return {"torch": _torch, "keras": _keras, "flax": _flax, "haiku": _haiku}[defaults](gates)
 
 
-def _torch(gates: int) -> _Laws:
-    return _Laws(initializer("torch"), initializer("torch"), bias=math.sqrt(2))
+def _torch(gates: int) -> _Inits:
+    return _Inits(initializer("torch"), initializer("torch"), bias=math.sqrt(2))
 
 
-def _keras(gates: int) -> _Laws:
+def _keras(gates: int) -> _Inits:
     """Keras draws one (n, gates·n) matrix for all gates: here, the share of one gate."""
     glorot = math.sqrt(2 / (1 + gates)) * initializer("keras")
-    return _Laws(glorot, _block_of(gates), forget=float(gates == 4))
+    return _Inits(glorot, _block_of(gates), forget=float(gates == 4))
 
 
 def _block_of(gates: int) -> Initializer:
@@ -48,14 +48,14 @@ def _block_of(gates: int) -> Initializer:
     return Initializer(base.name, base if gates > 1 else ORTHOGONAL, Scale(1.0))
 
 
-def _flax(gates: int) -> _Laws:
-    return _Laws(initializer("flax"), initializer("orthogonal"))
+def _flax(gates: int) -> _Inits:
+    return _Inits(initializer("flax"), initializer("orthogonal"))
 
 
-def _haiku(gates: int) -> _Laws:
+def _haiku(gates: int) -> _Inits:
     """One Linear on (x, h), of twice the fan_in, in an LSTM; two in an RNN; the GRU's are
     truncated normals whose variance is put right."""
     if gates == 3:
-        return _Laws(initializer("flax"), initializer("flax"))
+        return _Inits(initializer("flax"), initializer("flax"))
     linear = (math.sqrt(0.5) if gates == 4 else 1.0) * initializer("haiku")
-    return _Laws(linear, linear, forget=float(gates == 4))
+    return _Inits(linear, linear, forget=float(gates == 4))

@@ -27,7 +27,7 @@ class Parameter:
         kind: a `"weight"` and a `"bias"` follow the initialiser's law; `"noise"` is N(0, 1) and
             `"uniform"` U(0, 1), of the layer's own and not part of its scale.
         factor: on the initialiser's scale.
-        law: one of its own, instead of the initialiser's.
+        init: an initialiser of its own, instead of the swept one.
         shared: whether all layers have the same one.
     """
 
@@ -36,15 +36,15 @@ class Parameter:
     fan_out: int = 1
     kind: Literal["weight", "bias", "noise", "uniform"] = "weight"
     factor: float = 1.0
-    law: Initializer | None = None
+    init: Initializer | None = None
     shared: bool = False
 
     def scale(self, swept: Initializer) -> float:
         """Return the factor on a draw."""
-        law = self.law or swept
+        init = self.init or swept
         if self.kind == "weight":
-            return self.factor * law.scale(self.fan_in, self.fan_out)
-        return self.factor * law.bias(self.fan_in, self.fan_out) if self.kind == "bias" else 1.0
+            return self.factor * init.scale(self.fan_in, self.fan_out)
+        return self.factor * init.bias(self.fan_in, self.fan_out) if self.kind == "bias" else 1.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from propagate import checks
 from propagate.blocks.contract import Family
-from propagate.blocks.framework_defaults import Defaults, laws
+from propagate.blocks.framework_defaults import Defaults, framework_inits
 from propagate.blocks.layer import LayerContext
 from propagate.blocks.parameters import Parameter, Size
 from propagate.initializers import initializer
@@ -48,7 +48,7 @@ class _Recurrent(Family):
     def init(self, size: Size) -> dict[str, Parameter]:
         """Return the weights and biases that all steps share, and each step's input."""
         n = size.fan_in
-        given = None if self.defaults == "none" else laws(self.defaults, len(self.gates))
+        given = None if self.defaults == "none" else framework_inits(self.defaults, len(self.gates))
         recurrent = initializer(self.recurrent_init) if self.recurrent_init else None
         kernel = initializer(self.input_init) if self.input_init else None
         if given:
@@ -56,10 +56,10 @@ class _Recurrent(Family):
         own = partial(Parameter, fan_in=n, fan_out=n, shared=True)
         found = {}
         for gate in self.gates:
-            found[f"recurrent_{gate}"] = own((n, n), law=recurrent)
-            found[f"input_{gate}"] = own((n, n), law=kernel)
-            factor, law = (given.bias, given.input) if given else (1.0, None)
-            found[f"bias_{gate}"] = own((n,), kind="bias", law=law, factor=factor)
+            found[f"recurrent_{gate}"] = own((n, n), init=recurrent)
+            found[f"input_{gate}"] = own((n, n), init=kernel)
+            factor, init = (given.bias, given.input) if given else (1.0, None)
+            found[f"bias_{gate}"] = own((n,), kind="bias", init=init, factor=factor)
         found["input"] = Parameter((size.batch, n), kind="noise")
         return found | self.masks(size)
 
@@ -123,7 +123,7 @@ class Lstm(_Recurrent):
         """What is added to the bias of the forget gate."""
         if self.forget is not None or self.defaults == "none":
             return self.forget or 0.0
-        return laws(self.defaults, len(self.gates)).forget
+        return framework_inits(self.defaults, len(self.gates)).forget
 
     def signal(self, units: int) -> tuple[int, ...]:
         """Return (2, units): the cell and the hidden state."""

@@ -17,10 +17,10 @@ class List:
 
     def __call__(self) -> int:
         """Print the tables."""
-        laws = Table("initialiser", "law", "source", title="Initialisers")
+        inits = Table("initialiser", "law", "source", title="Initialisers")
         for name in INITIALIZERS:
-            law = initializer(name)
-            laws.add_row(name, law.law, law.source)
+            init = initializer(name)
+            inits.add_row(name, init.law, init.source)
         phis = Table("activation", "formula", "source", title="Activations")
         for name in ACTIVATIONS:
             phi = activation(name)
@@ -29,7 +29,7 @@ class List:
         for name, kind in FAMILIES.items():
             doc = (kind.__doc__ or "").splitlines()[0].rstrip(".:")
             kinds.add_row(name, doc, ", ".join(f.name for f in dataclasses.fields(kind())))
-        show(laws)
+        show(inits)
         show(phis)
         show(kinds)
         show(

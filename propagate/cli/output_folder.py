@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from propagate.plot import growth_curves, histogram, verdict_map
+from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
 from propagate.report import summary
 from propagate.types import DIRECTIONS, Direction
@@ -80,7 +80,7 @@ def _heatmaps(findings: Findings) -> Figure:
     figure = Figure(size, layout="constrained")
     axes = figure.subplots(1, len(directions), squeeze=False)[0]
     for ax, direction in zip(axes, directions, strict=True):
-        verdict_map.heatmap(findings, direction, ax=ax)
+        heat_map.heatmap(findings, direction, ax=ax)
     return figure
 
 

@@ -111,7 +111,7 @@ def of_network(
     columns, rows = (math.prod(net.family.signal(units)) for units in ends)
     if largest is None:
         _check_size(rows, columns)
-    parts, h = split(net, key)
+    parts, h = layers_and_input(net, key)
     here = _along(parts[:first])(h)
     own = parts[first:last]
     if largest is not None:
@@ -123,7 +123,7 @@ def of_network(
     return _svd(cotangents)
 
 
-def split(net: Network, key: Array) -> tuple[list[Layer], Array]:
+def layers_and_input(net: Network, key: Array) -> tuple[list[Layer], Array]:
     """Return the layers of a random stack, from h to the next h, and an input, one of a batch.
 
     The draws are those of `measure` with the same key, seed 0.

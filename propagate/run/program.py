@@ -130,8 +130,8 @@ def draw(base: Base, parameters: Mapping[str, Parameter], dtype: str, key: Array
         own = jax.random.fold_in(key, k) if k else key
         if p.kind == "uniform":
             return jax.random.uniform(own, p.shape, wide)
-        law = p.law.base if p.law else base
-        of = {"weight": law, "bias": law.biases, "noise": NORMAL}[p.kind]
+        own_base = p.init.base if p.init else base
+        of = {"weight": own_base, "bias": own_base.biases, "noise": NORMAL}[p.kind]
         return jnp.asarray(of.sample(own, p.shape, wide), dtype)
 
     return {name: one(k, p) for k, (name, p) in enumerate(parameters.items())}

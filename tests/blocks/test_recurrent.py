@@ -279,7 +279,7 @@ def test_defaults_of_torch(kind):
 def test_a_keras_gate_is_a_quarter_of_an_orthogonal_matrix():
     net = pp.Network(1, UNITS, "lstm(defaults=keras)")
     named = dict(layer_table(net)[0].parameters)
-    recurrent, kernel = named["recurrent_candidate"].law, named["input_candidate"].law
+    recurrent, kernel = named["recurrent_candidate"].init, named["input_candidate"].init
     assert UNITS * recurrent.moments(UNITS, UNITS)[1] == 0.25
     assert UNITS * kernel.moments(UNITS, UNITS)[1] == pytest.approx(2 / 5)  # 6/(n + 4n)/3
     singular = np.linalg.svd(recurrent.base.sample(KEY, (UNITS, UNITS), "float32"), False, False)

@@ -71,10 +71,10 @@ def test_a_silent_branch_leaves_signal_and_gradient_as_they_are(branch, init):
 def test_fixup_scales_by_depth_and_has_no_biases():
     """Zhang et al. (2019): L^(-1/(2m-2)) for m weights a branch, the last 0."""
     made = Residual(branch="fixup", maps=3).init(Size(8, 8, 16, 1))
-    law = initializer("torch")
-    scales = [made[f"map{k}"].scale(law) / law.scale(8, 8) for k in (1, 2, 3)]
+    torch = initializer("torch")
+    scales = [made[f"map{k}"].scale(torch) / torch.scale(8, 8) for k in (1, 2, 3)]
     assert scales == pytest.approx([0.5, 0.5, 0])
-    assert all(made[f"bias{k}"].scale(law) == 0 for k in (1, 2, 3))
+    assert all(made[f"bias{k}"].scale(torch) == 0 for k in (1, 2, 3))
 
 
 @pytest.mark.parametrize("branch", ["plain", "nf", "depth"])

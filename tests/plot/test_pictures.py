@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from propagate.plot import growth_curves, histogram, jacobian_spectrum, style, verdict_map
+from propagate.plot import growth_curves, heat_map, histogram, jacobian_spectrum, style
 from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import DIRECTIONS, UnusableInput
@@ -242,7 +242,7 @@ def test_heatmap_has_a_word_and_a_rate_in_each_cell():
         finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
     given = axis()
-    ax = verdict_map.heatmap(iter(findings), ax=given)
+    ax = heat_map.heatmap(iter(findings), ax=given)
     assert ax is given
     words = {text.get_position(): text.get_text() for text in ax.texts}
     assert words[0, 0] == "stable\n+0.004" and words[1, 0] == "vanishing\n−0.31"
@@ -258,7 +258,7 @@ def test_heatmap_leaves_absent_cells_empty():
         finding("he", "relu", "forward", Verdict.STABLE, 0.0),
         finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
-    ax = verdict_map.heatmap(findings, "forward")
+    ax = heat_map.heatmap(findings, "forward")
     assert sorted(text.get_text() for text in ax.texts) == ["", "", "stable\n+0", "stable\n+0"]
 
 
@@ -366,12 +366,12 @@ def test_what_cannot_be_drawn_is_said():
     with pytest.raises(UnusableInput, match="one pairing is required, got 2"):
         histogram.histograms(gaussian(0).expand_dims(init=["he", "zeros"]))
     with pytest.raises(UnusableInput, match="direction 'backward' are required"):
-        verdict_map.heatmap([])
+        heat_map.heatmap([])
 
 
 def test_every_figure_can_be_saved(tmp_path):
     findings = [finding("he", "relu", "backward", Verdict.STABLE, 0.0)]
-    figures = [growth_curves.variance(one()).figure, verdict_map.heatmap(findings).figure]
+    figures = [growth_curves.variance(one()).figure, heat_map.heatmap(findings).figure]
     for fig in [*figures, histogram.histograms(gaussian(-0.5))]:
         path, page = tmp_path / "picture.png", io.StringIO()
         fig.savefig(path, dpi=40)

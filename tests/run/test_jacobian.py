@@ -168,7 +168,7 @@ def test_norms_of_a_stack_are_the_products_of_chi():
     """Within five standard deviations of a draw's norms; the gradients measured of the same draw,
     with other inputs, are within as many."""
     net = pp.Network(10, 512, activation="tanh", init=(1.5, 0.2))
-    found = jacobian.partial_norms(*jacobian.split(net, KEY))
+    found = jacobian.partial_norms(*jacobian.layers_and_input(net, KEY))
     theory = pp.predict(net, batch=1)
     expected = jacobian.expected_norms(net)
     np.testing.assert_allclose(expected, theory.log10_backward_q, atol=0.02)
