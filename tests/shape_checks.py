@@ -4,7 +4,7 @@ from beartype import BeartypeConf, beartype
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float, as PEP 484 has it
 REFUSES = (
-    *("__init__", "family", "select"),
+    *("__init__", "family", "select", "checked"),
     *("predict", "phase", "gain", "critical", "fixed_points", "batch_norm_rate"),
     *("layer", "residual", "normalise", "spectrum", "density"),
 )
