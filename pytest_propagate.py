@@ -104,7 +104,7 @@ def assert_healthy(
 
 def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[str]:
     """Say which growth from end to end is beyond its limit, and where most of it is made."""
-    from propagate.verdicts.baseline import overall, slopes
+    from propagate.verdicts.baseline import growth_rates, overall
     from propagate.verdicts.findings import SUBJECTS
 
     for direction, limit in limits.items():
@@ -114,7 +114,7 @@ def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[st
         if rate is None:
             yield f"the growth of the {what} cannot be told: it is not finite, or has no two layers"
         elif abs(rate) > limit:
-            known = {k: v[direction] for k, v in slopes(record).items()}
+            known = {k: v[direction] for k, v in growth_rates(record).items()}
             steps = sorted(((abs(v), k) for k, v in known.items() if v is not None), reverse=True)
             most = ", ".join(f"{known[k]:+.2f} at {k}" for size, k in steps[:3] if size > limit)
             yield f"the {what} changes by {rate:+.3f} decades per layer, over ±{limit:g}: {most}"
@@ -123,9 +123,9 @@ def _beyond(record: Any, limits: "dict[Direction, float | None]") -> Iterator[st
 def _changed(record: Any, path: Path, tolerance: float | None) -> list[str]:
     """Compare with a baseline, or write it."""
     from propagate.verdicts import baseline as baselines
-    from propagate.verdicts.thresholds import SLOPE_CHANGE
+    from propagate.verdicts.thresholds import GROWTH_CHANGE
 
     if not path.exists() or any(_update[-1:]):
         baselines.write(record, path)
         return []
-    return baselines.compare(record, path, SLOPE_CHANGE if tolerance is None else tolerance)
+    return baselines.compare(record, path, GROWTH_CHANGE if tolerance is None else tolerance)

@@ -51,7 +51,7 @@ class Diagnose:
     """Print findings and the numbers of every site as JSON (null: not finite) and nothing else."""
     baseline: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File of growth per layer: written if absent, else compared with; a change exits with 1."""
-    tolerance: float = thresholds.SLOPE_CHANGE
+    tolerance: float = thresholds.GROWTH_CHANGE
     """Decades per layer by which growth may differ from the baseline."""
     source: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print your own lines below the table, with the rms of signal and gradient at each."""

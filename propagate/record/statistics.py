@@ -8,6 +8,7 @@ from propagate.types import AnyArray, Array, Float
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
 HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
 SYMMETRIC_RTOL = 1e-5  # of the largest magnitude; rounding of a float32 sum of ~1000 equal terms
+CONSTANT_SHARE = 1e-5  # of a second moment: a smaller variance of a parameter is rounding
 
 
 def q(y: Float[Array, "batch units"]) -> Float[Array, ""]:

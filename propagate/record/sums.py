@@ -21,6 +21,7 @@ from propagate.record.statistics import SATURATED_SLOPE
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
+OnHost = np.ndarray | np.floating  # one number, or one for each iteration around a site
 Sums = Mapping[str, Any]  # by name, arrays of no axis or of one for each scan around a site
 
 
@@ -148,7 +149,7 @@ def _token_correlation(sums: Sums, sizes: Sizes) -> Any:
     return _mean_cosine(total, rows, rows / sizes.inputs)
 
 
-def _mean_cosine(total: np.ndarray, rows: np.ndarray, each: np.ndarray) -> np.ndarray:
+def _mean_cosine(total: OnHost, rows: OnHost, each: OnHost) -> OnHost:
     """Return the mean cosine of pairs among `each` rows, of `rows` in all."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(each > 1, (total - rows) / (rows * (each - 1)), np.nan)
@@ -224,10 +225,10 @@ def finish(measure: Measure, seen: Sums, sizes: Sizes) -> np.ndarray:
         wide = jax.tree.map(lambda v, end=end: np.where(largest == end, end, v), wide) | counts
     with np.errstate(invalid="ignore"):
         value = REDUCTIONS[measure.name].finish(wide, sizes)
-    return decades(measure, np.asarray(value), np.log2(scale))
+    return np.asarray(decades(measure, np.asarray(value), np.log2(scale)))
 
 
-def _in_units(total: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _in_units(total: OnHost, scale: OnHost) -> OnHost:
     """Return a sum in units of the largest magnitude; NaN if it overflowed where that did not."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(total) & np.isfinite(scale), np.nan, total / scale)

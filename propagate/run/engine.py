@@ -14,11 +14,11 @@ r"""The one forward scan and the one backward scan, for every family of layers.
     >>> layers = Layer(weights, scale, jnp.zeros(2, int), jnp.zeros(2, bool), jnp.arange(1, 3))
     >>> x = jnp.full((3, 4), 8.0)
     >>> seen = run(made, Numbers((layers,), {}, jnp.zeros(1, bool), x, x / 8))
-    >>> forward = seen["forward"]
-    >>> (forward["q"] * 4.0 ** forward["exponent"]).ravel().tolist()
+    >>> q, exponent = seen["forward"]["q"], seen["forward"]["exponent"]
+    >>> (q * power_of_two(2 * exponent, q.dtype)).ravel().tolist()
     [64.0, 64.0, 64.0]
-    >>> backward = seen["backward"]
-    >>> (backward["q"] * 4.0 ** backward["exponent"]).ravel().tolist()
+    >>> q, exponent = seen["backward"]["q"], seen["backward"]["exponent"]
+    >>> (q * power_of_two(2 * exponent, q.dtype)).ravel().tolist()
     [1.0, 1.0, 1.0]
 
 A *block* is C configurations that share their base weights and differ in scale, or also in their

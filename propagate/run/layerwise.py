@@ -21,6 +21,20 @@ def layers_of(
     """Return a random input and the layers of a stack as functions from h to h, one by one.
 
     They are those of `measure` with the same key and seed.
+
+    Args:
+        net: the network.
+        key: of a sweep.
+        batch: inputs; what of a layer depends on their number (masks) is made for so many.
+        seed: which of the sweep's.
+
+    Returns:
+        The input, (B, *signal), and L functions from one layer's h to the next.
+
+    Example:
+        >>> x, layers = layers_of(Network(depth=2, width=4), jax.random.key(0), batch=3)
+        >>> layers[1](layers[0](x)).shape
+        (3, 4)
     """
     feed = Feed(net, random_key(key), None, "gaussian", batch, 0.0, "gaussian")
     (block,) = blocks_of(net, [net.init], 1, Grouping(1))

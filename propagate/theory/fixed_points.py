@@ -49,6 +49,11 @@ class FixedPoint:
     chi_c: float
 
     @property
+    def slope(self) -> float:
+        """The same as `chi_c`, by the name that it had first."""
+        return self.chi_c
+
+    @property
     def stable(self) -> bool:
         """Whether the q-map returns to q: |chi_par| < 1."""
         return abs(self.chi_par) < 1 - MARGINAL

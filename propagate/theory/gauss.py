@@ -185,7 +185,7 @@ def average_pair(
     z_2, weight = nodes(np.array([[apart]]), bends[None, :], order, dims, far)
     half = z_2[0] > 0  # f is symmetric, so is the inner average in z_2
     inner = _inner(phi, f, z_2[0][half], q, epsilon, order, dims, mean)
-    return np.sum(2 * weight[0][half] * inner, axis=-1)
+    return np.asarray(np.sum(2 * weight[0][half] * inner, axis=-1))
 
 
 def _scales(q: float, epsilon: float) -> tuple[float, float]:
@@ -253,7 +253,7 @@ def _average_pair_polar(
     r, r_weight = z[z > 0][:, None], (weight * z)[z > 0] * math.sqrt(2 * math.pi)
     h_plus, h_minus = (-math.sqrt(q) * r * np.sin(theta - turn) for turn in (alpha, -alpha))
     over_theta = np.sum(theta_weight[0] * f(*_at_both(phi, h_plus, h_minus)), axis=-1)
-    return np.sum(r_weight * over_theta, axis=-1) / math.pi
+    return np.asarray(np.sum(r_weight * over_theta, axis=-1) / math.pi)
 
 
 def _leaves(at: np.ndarray, apart: float, middle: float, square: float) -> np.ndarray:

@@ -16,13 +16,16 @@ import numpy as np
 
 from propagate.initializers import INITIALIZERS
 from propagate.record.measures import LARGEST, MEAN, Q
+from propagate.record.statistics import CONSTANT_SHARE
 from propagate.tracing.trees import ParameterTable
 
 MOMENTS = (Q, MEAN, LARGEST)  # what is taken of parameters
 CANDIDATES = ("he", "lecun", "glorot")
 FRAMEWORK_DEFAULTS = ("torch", "haiku")  # that are none of the candidates
 ENOUGH = 100  # elements, to tell a uniform from a normal law by the largest
-SLACK = 0.02  # of a variance, beside four standard errors
+SIGMAS, SLACK = 4, 0.02  # of a variance: standard errors, and what a law written otherwise adds
+NEAR_ONE = 1e-3  # a constant that is called ones
+PAST_ITS_END = 1.01  # rounding of a largest element that a law bounds
 ENDS = {"uniform": 3**0.5, "truncated": 2.2735, "normal": math.inf}  # largest/std, at most
 KURTOSIS = {"uniform": 1.8, "truncated": 2.37, "normal": 3.0}
 
@@ -46,7 +49,7 @@ class Moments(NamedTuple):
     def variance(self) -> float:
         """Var(W), 0 where rounding is all that is left of it."""
         share = 1 - self.mean**2
-        return 10**self.log10_q * share if share > 1e-5 else 0.0
+        return 10**self.log10_q * share if share > CONSTANT_SHARE else 0.0
 
 
 def resembles(own: Moments, fans: tuple[int, int] | None) -> str:
@@ -66,15 +69,15 @@ def resembles(own: Moments, fans: tuple[int, int] | None) -> str:
         return "not finite"
     if own.variance == 0:
         value = math.copysign(10 ** (own.log10_q / 2), own.mean)
-        return "ones" if abs(value - 1) < 1e-3 else f"constant_{value:.3g}"
+        return "ones" if abs(value - 1) < NEAR_ONE else f"constant_{value:.3g}"
     std = math.sqrt(own.variance)
     ratio = 10**own.log10_largest / std
-    shape = next(name for name, end in ENDS.items() if ratio <= end * 1.01)
+    shape = next(name for name, end in ENDS.items() if ratio <= end * PAST_ITS_END)
     if own.size < ENOUGH:
         shape = "normal"
     for name in _candidates(shape) if fans else ():
         expected = INITIALIZERS[name]().moments(*fans)[1] if fans else math.nan
-        error = 4 * math.sqrt((KURTOSIS[shape] - 1) / own.size) + SLACK
+        error = SIGMAS * math.sqrt((KURTOSIS[shape] - 1) / own.size) + SLACK
         if abs(own.variance / expected - 1) < error:
             return name
     scale = std * 3**0.5 if shape == "uniform" else std

@@ -22,13 +22,13 @@ from propagate.record.spine import spine
 from propagate.record.storage import write_whole
 from propagate.types import DIRECTIONS, Direction, UnusableInput
 from propagate.verdicts.findings import SUBJECTS
-from propagate.verdicts.thresholds import SLOPE_CHANGE
+from propagate.verdicts.thresholds import GROWTH_CHANGE
 
 FORMAT = {"format": "propagate baseline", "version": 1}
-Slopes = dict[str, dict[str, float | None]]
+Rates = dict[str, dict[str, float | None]]
 
 
-def slopes(record: xr.Dataset) -> Slopes:
+def growth_rates(record: xr.Dataset) -> Rates:
     r"""Return how signal and gradient grow between neighbouring layers of a model.
 
     With layers $k$ at depths $d_k$, those of layer $k$ are
@@ -46,7 +46,7 @@ def slopes(record: xr.Dataset) -> Slopes:
         >>> decay = ("site", [0.0, -0.5, -1.0])
         >>> named = {"name": ("site", list("abc")), "kind": ("site", ["matmul"] * 3)}
         >>> named |= {"parameter": ("site", list("uvw")), "depth": ("site", [1, 2, 3])}
-        >>> slopes(xr.Dataset({"log10_forward_q": decay, "log10_backward_q": decay}, named))["c"]
+        >>> growth_rates(xr.Dataset({"log10_forward_q": decay, "log10_backward_q": decay}, named))["c"]
         {'forward': -0.5, 'backward': 0.5}
     """
     chain = spine(record)
@@ -71,7 +71,7 @@ def overall(record: xr.Dataset, direction: Direction) -> float | None:
 
 
 def write(record: xr.Dataset, path: str | os.PathLike) -> Path:
-    """Write the slopes of a record as JSON; the file appears whole or not at all.
+    """Write the growth rates of a record as JSON; the file appears whole or not at all.
 
     Returns:
         The path.
@@ -81,13 +81,14 @@ def write(record: xr.Dataset, path: str | os.PathLike) -> Path:
     """
     path, made = Path(path), provenance()
     versions = {"propagate": made["propagate"], "jax": jax.__version__}
-    text = json.dumps(FORMAT | versions | {"slopes": slopes(record)}, indent=2, allow_nan=False)
+    held = FORMAT | versions | {"slopes": growth_rates(record)}
+    text = json.dumps(held, indent=2, allow_nan=False)
     write_whole(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
     return path
 
 
-def read(path: str | os.PathLike) -> Slopes:
-    """Return the slopes that `write` has put into a file.
+def read(path: str | os.PathLike) -> Rates:
+    """Return the growth rates that `write` has put into a file.
 
     Raises:
         UnusableInput: there is no such file, or it is not a baseline.
@@ -108,13 +109,13 @@ def read(path: str | os.PathLike) -> Slopes:
             f"{path} is a baseline of version {held.get('version')}, but this propagate reads "
             f"{FORMAT['version']}: delete it and write it anew"
         )
-    if not _are_slopes(held.get("slopes")):
+    if not _are_rates(held.get("slopes")):
         raise UnusableInput(f"{path} is a baseline but damaged: delete it and write it anew")
     return held["slopes"]
 
 
 def compare(
-    record: xr.Dataset, path: str | os.PathLike, tolerance: float = SLOPE_CHANGE
+    record: xr.Dataset, path: str | os.PathLike, tolerance: float = GROWTH_CHANGE
 ) -> list[str]:
     """Say what has changed since a baseline was written.
 
@@ -131,11 +132,11 @@ def compare(
         UnusableInput: the file is not a baseline, or the tolerance no number from 0 on.
     """
     check_tolerance("tolerance", tolerance)
-    old, new = read(path), slopes(record)
+    old, new = read(path), growth_rates(record)
     return list(_changes(old, new, tolerance))
 
 
-def _changes(old: Slopes, new: Slopes, tolerance: float) -> Iterator[str]:
+def _changes(old: Rates, new: Rates, tolerance: float) -> Iterator[str]:
     digits = 2 if tolerance >= 0.1 else min(2 - math.floor(math.log10(tolerance or 1e-9)), 9)
     for name in dict.fromkeys((*old, *new)):
         if name not in new:
@@ -168,8 +169,8 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _are_slopes(held: Any) -> bool:
-    """Whether parsed JSON has the form of `Slopes`."""
+def _are_rates(held: Any) -> bool:
+    """Whether parsed JSON has the form of `Rates`."""
     numbers = (int, float, type(None))
     return isinstance(held, dict) and all(
         isinstance(own, dict) and all(isinstance(own.get(d, ""), numbers) for d in DIRECTIONS)

@@ -25,7 +25,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         Two findings for each pairing: forward, backward. Of a custom model, only what is wrong.
 
     Raises:
-        UnusableInput: the record has no second moments.
+        UnusableInput: the record has no second moments, or no site.
 
     Example:
         >>> import numpy as np
@@ -34,6 +34,8 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         >>> judge(record)[0].verdict.value, judge(record)[0].rate
         ('vanishing', -0.5)
     """
+    if record.sizes.get("site") == 0:
+        raise UnusableInput("judge needs a record with sites, got one with none: nothing was seen")
     if "site" in record.dims:
         return site_rules.judge_sites(record)
     directions = measured_directions(record)

@@ -1,6 +1,6 @@
 """Every number that a verdict rests on, with its calibration.
 
-Four of them are needed while a record is made or read, below this room: they are kept in `record`
+Five of them are needed while a record is made or read, below this room: they are kept in `record`
 and have their calibration here.
 """
 
@@ -66,7 +66,7 @@ one is beyond in 1.3 % of sets, of 30 in 0.15 %. That is why `STEP` is asked bes
 """
 SD_PER_MAD = 1.4826
 """Standard deviation of a Gaussian over its median absolute deviation: 1/Φ^-1(3/4)."""
-SLOPE_CHANGE = 0.1
+GROWTH_CHANGE = 0.1
 """Decades per layer by which a slope may differ from that of a baseline, by default.
 
 The slope of a He + ReLU layer of width 64 scatters by 0.10 decades between random keys; for one
@@ -126,6 +126,12 @@ SYMMETRIC_RTOL = statistics.SYMMETRIC_RTOL
 
 Equal terms differ by the rounding of a sum: 1e-5 is that of 1000 terms in float32. Random units
 differ by the order of 1.
+"""
+CONSTANT_SHARE = statistics.CONSTANT_SHARE
+"""Share of a parameter's second moment below which its variance counts as rounding: 1e-5.
+
+The mean over the rms of float32 numbers that are all equal is 1 to 1e-7; a law that is drawn has a
+variance of the order of its second moment.
 """
 STREAM_ADDITIONS = spine.STREAM_ADDITIONS
 """Fewest additions that make a residual stream: 4, as many as `PEERS`.

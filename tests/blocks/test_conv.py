@@ -1,6 +1,7 @@
 """Convolutional stacks: norms they keep, borders that leak, statistics of channels, fans."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -93,7 +94,7 @@ def test_is_the_sum_over_taps(kernel, padding):
     wide = np.pad(x, [(0, 0), around, around, (0, 0)], mode=mode)
     each = [(i, j) for i in range(kernel) for j in range(kernel)]
     expected = sum(wide[:, i : i + 4, j : j + 5] @ w[i, j] for i, j in each)
-    found = block.convolve(w.astype("float32"), x.astype("float32"), "highest")
+    found = block.convolve(jnp.float32(w), jnp.float32(x), "highest")
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 

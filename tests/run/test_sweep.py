@@ -63,7 +63,7 @@ import jax, propagate as pp, sys
 assert jax.device_count() == int(sys.argv[1])
 net = pp.Network(depth=4, width=16)
 found = pp.sweep(net, init=["he_normal", "torch", "lsuv"], activation=["relu", "tanh"],
-                 key=jax.random.key(0), seeds=3, batch=8)
+                 key=jax.random.key(0), seeds=4, batch=8)
 pp.save(found, sys.argv[2])
 """
     records = []
@@ -129,7 +129,8 @@ def test_an_interrupted_sweep_keeps_what_it_measured():
 
     with pytest.raises(Interrupted) as stopped:
         grid = {"init": ["he_normal"], "activation": ["relu", "tanh", "gelu", "silu"]}
-        pp.sweep(pp.Network(**SMALL), **grid, key=KEY, seeds=1, batch=8, progress=stop)
+        options = {"seeds": 1, "batch": 8, "devices": jax.devices()[:1], "progress": stop}
+        pp.sweep(pp.Network(**SMALL), **grid, key=KEY, **options)
     measured = stopped.value.record.log10_forward_q.notnull().all("layer").values
     assert measured.ravel().tolist() == [True, True, False, False]
 
@@ -219,14 +220,15 @@ def test_the_grid_is_dealt_once():
                 )
 
 
-@pytest.mark.parametrize("spelling", ["mlp", "mlp(norm=batch,dropout=0.2)", "residual(branch=nf)"])
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize(
+    ("spelling", "slots"), [("mlp(norm=batch,dropout=0.2)", 2), ("residual(branch=nf)", 1)]
+)
 def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, monkeypatch):
     """As on an accelerator: all activations on their slices, bases and seeds side by side."""
     net = pp.Network(**SMALL, family=spelling)
     options = {
-        "init": ["lecun_normal", "he_normal", "he_uniform", "lsuv", "constant_0.1"],
-        "activation": ["tanh", "relu", "gelu"],
+        "init": ["lecun_normal", "he_normal", "he_uniform", "lsuv"],
+        "activation": ["tanh", "relu"],
         "devices": jax.local_devices()[:slots],
     }
     options |= {"key": KEY, "seeds": 3, "batch": 6}
@@ -302,6 +304,7 @@ def test_functions_of_one_name_are_numbered():
     assert len(set(record.init.values)) == 2
 
 
+@pytest.mark.lenient
 def test_functions_of_ones_own_may_change_the_dtype_and_be_gentle():
     net = pp.Network(6, 32, init="25*lecun_normal", activation=lambda h: h * np.float32(0.04))
     assert pp.judge(pp.measure(net, KEY, seeds=3))[0].verdict is pp.Verdict.STABLE

@@ -1,4 +1,4 @@
-"""Slopes from their formula, and every kind of change told in one sentence."""
+"""Rates from their formula, and every kind of change told in one sentence."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def changed(old, new, tmp_path, **options):
 
 
 def test_slopes_are_decades_per_layer_in_the_direction_of_travel():
-    found = baselines.slopes(record())
+    found = baselines.growth_rates(record())
     assert list(found) == ["b", "c", "d"]
     # a depth of 2 lies between b and c; the gradient comes from the later layer
     assert [s["forward"] for s in found.values()] == pytest.approx([-0.5, -0.1, -0.6])
@@ -45,12 +45,12 @@ def test_slopes_are_decades_per_layer_in_the_direction_of_travel():
 def test_layers_in_parallel_count_as_one_apart():
     again = record(depth=[1, 1, 1, 1])
     again["kind"] = "site", ["add", "activation"] * 4  # the spine has one site for each depth
-    assert baselines.slopes(again) == {} and baselines.overall(again, "forward") is None
+    assert baselines.growth_rates(again) == {} and baselines.overall(again, "forward") is None
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_or_not_measured_is_none(lost):
-    found = baselines.slopes(record(forward=[0.0, lost, lost, 1.0], backward=None))
+    found = baselines.growth_rates(record(forward=[0.0, lost, lost, 1.0], backward=None))
     assert [s["forward"] for s in found.values()] == [None] * 3
     assert [s["backward"] for s in found.values()] == [None] * 3
     assert baselines.overall(record(forward=[lost, 0, 0, 0]), "forward") is None

@@ -221,3 +221,9 @@ def test_what_suits_must_be_measured_in_both_directions():
     record = pp.measure(pp.Network(20, 64), KEY, seeds=3, measures=("forward_q",))
     assert pp.judge(record)[0].verdict is V.STABLE
     assert pp.judge(record).suited() == {"relu": []}
+
+
+def test_a_record_without_a_site_is_no_pass():
+    empty = xr.Dataset({"log10_forward_q": ("site", np.zeros(0))})
+    with pytest.raises(pp.UnusableInput, match="nothing was seen"):
+        pp.judge(empty)
