@@ -46,7 +46,8 @@ def growth_rates(record: xr.Dataset) -> Rates:
         >>> decay = ("site", [0.0, -0.5, -1.0])
         >>> named = {"name": ("site", list("abc")), "kind": ("site", ["matmul"] * 3)}
         >>> named |= {"parameter": ("site", list("uvw")), "depth": ("site", [1, 2, 3])}
-        >>> growth_rates(xr.Dataset({"log10_forward_q": decay, "log10_backward_q": decay}, named))["c"]
+        >>> record = xr.Dataset({"log10_forward_q": decay, "log10_backward_q": decay}, named)
+        >>> growth_rates(record)["c"]
         {'forward': -0.5, 'backward': 0.5}
     """
     chain = spine(record)

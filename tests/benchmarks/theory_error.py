@@ -198,6 +198,7 @@ def draws(
         *weights, together, alone = (
             jax.random.normal(k, size) for k, size in zip(keys[1:], sizes, strict=True)
         )
+        together = jnp.broadcast_to(together, shape)
         unit = x.correlation**0.5 * together + (1 - x.correlation) ** 0.5 * alone
         signal = x.mean + x.variance**0.5 * unit
         y, pull = jax.vjp(lambda x: apply(x, weights, numbers), signal)

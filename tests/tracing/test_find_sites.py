@@ -19,7 +19,11 @@ X = jax.random.normal(jax.random.key(1), (4, N))
 
 def norm(p, x):
     centred = x - x.mean(-1, keepdims=True)
-    return centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p["gain"]
+    return (
+        centred
+        * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+        * jnp.reshape(p["gain"], (1, -1))
+    )
 
 
 def sites_of(fn, *data, **options):
@@ -51,7 +55,7 @@ def test_a_norm_within_a_scan_is_named_in_every_turn():
 
 def test_only_an_addition_of_two_branches_is_one():
     def model(p, data):
-        h = data[0] @ p["stack"][0] + p["bias"]  # a bias joins nothing
+        h = data[0] @ p["stack"][0] + p["bias"][None]  # a bias joins nothing
         return (h + 2 * h) + jnp.tanh(h) @ p["stack"][1]  # nor does a multiple of the same value
 
     kinds = [kind for _, kind in sites_of(model, X)]
