@@ -14,9 +14,15 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Most of the suite's time is XLA's own, which this halves; `tests/test_optimised.py` and the
-# README's examples run without it, as users' programs do.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Most of the suite's time is XLA's own, which the first halves; `tests/test_optimised.py` and the
+# README's examples run without it, as users' programs do. The others keep two workers on two cores
+# out of each other's way.
+FLAGS = (
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_multi_thread_eigen=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 # pytest's option of jaxtyping does not reach the processes of pytest-xdist

@@ -76,7 +76,7 @@ class Sweep(StackOptions):
     precision: Precision = "highest"
     """Precision of matrix products."""
     block: int | None = None
-    """Pairings that go through a layer together. A GPU is faster with more, such as 32."""
+    """Pairings that go through a layer together; by default few on a CPU, all on a GPU."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""
