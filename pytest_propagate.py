@@ -93,7 +93,7 @@ def assert_healthy(
             checks.check_tolerance(name, limit)
     allowed = verdicts([allow] if isinstance(allow, str) else allow)
     found = diagnose(model, *inputs, key=jax.random.key(0) if key is None else key, **options)
-    wrong = [str(finding) for finding in found.findings if finding.verdict not in allowed]
+    wrong = [str(finding) for finding in found.findings.faults if finding.verdict not in allowed]
     wrong += _beyond(found.record, limits)
     if baseline is not None:
         wrong += _changed(found.record, Path(baseline), tolerance)

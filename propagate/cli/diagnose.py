@@ -55,6 +55,8 @@ class Diagnose:
     """Decades per layer by which growth may differ from the baseline."""
     source: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print your own lines below the table, with the rms of signal and gradient at each."""
+    notes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Write out the notes, too: what is unusual, but harmless as far as can be told."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to save the record to, as netCDF."""
 
@@ -73,7 +75,7 @@ class Diagnose:
             self._print(found, changes or [])
         if self.out:
             say(f"wrote {found.save(self.out)}")
-        return int(bool(changes) or any(f.verdict in fatal for f in found.findings))
+        return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _diagnosis(self) -> Diagnosis:
         options = {"measures": self.measures, "sites": self.sites, "only": self.only}
@@ -91,7 +93,8 @@ class Diagnose:
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
         show_sites(found.table())
-        for sentence in (*(found.findings or ["no findings"]), *changes):
+        findings = found.findings.text(notes=self.notes) or "no findings"
+        for sentence in (findings, *changes):
             print(sentence)
         if self.source:
             show_sites(found.source())

@@ -4,6 +4,7 @@ import enum
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,11 +14,19 @@ from propagate.types import DIRECTIONS, Direction
 SUBJECTS: dict[Direction, str] = {"forward": "signal", "backward": "gradient"}
 """What travels in each direction."""
 
+Severity = Literal["fault", "note"]
+"""A fault will hinder training; a note is unusual, and harmless as far as can be told."""
+
 
 class Verdict(enum.Enum):
     """What becomes of a signal; each member carries its cause and the usual remedy."""
 
     OVERFLOWED = "overflowed", "values left the range of the dtype", "a smaller scale"
+    NON_FINITE = (
+        "non-finite",
+        "a derivative is not finite where its operand is",
+        "an operand kept away from the point where the derivative is infinite",
+    )
     SYMMETRIC = "symmetric", "all units of a layer are the same", "random weights"
     DEAD = (
         "dead",
@@ -32,6 +41,11 @@ class Verdict(enum.Enum):
         "departing",
         "one layer is out of line with its peers",
         "the scale or activation that its peers have",
+    )
+    UNDERFLOWED = (
+        "underflowed",
+        "values are below the smallest number of the dtype",
+        "a scaled loss, or a dtype of more range",
     )
     UNTRAINED = (
         "untrained",
@@ -70,6 +84,7 @@ class Finding:
         reason: the evidence, in words.
         site: the name of the site where it shows first, of a custom model.
         parameter: the path of the parameter that is to blame, or of the last one before the site.
+        severity: `"fault"`, which hinders training, or `"note"`.
     """
 
     init: str
@@ -84,6 +99,13 @@ class Finding:
     reason: str
     site: str = ""
     parameter: str = ""
+    severity: Severity = "fault"
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it claims that something will hinder training."""
+        sound = (Verdict.STABLE, Verdict.INCONCLUSIVE)
+        return self.severity == "fault" and self.verdict not in sound
 
     def __str__(self) -> str:
         """Return the finding as a sentence."""
@@ -93,16 +115,41 @@ class Finding:
 
 
 class Findings(tuple[Finding, ...]):
-    """Findings, two for each pairing; prints as sentences, worst first."""
+    """Findings, two for each pairing; prints as sentences, worst first, with notes counted."""
+
+    @property
+    def faults(self) -> "Findings":
+        """Those that claim that something will hinder training."""
+        return Findings(f for f in self if f.is_fault)
+
+    @property
+    def notes(self) -> "Findings":
+        """Those on what is unusual, and harmless as far as can be told."""
+        return Findings(f for f in self if f.severity == "note")
+
+    def text(self, notes: bool = False) -> str:
+        """Return one line for each finding, the worst first.
+
+        Args:
+            notes: whether to write out the notes, too, which are counted otherwise.
+        """
+        ordered = self.worst_first()
+        lines = [str(f) for f in ordered if f.severity == "fault"]
+        if notes:
+            lines += [f"note: {f}" for f in ordered.notes]
+        elif self.notes:
+            many = "1 note" if len(self.notes) == 1 else f"{len(self.notes)} notes"
+            lines.append(f"{many} on what is unusual, but harmless: --notes, or .text(notes=True)")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
-        """Return one line for each finding."""
-        return "\n".join(map(str, self.worst_first()))
+        """Return one line for each finding; notes are counted."""
+        return self.text()
 
     def worst_first(self) -> "Findings":
-        """Return the findings in order of verdict, then of growth."""
+        """Return the faults, then the notes, each in order of verdict, then of growth."""
         order = list(Verdict)
-        key = lambda f: (order.index(f.verdict), -abs(np.nan_to_num(f.rate)))  # noqa: E731
+        key = lambda f: (f.severity == "note", order.index(f.verdict), -abs(np.nan_to_num(f.rate)))  # noqa: E731
         return Findings(sorted(self, key=key))
 
     def suited(self) -> dict[str, list[str]]:

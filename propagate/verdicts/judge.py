@@ -4,9 +4,9 @@ import xarray as xr
 
 from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
-from propagate.verdicts import site_rules
 from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
+from propagate.verdicts.site_rules.rules_in_order import judge_sites
 from propagate.verdicts.stack_rules import judge_pairing, pairings_of
 
 
@@ -37,7 +37,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
     if record.sizes.get("site") == 0:
         raise UnusableInput("judge needs a record with sites, got one with none: nothing was seen")
     if "site" in record.dims:
-        return site_rules.judge_sites(record)
+        return judge_sites(record)
     directions = measured_directions(record)
     if "layer" not in record.dims or not directions:
         raise UnusableInput(

@@ -6,7 +6,7 @@ import xarray as xr
 
 from propagate.types import Direction
 from propagate.verdicts import thresholds
-from propagate.verdicts.findings import Finding, Verdict
+from propagate.verdicts.findings import Finding, Severity, Verdict
 from propagate.verdicts.growth import Growth
 
 
@@ -19,6 +19,7 @@ def site_finding(
     *,
     parameter: str | None = None,
     rise: Growth | None = None,
+    severity: Severity = "fault",
 ) -> Finding:
     """Return a finding on one site of a custom model, or on one of its parameters.
 
@@ -31,6 +32,7 @@ def site_finding(
         parameter: the path of the parameter to blame; by default the one that makes the site, or
             the last one before it.
         rise: the growth that the verdict rests on, if it is one.
+        severity: `"fault"`, or `"note"` for what is harmless as far as can be told.
     """
     site = "" if k is None else str(record["name"].values[k])
     if parameter is None:
@@ -51,4 +53,5 @@ def site_finding(
         reason=reason,
         site=site,
         parameter=parameter,
+        severity=severity,
     )

@@ -15,7 +15,7 @@ from propagate.record.dataset import measured_directions, second_moment
 from propagate.record.spine import spine
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
-from propagate.verdicts.site_finding import site_finding
+from propagate.verdicts.site_rules.site_finding import site_finding
 
 
 def _peers(names: np.ndarray) -> dict[str, list[int]]:
