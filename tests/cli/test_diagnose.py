@@ -238,7 +238,11 @@ def test_a_baseline_is_written_then_compared_with(here, capfd):
         ),
         (["my_model.py:empty"], 2, "the batch must hold at least one input along axis 0"),
         (["my_model.py:build", "--fail-on", "vanshing"], 2, "did you mean 'vanishing'"),
-        (["my_model.py:build", "--fail-on", "dead,,none"], 2, "The names are overflowed, non-finite, symm"),
+        (
+            ["my_model.py:build", "--fail-on", "dead,,none"],
+            2,
+            "The names are overflowed, non-finite, symm",
+        ),
         (["my_model.py:build", "--kwargs", "{train: true}"], 2, "--kwargs must be JSON, got"),
         (["my_model.py:build", "--kwargs", "[1]"], 2, "--kwargs must be a JSON object"),
         (["my_model.py:build", "--tolerance", "-1"], 2, "--tolerance must be decades per layer"),
