@@ -1,6 +1,7 @@
 """Where a record comes from: versions, device, date, command."""
 
 import datetime
+import functools
 import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -23,6 +24,7 @@ def provenance(**details: Any) -> dict[str, str]:
     }
 
 
+@functools.cache  # a millisecond of reading
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

@@ -14,7 +14,7 @@ import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +32,13 @@ from propagate.run.program import Draw, Layer, Numbers, StackProgram, Stretch, d
 from propagate.types import Array, Tree
 
 MOST_AT_ONCE = 8  # turns in flight
+COMPILERS = ThreadPoolExecutor(2)
+ON_GPU = {"xla_gpu_enable_triton_gemm": False}
+"""What XLA is asked for on a GPU: products of its libraries, without a search among its own.
+
+The search takes most of the first call: 14.5 s with it, 5.0 s without for 36 pairings × 50 × 2048 ×
+512 on one H200, and then 320 and 315 ms (`tests/benchmarks/accelerator.py`, jax 0.11.2).
+"""
 
 
 class Drawn(NamedTuple):
@@ -58,7 +65,7 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
         try:
             for turn, (program, numbers) in zip(turns, _fed(grid, feed, mesh, turns), strict=True):
                 run = _executable(program, mesh, numbers)
-                waiting.append((turn, pool.submit(_run, run, numbers)))
+                waiting.append((turn, pool.submit(_run_once_compiled, run, numbers)))
                 while len(waiting) > (at_once if turn is not turns[-1] else 0):
                     oldest, future = waiting.popleft()
                     yield oldest, future.result()
@@ -115,7 +122,11 @@ def _run(executable: Callable, numbers: Numbers) -> dict:
     return jax.device_get(executable(numbers))
 
 
-def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Callable:
+def _run_once_compiled(executable: Future, numbers: Numbers) -> dict:
+    return _run(executable.result(), numbers)
+
+
+def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Future:
     sharding = NamedSharding(mesh, PartitionSpec("slot"))
 
     def like(a: Array | np.ndarray) -> jax.ShapeDtypeStruct:
@@ -126,8 +137,14 @@ def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Callable
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(program: StackProgram, mesh: Mesh, form: Any, leaves: tuple) -> Callable:
-    return jitted(program, mesh).lower(jax.tree.unflatten(form, leaves)).compile()
+def _compiled(program: StackProgram, mesh: Mesh, form: Any, leaves: tuple) -> Future:
+    """Return the executable to come: it is compiled while the next turn is drawn."""
+    lowered = jitted(program, mesh).lower(jax.tree.unflatten(form, leaves))
+    return COMPILERS.submit(lowered.compile, _options(mesh.devices.flat[0].platform))
+
+
+def _options(platform: str) -> dict[str, Any]:
+    return ON_GPU if platform == "gpu" else {}
 
 
 def jitted(program: StackProgram, mesh: Mesh) -> Callable[[Numbers], dict]:
@@ -221,7 +238,7 @@ def _drawer(
             jax.tree.map(lambda *a: join(a, axis=0), *common),
         )
 
-    return jax.jit(_per_slot(every, mesh))
+    return jax.jit(_per_slot(every, mesh), compiler_options=_options(platform))
 
 
 def _joined(parts: tuple[Array, ...], *, order: np.ndarray, axis: int) -> Array:
