@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 TESTS = Path(__file__).parent
 CHOSEN = {
     "run/test_engine.py": (
@@ -25,10 +23,9 @@ CHOSEN = {
 }
 
 
-@pytest.mark.parametrize("file", CHOSEN)
-def test_holds_with_the_optimiser_on(file):
+def test_holds_with_the_optimiser_on():
     env = os.environ | {"XLA_FLAGS": "", "PYTEST_ADDOPTS": ""}
-    names = [f"{TESTS / file}::{name}" for name in CHOSEN[file]]
+    names = [f"{TESTS / file}::{name}" for file, chosen in CHOSEN.items() for name in chosen]
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-n", "0", "--dist", "no", *names]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout

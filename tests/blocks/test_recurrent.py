@@ -313,7 +313,6 @@ def gradients():
     return lambda init, phi: found.log10_backward_q.sel(init=init, activation=phi).values[0]
 
 
-@pytest.mark.xdist_group("recurrence")
 def test_norm_keeping_recurrences_keep_the_gradient_and_others_do_not(gradients):
     linear = gradients("orthogonal", "identity")
     np.testing.assert_allclose(linear, linear[-1], atol=1e-6)
@@ -324,14 +323,12 @@ def test_norm_keeping_recurrences_keep_the_gradient_and_others_do_not(gradients)
     assert np.ptp(gradients("he_normal", "identity")) > 1  # 2 per step: 2.4 decades in 8 steps
 
 
-@pytest.mark.xdist_group("recurrence")
 @pytest.mark.parametrize("gain", [0.9, 1, 1.1])
 def test_an_orthogonal_tanh_recurrence_is_critical_at_gain_one(gradients, gain):
     found = gradients("orthogonal" if gain == 1 else f"orthogonal_{gain}", "tanh")
     np.testing.assert_allclose(np.diff(found), -2 * np.log10(gain), atol=1e-4)
 
 
-@pytest.mark.xdist_group("recurrence")
 def test_no_recurrence_cuts_the_gradient_exactly(gradients):
     found = gradients("zeros", "tanh")
     assert np.isneginf(found[:-1]).all() and np.isfinite(found[-1])

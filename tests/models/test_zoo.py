@@ -1,5 +1,7 @@
 """Published models, unedited: every product is a named site, and outputs are the model's own."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -24,6 +26,12 @@ LARGE = (
 )
 
 
+@functools.cache
+def built(name: str) -> tuple:
+    """Build a model once for all tests; none of them changes it."""
+    return zoo.ZOO[name]()
+
+
 def products(jaxpr) -> int:
     """How many matrix products and convolutions a program makes; its scans have fixed lengths."""
     count = 0
@@ -41,7 +49,7 @@ def products(jaxpr) -> int:
 
 @pytest.mark.parametrize("name", zoo.ZOO)
 def test_a_published_model_is_covered(name):
-    model, inputs, options = zoo.ZOO[name]()
+    model, inputs, options = built(name)
     ready = pure(model, *inputs, key=KEY, **options)
     run = lambda params, data: ready.fn(params, *data)  # noqa: E731
     _, names = probe(run, ready.params, ready.inputs, Options(("q",)))
@@ -55,7 +63,7 @@ def test_a_published_model_is_covered(name):
 
 @pytest.mark.parametrize("name", [name for name in zoo.ZOO if name not in LARGE])
 def test_outputs_are_the_models_own(name):
-    model, inputs, options = zoo.ZOO[name]()
+    model, inputs, options = built(name)
     found = pp.diagnose(model, *inputs, key=KEY, measures=("q",), **options)
     ready = pure(model, *inputs, key=jax.random.split(KEY)[0], **options)
     outputs = jax.tree.leaves(ready.fn(ready.params, *ready.inputs))
@@ -72,7 +80,7 @@ def test_values_and_gradients_are_the_models_own(name):
 
     By how much that is depends on the processor: 0.9 units on one, 1.5 on another.
     """
-    products, every = sameness.compared(*zoo.ZOO[name]())
+    products, every = sameness.compared(*built(name))
     assert products <= (2 if name in FUSED else 0)
     assert every <= 4
 
