@@ -107,14 +107,14 @@ def numbers_of(grid: Grid, feed: Feed, program: StackProgram, turn: Turn, drawn:
     per_layer = own.scale, own.phi, feed.raw & (index == 1), index
     layers = [
         Layer(weights, *jax.tree.map(lambda a, rows=rows: a[:, :, rows], per_layer))
-        for weights, rows in zip(drawn.weights, rows_of(program), strict=True)
+        for weights, rows in zip(drawn.weights, rows_of(program.stretches), strict=True)
     ]
     return Numbers(tuple(layers), drawn.shared, own.homogeneous, drawn.inputs, drawn.target)
 
 
-def rows_of(program: StackProgram) -> list[slice]:
-    """Return which layers each stretch of the program consists of."""
-    ends = np.cumsum([0, *(part.layers for part in program.stretches)])
+def rows_of(stretches: tuple[Stretch, ...]) -> list[slice]:
+    """Return which layers each stretch of a program consists of."""
+    ends = np.cumsum([0, *(part.layers for part in stretches)])
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
@@ -214,8 +214,7 @@ def _drawer(
 
     def of_base(base: Base, keys: Array) -> tuple[tuple, Draw]:
         layers = jax.vmap(lambda key: layer_keys(key, depth), out_axes=1)(keys)
-        ends = np.cumsum([0, *(part.layers for part in stretches)])
-        own = tuple(layers[a:b] for a, b in itertools.pairwise(ends))
+        own = tuple(layers[rows] for rows in rows_of(stretches))
         if stored:
             own = tuple(map(functools.partial(many, base), stretches, own))
         common = functools.partial(draw, base, stretches[0].spec.own(shared=True), dtype)

@@ -18,8 +18,6 @@ from propagate.record.scaled import decades
 from propagate.run.pairings import Turn
 from propagate.types import OWN, LossKind, Place, UnusableInput
 
-DIMS = ("init", "activation")
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -34,7 +32,8 @@ class Grid:
     @property
     def coords(self) -> dict[str, list[str]]:
         """The labels of the pairings."""
-        return {name: [one.name for one in getattr(self, f"{name}s")] for name in DIMS}
+        pairs = {"init": self.inits, "activation": self.activations}
+        return {dim: [one.name for one in own] for dim, own in pairs.items()}
 
 
 def write(

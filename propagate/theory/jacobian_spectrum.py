@@ -178,13 +178,6 @@ def density(
     a little off the real axis of lambda, by Newton's steps, and brought down to it at each place.
 
     Args:
-        phi: an activation.
-        depth: L.
-        sigma_w2: variance of a weight, times fan_in.
-        q: second moment of the pre-activations, in every layer.
-        orthogonal: whether weights are orthogonal times sigma_w rather than Gaussian.
-
-    Args:
         phi: the activation: a name, an `Activation` or a function.
         depth: L.
         sigma_w2: fan_in times the variance of a weight.
