@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from propagate.types import DIRECTIONS
-from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
 from propagate.verdicts.thresholds import FINE_DECADES
 
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
@@ -56,28 +56,42 @@ def advice(findings: Findings) -> str:
 
 
 def _lacking(pair: dict[str, Finding]) -> str:
-    worst = min(pair.values(), key=lambda f: np.nan_to_num(f.fine_depth))
+    """Say what the closest initialiser lacks: the first direction that is not stable, the worse."""
+    ordered = [pair[d] for d in DIRECTIONS if d in pair]
+    unsound = [f for f in ordered if f.verdict is not Verdict.STABLE]
+    if not unsound:
+        unseen = next((f.unseen for f in ordered if f.unseen), "the other direction not measured")
+        return (
+            f"none is known to suit. {ordered[0].init} keeps what was measured in range; {unseen}."
+        )
+    worst = min(unsound, key=lambda f: np.nan_to_num(f.fine_depth))
+    rate = "no rate" if math.isnan(worst.rate) else f"{worst.rate:+.3f} decades per layer"
     return (
         f"none of these. The closest, {worst.init}, is {worst.verdict.value} {worst.direction}: "
-        f"{worst.verdict.cause} ({worst.rate:+.3f} decades per layer, fine to depth "
-        f"{_depth(worst.fine_depth)}). It needs {worst.verdict.remedy}."
+        f"{worst.verdict.cause} ({rate}, fine to depth "
+        f"{_depth(worst.fine_depth)}). It needs {worst.remedy or worst.verdict.remedy}."
     )
 
 
 def best(findings: Findings) -> dict[str, str]:
-    """Return the initialiser with the mildest verdict for each activation."""
-    pairs = _by_pairing(findings)
-    return {
-        phi: min((i for i, own in pairs if own == phi), key=lambda i: _badness(pairs[i, phi]))
-        for phi in dict.fromkeys(f.activation for f in findings)
-    }
+    """Return the initialiser with the mildest verdict for each activation, the first of ties."""
+    found = {}
+    for phi in dict.fromkeys(f.activation for f in findings):
+        own: dict[str, list[Finding]] = {}
+        for f in findings:
+            if f.activation == phi:
+                own.setdefault(f.init, []).append(f)
+        mildest = min(map(_badness, own.values()))
+        alike = {init: pair for init, pair in own.items() if _badness(pair) == mildest}
+        found[phi] = mildest_first(alike)[0]
+    return found
 
 
-def _badness(pair: dict[str, Finding]) -> tuple[bool, bool, float]:
-    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD}
-    rates = [abs(f.rate) if math.isfinite(f.rate) else math.inf for f in pair.values()]
-    unstable = any(f.verdict is not Verdict.STABLE for f in pair.values())
-    return unstable, any(f.verdict in lost for f in pair.values()), max(rates)
+def _badness(pair: list[Finding]) -> tuple[bool, bool]:
+    """Return whether a pairing is not stable, and whether it is lost beyond any rate."""
+    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD, Verdict.UNTRAINED}
+    found = {f.verdict for f in pair}
+    return found != {Verdict.STABLE}, bool(found & lost)
 
 
 def _fine(pair: dict[str, Finding]) -> float:

@@ -1,6 +1,7 @@
-"""What is swept, and how its statistics are put into the record."""
+"""What is swept, and how its statistics, and theory beside them, are put into the record."""
 
 import collections
+import functools
 import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +16,11 @@ from propagate.network import Network
 from propagate.record import dataset
 from propagate.record.measures import Selection
 from propagate.record.scaled import decades
+from propagate.run.feed import Feed
 from propagate.run.pairings import Turn
+from propagate.theory.predict import predict
 from propagate.types import OWN, LossKind, Place, UnusableInput
+from propagate.verdicts.growth import settles
 
 DIMS = ("init", "activation")
 
@@ -88,3 +92,37 @@ def listed(specs: Any) -> list:
     if isinstance(specs, tuple) and specs and all(isinstance(s, numbers.Real) for s in specs):
         return [specs]
     return list(specs or [])
+
+
+def expect(found: xr.Dataset, grid: Grid, feed: Feed) -> xr.Dataset:
+    """Return the record with what theory expects of pairings whose seeds do not settle a growth.
+
+    Theory has a band for plain stacks on random inputs; backward for cotangents that are drawn.
+    """
+    if feed.data is not None or str(grid.net.family) != "mlp":
+        return found
+    cosine = feed.cosine if feed.kind == "pairs" else 0.0
+    columns: dict[str, np.ndarray] = {}
+    for direction in dataset.measured_directions(found):
+        log_q = dataset.second_moment(found, direction).values
+        for i, k in zip(*np.nonzero(~settles(log_q, direction)), strict=True):
+            net = replace(grid.net, init=grid.inits[i], activation=grid.activations[k])
+            theory = _predicted(net, feed.size, cosine)
+            if theory is None:
+                continue
+            values = dataset.second_moment(theory, direction)
+            sd = dataset.second_moment_sd(theory, direction)
+            for name, one in zip(dataset.expected_names(direction), (values, sd), strict=True):
+                columns.setdefault(name, np.full((*log_q.shape[:2], log_q.shape[-1]), np.nan))
+                columns[name][i, k] = one
+    rows = {name: ((*DIMS, "layer"), values) for name, values in columns.items()}
+    return found.assign(rows)
+
+
+@functools.lru_cache(maxsize=256)
+def _predicted(net: Network, batch: int, cosine: float) -> xr.Dataset | None:
+    """Return what theory expects, or None if it does not cover the network."""
+    try:
+        return predict(net, batch=batch, correlation=cosine)
+    except UnusableInput:
+        return None
