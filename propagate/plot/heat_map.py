@@ -18,6 +18,7 @@ FINE = (Verdict.STABLE, Verdict.INCONCLUSIVE)
 CELL, MARGIN = (0.92, 0.45), (2.7, 1.0)  # inches: of a cell; of names, title and colour bar
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 DARK = 0.47  # luma below which words are white
+SMALL = 0.0995  # decades per layer below which three places are shown
 JUST_BEYOND = 1.001  # growth over the fastest fine one that is coloured
 
 
@@ -94,5 +95,7 @@ def _share(finding: Finding | None) -> float:
 
 
 def _words(finding: Finding) -> str:
-    number = f"\n{finding.rate:+.2g}".replace("-", "−") if math.isfinite(finding.rate) else ""
-    return finding.verdict.value + number
+    if not math.isfinite(finding.rate):
+        return finding.verdict.value
+    number = f"{finding.rate:+.3f}" if abs(finding.rate) < SMALL else f"{finding.rate:+.2g}"
+    return f"{finding.verdict.value}\n{number.replace('-', '−')}"

@@ -208,7 +208,7 @@ def _untrained(case: _Case) -> _Answer | None:
     weights = case.pairing.values(WEIGHTS)
     if weights is None:
         return None
-    zero = np.isneginf(weights[:, 1:]).all(axis=0)
+    zero = (np.isneginf(weights[:, 1:]) & _alive(case)).all(axis=0)
     if case.pairing.zero_scaled:  # what a scalar multiplies trains the scalar, and that the weights
         gated = case.pairing.values(second_moment_name(case.pairing.zero_scaled))
         zero &= False if gated is None else np.isneginf(gated[:, 1:]).all(axis=0)
@@ -223,6 +223,18 @@ def _untrained(case: _Case) -> _Answer | None:
         f"{in_words(case.growth)}"
     )
     return _Answer(Verdict.UNTRAINED, first, reason, remedy="weights that are not zero")
+
+
+def _alive(case: _Case) -> np.ndarray:
+    """Return where a signal goes into a layer and a gradient comes out of it, (seed, layer 1 … L).
+
+    Where one of them is lost, the loss is the fault.
+    """
+    alive = np.isfinite(case.log_q[:, 1:])
+    for place in ("forward", "activation"):
+        into = case.pairing.values(second_moment_name(place))
+        alive = alive if into is None else alive & np.isfinite(into[:, :-1])
+    return alive
 
 
 def _underflowed(case: _Case, layer: int) -> bool:
