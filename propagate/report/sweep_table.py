@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +15,7 @@ from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
 from propagate.verdicts.thresholds import FINE_DECADES
 
+CRITICAL = ("critical", "critical_orthogonal")  # the initialisers that follow the activation
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
@@ -94,6 +96,48 @@ def _badness(pair: list[Finding]) -> tuple[bool, bool]:
     return found != {Verdict.STABLE}, bool(found & lost)
 
 
+def recipes(findings: Findings, record: xr.Dataset) -> str:
+    """Return the critical variances of each activation with what was measured of them, and code.
+
+    Empty if the record has no critical initialiser.
+
+    Args:
+        findings: on the record.
+        record: of a sweep.
+    """
+    pairs, lines = _by_pairing(findings), []
+    for phi, point in json.loads(record.attrs.get("critical", "{}")).items():
+        measured = [_measured(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
+        if measured:
+            lines.append(
+                f"{phi}: sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g} "
+                f"({point['reason']}). Measured: {'; '.join(measured)}. {_code(**point)}"
+            )
+    return "\n".join(lines)
+
+
+def _measured(init: str, pair: dict[str, Finding]) -> str:
+    """Say what became of a pairing in each direction, and to which depth it is fine."""
+    says = [
+        f"{d} {pair[d].verdict.value}"
+        + ("" if math.isnan(pair[d].rate) else f" {pair[d].rate:+.3f}")
+        for d in DIRECTIONS
+        if d in pair
+    ]
+    return f"{init} {', '.join(says)}, fine to depth {_depth(_fine(pair))}"
+
+
+def _code(sigma_w2: float, sigma_b2: float, **_: Any) -> str:
+    """Return the variances as the initialisers of JAX and of PyTorch."""
+    std = math.sqrt(sigma_b2)
+    biases = f"biases of std {std:.4g}" if std else "biases of 0"
+    torch = f"nn.init.normal_(b, std={std:.4g})" if std else "nn.init.zeros_(b)"
+    return (
+        f"In JAX: variance_scaling({sigma_w2:.4g}, 'fan_in', 'normal') with {biases}; in PyTorch: "
+        f"nn.init.normal_(w, std=({sigma_w2:.4g} / fan_in) ** 0.5), {torch}."
+    )
+
+
 def _fine(pair: dict[str, Finding]) -> float:
     return float(np.min([f.fine_depth for f in pair.values()]))  # NaN if one is
 
@@ -124,4 +168,9 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    return Group(verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings)))
+    parts = [verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings))]
+    numbers = recipes(findings, record)
+    if numbers:
+        title = "\nCritical by theory of plain layers, for inputs of unit second moment"
+        parts += [Text(title, style="bold"), Text(numbers)]
+    return Group(*parts)

@@ -18,6 +18,7 @@ from propagate.record.measures import Selection
 from propagate.record.scaled import decades
 from propagate.run.feed import Feed
 from propagate.run.pairings import Turn
+from propagate.theory.criticality import critical_at_unit
 from propagate.theory.predict import predict
 from propagate.types import OWN, LossKind, Place, UnusableInput
 from propagate.verdicts.growth import settles
@@ -39,6 +40,15 @@ class Grid:
     def coords(self) -> dict[str, list[str]]:
         """The labels of the pairings."""
         return {name: [one.name for one in getattr(self, f"{name}s")] for name in DIMS}
+
+    @property
+    def critical(self) -> dict[str, dict[str, Any]] | None:
+        """What critical initialisers draw for each activation; None if the grid has none."""
+        if not any(init.tuned for init in self.inits):
+            return None
+        points = {phi.name: critical_at_unit(phi) for phi in self.activations}
+        wanted = ("sigma_w2", "sigma_b2", "kind", "reason")
+        return {phi: {name: getattr(p, name) for name in wanted} for phi, p in points.items()}
 
 
 def write(

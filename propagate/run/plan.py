@@ -30,7 +30,7 @@ from propagate.record.measures import Selection
 from propagate.run.memory import ITEMSIZE, Limits, limits, signal_bytes, weight_bytes
 from propagate.run.pairings import Pairings
 from propagate.run.program import StackProgram, Stretch
-from propagate.theory.criticality import gain
+from propagate.theory.criticality import gain, tuned
 from propagate.types import OWN, LossKind, UnusableInput
 
 
@@ -110,7 +110,11 @@ def configurations(
     batch: int,
 ) -> Configurations:
     """Return the numbers of a block's configurations."""
-    own, columns = pairings.filled(inits), pairings.columns
+    columns = pairings.columns
+    own = [
+        tuned(init, activations[column])
+        for init, column in zip(pairings.filled(inits), columns, strict=True)
+    ]
     table = layer_table(net, batch)
     of_spec = {id(n): np.array([n.scales(init) for init in own]) for n in distinct(table)}
     scale = np.stack([of_spec[id(spec)] for spec in table])  # (L, C, parameters)
@@ -130,7 +134,8 @@ def configurations(
 def biased(net: Network, init: Initializer) -> bool:
     """Return whether a network has biases under an initialiser that are not all zero."""
     every = [p for spec in distinct(layer_table(net)) for _, p in spec.parameters]
-    return any(p.kind == "bias" and p.scale(init) for p in every)
+    own = [p for p in every if p.kind == "bias"]
+    return any(p.factor if (p.init or init).tuned else p.scale(init) for p in own)
 
 
 def shared(net: Network) -> bool:

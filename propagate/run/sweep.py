@@ -222,6 +222,7 @@ def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, st
             "bypassed": family.bypassed,
             "zero_scaled": family.zero_scaled,
         },
+        critical=grid.critical,
         key=np.asarray(jax.random.key_data(feed.key)).tolist(),
         device=f"{mesh.size} × {device.device_kind} ({device.platform})",
         dtype=str(grid.net.dtype),

@@ -231,7 +231,7 @@ def _alive(case: _Case) -> np.ndarray:
     Where one of them is lost, the loss is the fault.
     """
     alive = np.isfinite(case.log_q[:, 1:])
-    for place in ("forward", "activation"):
+    for place in ("forward",) if case.pairing.bypassed else ("forward", "activation"):
         into = case.pairing.values(second_moment_name(place))
         alive = alive if into is None else alive & np.isfinite(into[:, :-1])
     return alive
