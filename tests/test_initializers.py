@@ -165,7 +165,7 @@ def test_torch_and_equinox_draw_biases_as_they_draw_weights(name):
 
 
 def test_only_the_named_initialisers_have_biases():
-    biased = {name for name in INITIALIZERS if initializer(name).bias.gain}
+    biased = {name for name in INITIALIZERS if initializer(name).bias.gain} - set(TUNED)
     assert biased == {"torch", "equinox"}
     assert initializer("sigma(1,0.3)").bias(*SHAPE) == 0.3
 
@@ -251,6 +251,14 @@ def test_draws_have_the_asked_for_shape_and_dtype(name, dtype):
     w = initializer(name)(KEYS[0], (6, 4), dtype)
     assert w.shape == (6, 4)
     assert w.dtype == dtype
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_what_follows_from_the_activation_has_no_scale_of_its_own(name):
+    for use in (lambda init: init.scale(8, 8), lambda init: init(KEYS[0], (8, 8))):
+        with pytest.raises(UnusableInput, match="follows from the activation"):
+            use(initializer(name))
+    assert initializer(f"0.5*{name}").tuned and not initializer("orthogonal").tuned
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
 from propagate.verdicts.thresholds import FINE_DECADES
@@ -45,16 +46,34 @@ def _depth(depth: float) -> str:
     return f"{depth:.0f}" if depth < 10_000 else "> 10000"
 
 
-def advice(findings: Findings) -> str:
-    """Return, for each activation, which initialisers suit it, or what the closest one lacks."""
+def advice(findings: Findings, record: xr.Dataset | None = None) -> str:
+    """Return, for each activation, which initialisers suit it, or what the closest one lacks.
+
+    Args:
+        findings: on a sweep.
+        record: of that sweep; with it theory says which scale it would take.
+    """
+    known = {} if record is None else json.loads(record.attrs.get("parameters", "{}"))
     pairs, closest = _by_pairing(findings), best(findings)
     lines = []
     for phi, inits in findings.suited().items():
         suited = [f"{init} ({_depth(_fine(pairs[init, phi]))})" for init in inits]
         keep = "keeps" if len(inits) == 1 else "keep"
         says = f"{_listed(suited)} {keep} signals and gradients in range (fine to that depth)."
-        lines.append(f"{phi}: {says if inits else _lacking(pairs[closest[phi], phi])}")
+        if not inits:
+            says = _lacking(pairs[closest[phi], phi])
+            says += _by_theory(phi) if phi in known.get("named", ()) else ""
+        lines.append(f"{phi}: {says}")
     return "\n".join(lines)
+
+
+def _by_theory(phi: str) -> str:
+    """Say at which scale an activation of the table is critical."""
+    point = critical_at_unit(phi)
+    numbers = f"sigma_w² = {point.sigma_w2:.4g} and sigma_b² = {point.sigma_b2:.4g}"
+    if point.kind == "none":
+        return f" By theory {point.reason}: {numbers}, the initialiser critical."
+    return f" By theory the initialiser critical would suit: {numbers} ({point.reason})."
 
 
 def _lacking(pair: dict[str, Finding]) -> str:
@@ -168,7 +187,13 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    parts = [verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings))]
+    parts = [
+        verdict_table(findings),
+        Text(ran),
+        Text(legend),
+        words,
+        Text(advice(findings, record)),
+    ]
     numbers = recipes(findings, record)
     if numbers:
         title = "\nCritical by theory of plain layers, for inputs of unit second moment"

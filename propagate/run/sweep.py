@@ -28,7 +28,7 @@ from propagate.run.feed import Feed
 from propagate.run.grid import Grid, expect, listed, unique, write
 from propagate.run.memory import explained
 from propagate.run.pairings import Turn, blocks_of, grouping, turns
-from propagate.types import Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
+from propagate.types import OWN, Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
 
 Progress = Callable[[int, int], None]
 
@@ -218,6 +218,7 @@ def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, st
         parameters={
             "biased": [one.name for one in grid.inits if plan.biased(grid.net, one)],
             "fixed": fixed,
+            "named": [phi.name for phi in grid.activations if phi.source != OWN],
             "shared": plan.shared(grid.net),
             "bypassed": family.bypassed,
             "zero_scaled": family.zero_scaled,
