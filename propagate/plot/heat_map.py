@@ -15,7 +15,7 @@ from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 
 GROWN = (Verdict.EXPLODING, Verdict.VANISHING, Verdict.COLLAPSING)  # faults that have a rate
 FINE = (Verdict.STABLE, Verdict.INCONCLUSIVE)
-CELL, MARGIN = (0.92, 0.45), (2.7, 1.0)  # inches: of a cell; of names, title and colour bar
+CELL, MARGIN = (0.925, 0.45), (2.7, 1.0)  # inches: of a cell; of names, title and colour bar
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 DARK = 0.47  # luma below which words are white
 SMALL = 0.0995  # decades per layer below which three places are shown
@@ -78,9 +78,9 @@ def _cells(ax: Axes, findings: list[list[Finding | None]]) -> None:
             look = {"facecolor": "none", "edgecolor": "0.8", "hatch": "///", "linewidth": 0}
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, **look))
         shade = to_rgb(growth_colours.OTHER) if math.isnan(share) else colours(norm(share))[:3]
-        dark = np.dot(shade, LUMA) < DARK
-        words = {"ha": "center", "va": "center", "fontsize": "small"}
-        ax.text(j, i, _words(finding), color="white" if dark else "black", **words)
+        colour = "white" if np.dot(shade, LUMA) < DARK else "black"
+        text = ax.text(j, i, _words(finding), color=colour, fontsize="small")
+        text.set(horizontalalignment="center", verticalalignment="center")
 
 
 def _share(finding: Finding | None) -> float:

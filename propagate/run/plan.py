@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from propagate.activations import Activation, activation
@@ -154,7 +155,10 @@ def drawn(net: Network, init: Initializer) -> bool:
         return True
     weight = next(iter(layer_table(net)[0].weights.values()))
     keys = jax.random.split(jax.random.key(0))
-    draws = [np.asarray(init(key, weight.shape)) for key in (keys[0], keys[0], keys[1])]
+    draws = [
+        np.asarray(init.base.sample(key, weight.shape, jnp.float32))
+        for key in (keys[0], keys[0], keys[1])
+    ]
     if not np.array_equal(draws[0], draws[1], equal_nan=True):
         raise UnusableInput(
             f"{init.name} gave different weights for one key: it draws from a generator of its "

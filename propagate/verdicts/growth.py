@@ -102,7 +102,7 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
         Shape (...).
     """
     layers = log_q.shape[-1] - 1
-    limit, lost = fine_rate(layers), ~np.isfinite(log_q).all(axis=(-1, -2))
+    limit, lost = fine_rate(layers), np.asarray(~np.isfinite(log_q).all(axis=(-1, -2)))
     if not layers:
         return np.ones_like(lost)
     followed = np.where(lost[..., None, None], 0.0, log_q)
