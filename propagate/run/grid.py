@@ -125,7 +125,8 @@ def expect(found: xr.Dataset, grid: Grid, feed: Feed) -> xr.Dataset:
             for name, one in zip(dataset.expected_names(direction), (values, sd), strict=True):
                 columns.setdefault(name, np.full((*log_q.shape[:2], log_q.shape[-1]), np.nan))
                 columns[name][i, k] = one
-    rows = {name: ((*DIMS, "layer"), values) for name, values in columns.items()}
+    about = {"long_name": "second moment, or its spread over draws, by theory", "units": "log10"}
+    rows = {name: ((*DIMS, "layer"), values, about) for name, values in columns.items()}
     return found.assign(rows)
 
 
