@@ -1,19 +1,55 @@
-"""What weights are drawn from before they are scaled: normal, uniform, orthogonal, …"""
+"""What weights are drawn from, normal, uniform, orthogonal, …, and the scale of the draws."""
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from propagate import checks
 from propagate.types import Array, Sampler, UnusableInput
 
 TRUNCATED_STD = 0.87962566103423978  # of N(0, 1) cut at +-2
 GROWTH = 3.4445, -4.7750, 2.0315  # Jordan et al. (2024): keeps [0, 1] within [0, 1.3]
+Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The factor gain / sqrt(n), where n is 1, fan_in, fan_out or their mean."""
+
+    gain: float = 1.0
+    mode: Mode = "constant"
+
+    def __post_init__(self) -> None:
+        checks.check_choice("mode", self.mode, Mode)
+        if not isinstance(self.gain, (int, float)) or not math.isfinite(self.gain):
+            raise UnusableInput(f"the scale of an initialiser must be a number, got {self.gain!r}")
+
+    def __call__(self, fan_in: int, fan_out: int) -> float:
+        """Return the factor for a matrix of shape (fan_in, fan_out)."""
+        fan = {
+            "constant": 1,
+            "fan_in": fan_in,
+            "fan_out": fan_out,
+            "fan_avg": (fan_in + fan_out) / 2,
+        }
+        return self.gain / math.sqrt(fan[self.mode])
+
+
+class Untuned(Scale):
+    """A scale that follows from the activation, times `gain`; theory says which it is."""
+
+    def __call__(self, fan_in: int, fan_out: int) -> float:
+        """Raise `UnusableInput`: without an activation there is no scale."""
+        raise UnusableInput(
+            "the scale of a critical initialiser follows from the activation: it is only defined "
+            "within a network; propagate.critical(activation) gives the numbers"
+        )
 
 
 @dataclass(frozen=True)

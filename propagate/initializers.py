@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -29,35 +29,15 @@ from propagate.distributions import (
     TRUNCATED_STD,
     UNIFORM,
     Base,
+    Mode,
+    Scale,
+    Untuned,
     sparse_base,
     unknown_moments,
 )
 from propagate.types import OWN, Array, Sampler, UnusableInput, at_least_float32
 
-Mode = Literal["constant", "fan_in", "fan_out", "fan_avg"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The factor gain / sqrt(n), where n is 1, fan_in, fan_out or their mean."""
-
-    gain: float = 1.0
-    mode: Mode = "constant"
-
-    def __post_init__(self) -> None:
-        checks.check_choice("mode", self.mode, Mode)
-        if not isinstance(self.gain, (int, float)) or not math.isfinite(self.gain):
-            raise UnusableInput(f"the scale of an initialiser must be a number, got {self.gain!r}")
-
-    def __call__(self, fan_in: int, fan_out: int) -> float:
-        """Return the factor for a matrix of shape (fan_in, fan_out)."""
-        fan = {
-            "constant": 1,
-            "fan_in": fan_in,
-            "fan_out": fan_out,
-            "fan_avg": (fan_in + fan_out) / 2,
-        }
-        return self.gain / math.sqrt(fan[self.mode])
+AS_DRAWN, ABSENT = Scale(), Scale(0.0)
 
 
 @dataclass(frozen=True)
@@ -81,11 +61,16 @@ class Initializer:
 
     name: str
     base: Base
-    scale: Scale = Scale()
+    scale: Scale = AS_DRAWN
     law: str = ""
     source: str = ""
-    bias: Scale = Scale(0.0)
+    bias: Scale = ABSENT
     data_scaled: bool = False
+
+    @property
+    def tuned(self) -> bool:
+        """Whether its scales follow from the activation: see `theory.criticality.tuned`."""
+        return isinstance(self.scale, Untuned)
 
     def __rmul__(self, factor: float) -> "Initializer":
         """Return the same initialiser with weights `factor` times as large."""
@@ -223,6 +208,14 @@ def sigma(sigma_w: float = 1.0, sigma_b: float = 0.0) -> Initializer:
     return Initializer(name, NORMAL, Scale(sigma_w, "fan_in"), law, source, Scale(sigma_b))
 
 
+def _critical(base: Base, name: str) -> Initializer:
+    """W and b at the edge of chaos of the activation, for inputs of unit second moment."""
+    mode: Mode = "constant" if base is ORTHOGONAL else "fan_in"
+    law = "sigma_w and sigma_b that keep q and the gradient, by theory of the activation"
+    source = "Poole et al. (2016), arXiv:1606.05340"
+    return Initializer(name, base, Untuned(1.0, mode), law, source, Untuned(1.0))
+
+
 def lsuv(gain: float = 1.0) -> Initializer:
     """Orthogonal, then each layer divided by its output's standard deviation on the batch."""
     name = registry.spell("lsuv", {"gain": 1.0}, {"gain": gain})
@@ -261,6 +254,8 @@ INITIALIZERS: Mapping[str, Callable[..., Initializer]] = MappingProxyType(
         "identity": identity,
         "sparse": sparse,
         "sigma": sigma,
+        "critical": functools.partial(_critical, NORMAL, "critical"),
+        "critical_orthogonal": functools.partial(_critical, ORTHOGONAL, "critical_orthogonal"),
         "lsuv": lsuv,
         "torch": functools.partial(
             _uniform_by_fan_in, "torch", "torch.nn.Linear: kaiming_uniform(a=√5)"

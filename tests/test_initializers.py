@@ -15,6 +15,7 @@ SHAPE = FAN_IN, FAN_OUT = 300, 200
 KEYS = [jax.random.key(seed) for seed in range(3)]
 NUMBERS = len(KEYS) * FAN_IN * FAN_OUT
 SIGMAS = 5  # a sound initialiser fails one check with probability 5.7e-7
+TUNED = ("critical", "critical_orthogonal")  # have no scale without an activation
 EXACT = ("zeros", "constant", "identity")
 KURTOSIS = {
     "normal": 3.0,
@@ -47,7 +48,9 @@ def variance_error(name: str) -> float:
     return np.sqrt((KURTOSIS.get(base.name, 3.0) - 1) / (kept * NUMBERS))
 
 
-@pytest.mark.parametrize("name", [n for n in [*INITIALIZERS, *MORE] if n not in ("lsuv", *EXACT)])
+@pytest.mark.parametrize(
+    "name", [n for n in [*INITIALIZERS, *MORE] if n not in ("lsuv", *TUNED, *EXACT)]
+)
 def test_draws_have_the_stated_mean_and_variance(name):
     """Two checks at 5 sigma for each of 29 initialisers: 3.3e-5 for all 58, if they are sound.
 
@@ -162,7 +165,7 @@ def test_torch_and_equinox_draw_biases_as_they_draw_weights(name):
 
 
 def test_only_the_named_initialisers_have_biases():
-    biased = {name for name in INITIALIZERS if initializer(name).bias.gain}
+    biased = {name for name in INITIALIZERS if initializer(name).bias.gain} - set(TUNED)
     assert biased == {"torch", "equinox"}
     assert initializer("sigma(1,0.3)").bias(*SHAPE) == 0.3
 
@@ -243,11 +246,19 @@ def test_a_pair_is_a_point_of_the_mean_field_plane():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name != "lsuv"])
+@pytest.mark.parametrize("name", [name for name in INITIALIZERS if name not in ("lsuv", *TUNED)])
 def test_draws_have_the_asked_for_shape_and_dtype(name, dtype):
     w = initializer(name)(KEYS[0], (6, 4), dtype)
     assert w.shape == (6, 4)
     assert w.dtype == dtype
+
+
+@pytest.mark.parametrize("name", TUNED)
+def test_what_follows_from_the_activation_has_no_scale_of_its_own(name):
+    for use in (lambda init: init.scale(8, 8), lambda init: init(KEYS[0], (8, 8))):
+        with pytest.raises(UnusableInput, match="follows from the activation"):
+            use(initializer(name))
+    assert initializer(f"0.5*{name}").tuned and not initializer("orthogonal").tuned
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+import propagate as pp
+
 LESSON = Path(__file__).parent.parent / "notebooks" / "1_vanishing_and_exploding.ipynb"
 ANSWERS = {
     "exercise 1": "50 * np.log10(1 / 2)",
@@ -53,6 +55,30 @@ def test_the_lesson_runs_and_checks_its_answers():
     counts["replace the dots"] = len(ANSWERS)
     assert {says: printed.count(says) for says in counts} == counts
     assert pictures == 4
+
+
+def source_of(cell: str) -> str:
+    lesson = nbformat.read(LESSON, as_version=4)
+    return next(one.source for one in lesson.cells if cell in one.source)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("-15.05", "right"),
+        ("-15.49", "right"),  # what the next cell measures
+        ('"-15.05"', "right"),
+        ("-13.5", "not yet"),
+        ('"minus fifteen"', "a number is asked for"),
+        ("[2]", "a number is asked for"),
+    ],
+)
+def test_an_answer_is_judged_by_what_a_network_may_measure(answer, says, capsys):
+    scope = {"pp": pp}
+    asked = source_of('check("exercise 1"').replace("answer = ...", f"answer = {answer}")
+    first = source_of("def check(")
+    exec(first[first.index("def number(") :] + "\n\n" + asked, scope)
+    assert f"exercise 1: {says}" in capsys.readouterr().out
 
 
 def test_the_lesson_is_committed_with_its_outputs():

@@ -48,6 +48,7 @@ class Family:
     starts_with_phi: ClassVar[bool] = True  # so that data goes past the first activation
     wants_gain: ClassVar[bool] = False
     arrays: ClassVar[int] = 1  # of a signal's size that a layer keeps for the way back
+    bypassed: ClassVar[bool] = False  # whether a signal can go past the weights of a layer
 
     def __post_init__(self) -> None:
         checks.check_choice("norm", self.norm, Norm)
@@ -94,6 +95,11 @@ class Family:
         if len(weights) == 1:
             return (*MEASURES, *self.measures)
         return (*MEASURES, *self.measures, Measure("q", q, tuple(weights), power=2))
+
+    @property
+    def zero_scaled(self) -> str:
+        """The place of what a learned scalar multiplies, which is zero at the start; "" if none."""
+        return ""
 
     @property
     def homogeneous(self) -> bool:

@@ -106,6 +106,7 @@ class Lstm(_Recurrent):
     gates: ClassVar[tuple[str, ...]] = ("input_gate", "forget_gate", "candidate", "output_gate")
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 8
+    bypassed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -160,6 +161,7 @@ class Gru(_Recurrent):
     gates: ClassVar[tuple[str, ...]] = ("reset", "update", "candidate")
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 6
+    bypassed: ClassVar[bool] = True
 
     def init(self, size: Size) -> dict[str, Parameter]:
         """Return the parameters of every recurrent stack, and the bias within the reset."""

@@ -17,6 +17,7 @@ from propagate.record.statistics import q, variance
 from propagate.types import Array, Float
 
 Branch = Literal["plain", "depth", "skipinit", "rezero", "fixup", "nf"]
+UNSCALED = "unscaled_branch"
 NF_ALPHA = 0.2  # Brock et al. (2021)
 WS_EPS = 1e-4  # least fan_in · variance that scaled weight standardisation divides by
 
@@ -44,6 +45,7 @@ class Residual(Family):
 
     name: ClassVar[str] = "residual"
     arrays: ClassVar[int] = 4
+    bypassed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,11 +61,21 @@ class Residual(Family):
 
     @property
     def measures(self) -> tuple[Measure, ...]:
-        """The statistics of the branch; the stream is the signal itself."""
+        """The statistics of the branch; the stream is the signal itself.
+
+        Of a branch that is scaled by zero also those of what is scaled, the gradient of the scale.
+        """
+        unscaled = (Measure("q", q, (self.zero_scaled,), power=2),) if self.zero_scaled else ()
         return (
             Measure("q", q, ("branch", "branch_gradient"), power=2),
             Measure("variance", variance, ("branch",), power=2),
+            *unscaled,
         )
+
+    @property
+    def zero_scaled(self) -> str:
+        """The place of what is scaled by zero, if anything is."""
+        return UNSCALED if self.branch in ("skipinit", "rezero") else ""
 
     def init(self, size: Size) -> dict[str, Parameter]:
         """Return the weights, biases and masks of the branch."""
@@ -89,6 +101,7 @@ class Residual(Family):
             x = self.activated(at, f, f"mask{k}")
             x = at.gain * x.astype(jnp.float32) if self.branch == "nf" else x
             f = at.bias(f"bias{k}", at.product(f"map{k}", x, prepare=prepare))
+        f = at.tap(self.zero_scaled, f) if self.zero_scaled else f
         return h + at.tap("branch", f * self.scale(at.size.depth))
 
     def expected_variance(self, index: Array | int) -> Array | float:

@@ -55,6 +55,7 @@ class Transformer(Family):
     homogeneous: ClassVar[bool] = False
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 24
+    bypassed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

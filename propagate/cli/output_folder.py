@@ -76,9 +76,8 @@ def _lay_out(figure: Figure) -> None:
 def _heatmaps(findings: Findings) -> Figure:
     directions: list[Direction] = [d for d in DIRECTIONS if any(f.direction == d for f in findings)]
     inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
-    size = (1.0 * phis + 2.6) * len(directions), 0.5 * inits + 1.6
-    figure = Figure(size, layout="constrained")
-    axes = figure.subplots(1, len(directions), squeeze=False)[0]
+    figure = Figure(heat_map.size(inits, phis, len(directions)), layout="constrained")
+    axes = figure.subplots(len(directions), 1, squeeze=False)[:, 0]
     for ax, direction in zip(axes, directions, strict=True):
         heat_map.heatmap(findings, direction, ax=ax)
     return figure

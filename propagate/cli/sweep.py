@@ -33,6 +33,7 @@ INITS = (
     "he_normal",
     "torch",
     "orthogonal",
+    "critical",
 )
 PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
 """The default grid: the common initialisers and activations."""

@@ -1,10 +1,11 @@
-"""Growth rates as colours: one scale for maps of verdicts and phase diagrams."""
+"""Growth rates as colours: of phase diagrams, and of verdicts, where fine is one colour."""
 
 from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import SymLogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, SymLogNorm
 
 STEEPEST = 1.0  # decades per layer, the ends of the colours
 LINEAR = 0.01  # within it colours are linear, beyond it logarithmic
@@ -29,3 +30,34 @@ def bar(ax: Axes, image: Any, label: str) -> None:
     drawn = ax.figure.colorbar(image, ax=ax, extend="both", label=label)
     drawn.set_ticks(list(TICKS), labels=list(TICKS.values()))
     drawn.minorticks_off()
+
+
+FINE = "#f7f7f7"  # the colour of what is fine, the middle of the map of growth
+OTHER = "#b8a8c8"  # of a fault that is not one of growth
+STEPS = (1, 3, 10, 30)  # of growth over the fastest fine one, where the colour changes
+EDGES = (*(-step for step in reversed(STEPS)), *STEPS)
+SHADES = (0.32, 0.2, 0.09, 0.0)  # along the map of growth, of growth beyond each of the steps
+
+
+def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
+    """Return the norm and the colour map of growth in units of the fastest that is fine.
+
+    All within ±1 is one neutral colour, so that colours say what verdicts say.
+    """
+    growing = colormaps["RdBu_r"]
+    shrink = [growing(shade) for shade in reversed(SHADES)]
+    grow = [growing(1 - shade) for shade in SHADES]
+    listed = ListedColormap([*shrink[1:], FINE, *grow[:-1]]).with_extremes(
+        bad=OTHER, under=shrink[0], over=grow[-1]
+    )
+    return BoundaryNorm(EDGES, listed.N), listed
+
+
+def verdict_bar(ax: Axes) -> None:
+    """Draw the colour bar of verdicts beside an axis."""
+    label = "growth ÷ fastest fine growth"
+    drawn = ax.figure.colorbar(
+        ScalarMappable(*verdict_colours()), ax=ax, extend="both", label=label, spacing="uniform"
+    )
+    words = (f"{edge:+d}".replace("-", "−") for edge in EDGES)
+    drawn.set_ticks(list(EDGES), labels=list(words))

@@ -41,6 +41,16 @@ def second_moment_sd(theory: xr.Dataset, direction: Direction) -> xr.DataArray |
     return theory.get(f"{second_moment_name(direction)}_sd")
 
 
+def expected_names(direction: Direction) -> tuple[str, str]:
+    """Return the names of a pairing's expected second moment, and of its spread over draws.
+
+    A sweep writes them, with dims (init, activation, layer), where its seeds do not settle a
+    growth; they are NaN elsewhere.
+    """
+    name = f"{second_moment_name(direction)}_expected"
+    return name, f"{name}_sd"
+
+
 def residual_name(direction: Place) -> str:
     """Return the name of the variable that holds measured less expected, in decades."""
     return f"log10_{direction}_residual"

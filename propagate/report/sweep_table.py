@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,10 +11,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
-from propagate.verdicts.findings import Finding, Findings, Verdict
+from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
 from propagate.verdicts.thresholds import FINE_DECADES
 
+CRITICAL = ("critical", "critical_orthogonal")  # the initialisers that follow the activation
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
@@ -43,41 +46,115 @@ def _depth(depth: float) -> str:
     return f"{depth:.0f}" if depth < 10_000 else "> 10000"
 
 
-def advice(findings: Findings) -> str:
-    """Return, for each activation, which initialisers suit it, or what the closest one lacks."""
+def advice(findings: Findings, record: xr.Dataset | None = None) -> str:
+    """Return, for each activation, which initialisers suit it, or what the closest one lacks.
+
+    Args:
+        findings: on a sweep.
+        record: of that sweep; with it theory says which scale it would take.
+    """
+    known = {} if record is None else json.loads(record.attrs.get("parameters", "{}"))
     pairs, closest = _by_pairing(findings), best(findings)
     lines = []
     for phi, inits in findings.suited().items():
         suited = [f"{init} ({_depth(_fine(pairs[init, phi]))})" for init in inits]
         keep = "keeps" if len(inits) == 1 else "keep"
         says = f"{_listed(suited)} {keep} signals and gradients in range (fine to that depth)."
-        lines.append(f"{phi}: {says if inits else _lacking(pairs[closest[phi], phi])}")
+        if not inits:
+            says = _lacking(pairs[closest[phi], phi])
+            says += _by_theory(phi) if phi in known.get("named", ()) else ""
+        lines.append(f"{phi}: {says}")
     return "\n".join(lines)
 
 
+def _by_theory(phi: str) -> str:
+    """Say at which scale an activation of the table is critical."""
+    point = critical_at_unit(phi)
+    numbers = f"sigma_w² = {point.sigma_w2:.4g} and sigma_b² = {point.sigma_b2:.4g}"
+    if point.kind == "none":
+        return f" By theory {point.reason}: {numbers}, the initialiser critical."
+    return f" By theory the initialiser critical would suit: {numbers} ({point.reason})."
+
+
 def _lacking(pair: dict[str, Finding]) -> str:
-    worst = min(pair.values(), key=lambda f: np.nan_to_num(f.fine_depth))
+    """Say what the closest initialiser lacks: the first direction that is not stable, the worse."""
+    ordered = [pair[d] for d in DIRECTIONS if d in pair]
+    unsound = [f for f in ordered if f.verdict is not Verdict.STABLE]
+    if not unsound:
+        unseen = next((f.unseen for f in ordered if f.unseen), "the other direction not measured")
+        return (
+            f"none is known to suit. {ordered[0].init} keeps what was measured in range; {unseen}."
+        )
+    worst = min(unsound, key=lambda f: np.nan_to_num(f.fine_depth))
+    rate = "no rate" if math.isnan(worst.rate) else f"{worst.rate:+.3f} decades per layer"
     return (
         f"none of these. The closest, {worst.init}, is {worst.verdict.value} {worst.direction}: "
-        f"{worst.verdict.cause} ({worst.rate:+.3f} decades per layer, fine to depth "
-        f"{_depth(worst.fine_depth)}). It needs {worst.verdict.remedy}."
+        f"{worst.verdict.cause} ({rate}, fine to depth "
+        f"{_depth(worst.fine_depth)}). It needs {worst.remedy or worst.verdict.remedy}."
     )
 
 
 def best(findings: Findings) -> dict[str, str]:
-    """Return the initialiser with the mildest verdict for each activation."""
-    pairs = _by_pairing(findings)
-    return {
-        phi: min((i for i, own in pairs if own == phi), key=lambda i: _badness(pairs[i, phi]))
-        for phi in dict.fromkeys(f.activation for f in findings)
-    }
+    """Return the initialiser with the mildest verdict for each activation, the first of ties."""
+    found = {}
+    for phi in dict.fromkeys(f.activation for f in findings):
+        own: dict[str, list[Finding]] = {}
+        for f in findings:
+            if f.activation == phi:
+                own.setdefault(f.init, []).append(f)
+        mildest = min(map(_badness, own.values()))
+        alike = {init: pair for init, pair in own.items() if _badness(pair) == mildest}
+        found[phi] = mildest_first(alike)[0]
+    return found
 
 
-def _badness(pair: dict[str, Finding]) -> tuple[bool, bool, float]:
-    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD}
-    rates = [abs(f.rate) if math.isfinite(f.rate) else math.inf for f in pair.values()]
-    unstable = any(f.verdict is not Verdict.STABLE for f in pair.values())
-    return unstable, any(f.verdict in lost for f in pair.values()), max(rates)
+def _badness(pair: list[Finding]) -> tuple[bool, bool]:
+    """Return whether a pairing is not stable, and whether it is lost beyond any rate."""
+    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD, Verdict.UNTRAINED}
+    found = {f.verdict for f in pair}
+    return found != {Verdict.STABLE}, bool(found & lost)
+
+
+def recipes(findings: Findings, record: xr.Dataset) -> str:
+    """Return the critical variances of each activation with what was measured of them, and code.
+
+    Empty if the record has no critical initialiser.
+
+    Args:
+        findings: on the record.
+        record: of a sweep.
+    """
+    pairs, lines = _by_pairing(findings), []
+    for phi, point in json.loads(record.attrs.get("critical", "{}")).items():
+        measured = [_measured(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
+        if measured:
+            lines.append(
+                f"{phi}: sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g} "
+                f"({point['reason']}). Measured: {'; '.join(measured)}. {_code(**point)}"
+            )
+    return "\n".join(lines)
+
+
+def _measured(init: str, pair: dict[str, Finding]) -> str:
+    """Say what became of a pairing in each direction, and to which depth it is fine."""
+    says = [
+        f"{d} {pair[d].verdict.value}"
+        + ("" if math.isnan(pair[d].rate) else f" {pair[d].rate:+.3f}")
+        for d in DIRECTIONS
+        if d in pair
+    ]
+    return f"{init} {', '.join(says)}, fine to depth {_depth(_fine(pair))}"
+
+
+def _code(sigma_w2: float, sigma_b2: float, **_: Any) -> str:
+    """Return the variances as the initialisers of JAX and of PyTorch."""
+    std = math.sqrt(sigma_b2)
+    biases = f"biases of std {std:.4g}" if std else "biases of 0"
+    torch = f"nn.init.normal_(b, std={std:.4g})" if std else "nn.init.zeros_(b)"
+    return (
+        f"In JAX: variance_scaling({sigma_w2:.4g}, 'fan_in', 'normal') with {biases}; in PyTorch: "
+        f"nn.init.normal_(w, std=({sigma_w2:.4g} / fan_in) ** 0.5), {torch}."
+    )
 
 
 def _fine(pair: dict[str, Finding]) -> float:
@@ -110,4 +187,15 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
         f"Fine to: the depth at which it will have changed by {FINE_DECADES:.1f} decades."
     )
     words = Text("\nWhich initialiser suits which activation?", style="bold")
-    return Group(verdict_table(findings), Text(ran), Text(legend), words, Text(advice(findings)))
+    parts = [
+        verdict_table(findings),
+        Text(ran),
+        Text(legend),
+        words,
+        Text(advice(findings, record)),
+    ]
+    numbers = recipes(findings, record)
+    if numbers:
+        title = "\nCritical by theory of plain layers, for inputs of unit second moment"
+        parts += [Text(title, style="bold"), Text(numbers)]
+    return Group(*parts)

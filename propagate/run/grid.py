@@ -1,6 +1,7 @@
-"""What is swept, and how its statistics are put into the record."""
+"""What is swept, and how its statistics, and theory beside them, are put into the record."""
 
 import collections
+import functools
 import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,8 +16,12 @@ from propagate.network import Network
 from propagate.record import dataset
 from propagate.record.measures import Selection
 from propagate.record.scaled import decades
+from propagate.run.feed import Feed
 from propagate.run.pairings import Turn
+from propagate.theory.criticality import critical_at_unit
+from propagate.theory.predict import predict
 from propagate.types import OWN, LossKind, Place, UnusableInput
+from propagate.verdicts.growth import settles
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,15 @@ class Grid:
         """The labels of the pairings."""
         pairs = {"init": self.inits, "activation": self.activations}
         return {dim: [one.name for one in own] for dim, own in pairs.items()}
+
+    @property
+    def critical(self) -> dict[str, dict[str, Any]] | None:
+        """What critical initialisers draw for each activation; None if the grid has none."""
+        if not any(init.tuned for init in self.inits):
+            return None
+        points = {phi.name: critical_at_unit(phi) for phi in self.activations}
+        wanted = ("sigma_w2", "sigma_b2", "kind", "reason")
+        return {phi: {name: getattr(p, name) for name in wanted} for phi, p in points.items()}
 
 
 def write(
@@ -87,3 +101,38 @@ def listed(specs: Any) -> list:
     if isinstance(specs, tuple) and specs and all(isinstance(s, numbers.Real) for s in specs):
         return [specs]
     return list(specs or [])
+
+
+def expect(found: xr.Dataset, grid: Grid, feed: Feed) -> xr.Dataset:
+    """Return the record with what theory expects of pairings whose seeds do not settle a growth.
+
+    Theory has a band for plain stacks on random inputs; backward for cotangents that are drawn.
+    """
+    if feed.data is not None or str(grid.net.family) != "mlp":
+        return found
+    cosine = feed.cosine if feed.kind == "pairs" else 0.0
+    columns: dict[str, np.ndarray] = {}
+    for direction in dataset.measured_directions(found):
+        log_q = dataset.second_moment(found, direction).values
+        for i, k in zip(*np.nonzero(~settles(log_q, direction)), strict=True):
+            net = replace(grid.net, init=grid.inits[i], activation=grid.activations[k])
+            theory = _predicted(net, feed.size, cosine)
+            if theory is None:
+                continue
+            values = dataset.second_moment(theory, direction)
+            sd = dataset.second_moment_sd(theory, direction)
+            for name, one in zip(dataset.expected_names(direction), (values, sd), strict=True):
+                columns.setdefault(name, np.full((*log_q.shape[:2], log_q.shape[-1]), np.nan))
+                columns[name][i, k] = one
+    about = {"long_name": "second moment, or its spread over draws, by theory", "units": "log10"}
+    rows = {name: ((*DIMS, "layer"), values, about) for name, values in columns.items()}
+    return found.assign(rows)
+
+
+@functools.lru_cache(maxsize=256)
+def _predicted(net: Network, batch: int, cosine: float) -> xr.Dataset | None:
+    """Return what theory expects, or None if it does not cover the network."""
+    try:
+        return predict(net, batch=batch, correlation=cosine)
+    except UnusableInput:
+        return None

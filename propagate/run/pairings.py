@@ -108,6 +108,8 @@ def blocks_of(
 
 def _scales(net: Network, init: Initializer) -> tuple:
     """Return what tells an initialiser from the others of its base in this network."""
+    if init.tuned:  # it has a law for each activation
+        return init.name, init.scale
     return tuple(spec.scales(init) for spec in distinct(layer_table(net)))
 
 

@@ -19,6 +19,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from propagate.activations import Activation, activation
@@ -29,8 +31,8 @@ from propagate.record.measures import Selection
 from propagate.run.memory import ITEMSIZE, Limits, limits, signal_bytes, weight_bytes
 from propagate.run.pairings import Pairings
 from propagate.run.program import StackProgram, Stretch
-from propagate.theory.criticality import gain
-from propagate.types import LossKind
+from propagate.theory.criticality import gain, tuned
+from propagate.types import OWN, LossKind, UnusableInput
 
 
 def program(
@@ -109,7 +111,11 @@ def configurations(
     batch: int,
 ) -> Configurations:
     """Return the numbers of a block's configurations."""
-    own, columns = pairings.filled(inits), pairings.columns
+    columns = pairings.columns
+    own = [
+        tuned(init, activations[column])
+        for init, column in zip(pairings.filled(inits), columns, strict=True)
+    ]
     table = layer_table(net, batch)
     of_spec = {id(n): np.array([n.scales(init) for init in own]) for n in distinct(table)}
     scale = np.stack([of_spec[id(spec)] for spec in table])  # (L, C, parameters)
@@ -124,3 +130,39 @@ def configurations(
         np.broadcast_to(phi, (net.depth, *phi.shape)),
         np.asarray(alike) & net.family.homogeneous,
     )
+
+
+def biased(net: Network, init: Initializer) -> bool:
+    """Return whether a network has biases under an initialiser that are not all zero."""
+    every = [p for spec in distinct(layer_table(net)) for _, p in spec.parameters]
+    own = [p for p in every if p.kind == "bias"]
+    return any(p.factor if (p.init or init).tuned else p.scale(init) for p in own)
+
+
+def shared(net: Network) -> bool:
+    """Return whether all layers have the same weights."""
+    return any(p.shared for spec in distinct(layer_table(net)) for p in spec.weights.values())
+
+
+def drawn(net: Network, init: Initializer) -> bool:
+    """Return whether weights of an initialiser follow from their key; that of a table always does.
+
+    Raises:
+        UnusableInput: two draws with one key differ. Compiled, such a function is called once, and
+            gives every layer and every seed the same weights.
+    """
+    if init.source != OWN:
+        return True
+    weight = next(iter(layer_table(net)[0].weights.values()))
+    keys = jax.random.split(jax.random.key(0))
+    draws = [
+        np.asarray(init.base.sample(key, weight.shape, jnp.float32))
+        for key in (keys[0], keys[0], keys[1])
+    ]
+    if not np.array_equal(draws[0], draws[1], equal_nan=True):
+        raise UnusableInput(
+            f"{init.name} gave different weights for one key: it draws from a generator of its "
+            "own, such as NumPy's. Once compiled it gives every layer and seed the same weights. "
+            "Draw from the key that it is given, as jax.random.normal(key, shape, dtype) does"
+        )
+    return not np.array_equal(draws[0], draws[2], equal_nan=True)

@@ -25,10 +25,10 @@ from propagate.record.measures import select
 from propagate.run import memory, plan
 from propagate.run.dispatch import results
 from propagate.run.feed import Feed
-from propagate.run.grid import Grid, listed, unique, write
+from propagate.run.grid import Grid, expect, listed, unique, write
 from propagate.run.memory import explained
 from propagate.run.pairings import Turn, blocks_of, grouping, turns
-from propagate.types import Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
+from propagate.types import OWN, Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
 
 Progress = Callable[[int, int], None]
 
@@ -107,10 +107,13 @@ def sweep(
         progress: called with (blocks done, blocks in all).
 
     Returns:
-        The record, dims (init, activation, seed, layer).
+        The record, dims (init, activation, seed, layer). Where the seeds do not settle whether a
+        growth is fine, it also holds what theory expects: `log10_forward_q_expected`, and
+        `log10_forward_q_expected_sd` over draws; likewise backward.
 
     Raises:
-        UnusableInput: an argument that cannot be used.
+        UnusableInput: an argument that cannot be used, or an initialiser that does not draw from
+            the key that it is given.
         PropagateError: the run does not fit in memory.
         Interrupted: stopped by the user; carries what was measured.
 
@@ -138,13 +141,14 @@ def sweep(
     )
     for one in grid.inits:
         net.check(one)
+    fixed = [one.name for one in grid.inits if not plan.drawn(net, one)]
     feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
     several = devices or jax.local_devices()
     planned = _turns(grid, feed, several, seeds, block)
     used = several[: len(planned[0].slots)]
     mesh = Mesh(np.asarray(used), "slot", (AxisType.Auto,))
     found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
-    found.attrs = _attrs(grid, feed, mesh)
+    found.attrs = _attrs(grid, feed, mesh, fixed)
     done = 0
     try:
         for done, (turn, raw) in enumerate(results(grid, feed, mesh, planned), 1):
@@ -155,7 +159,7 @@ def sweep(
         raise Interrupted(found, done, len(planned)) from None
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         raise explained(error) from error
-    return found
+    return expect(found, grid, feed)
 
 
 def _turns(
@@ -203,14 +207,23 @@ def _units(block: Family, features: int) -> int:
     return features // positions
 
 
-def _attrs(grid: Grid, feed: Feed, mesh: Mesh) -> dict[str, str]:
-    device = mesh.devices.flat[0]
+def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, str]:
+    device, family = mesh.devices.flat[0], grid.net.family
     return provenance.provenance(
         network=grid.net.describe(),
         input=feed.kind if feed.data is None else feed.data.origin,
         cosine=feed.cosine if feed.data is None and feed.kind == "pairs" else None,
         batch=feed.size,
         loss=feed.loss,
+        parameters={
+            "biased": [one.name for one in grid.inits if plan.biased(grid.net, one)],
+            "fixed": fixed,
+            "named": [phi.name for phi in grid.activations if phi.source != OWN],
+            "shared": plan.shared(grid.net),
+            "bypassed": family.bypassed,
+            "zero_scaled": family.zero_scaled,
+        },
+        critical=grid.critical,
         key=np.asarray(jax.random.key_data(feed.key)).tolist(),
         device=f"{mesh.size} × {device.device_kind} ({device.platform})",
         dtype=str(grid.net.dtype),

@@ -6,6 +6,7 @@ A plain stack (family "mlp" without options) is followed layer by layer at infin
 (`families`), the limit of wide layers alone. Both end as the columns of a record.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ import xarray as xr
 from propagate.checks import check_count
 from propagate.network import Network
 from propagate.record import provenance
+from propagate.theory.criticality import tuned
 from propagate.theory.families import IDENTITY, passages, variances
 from propagate.theory.finite_width.fluctuation import (
     Fluctuation,
@@ -78,6 +80,7 @@ def predict(
         raise UnusableInput(
             f"q must be positive and finite and correlation in [0, 1], got {q} and {correlation}"
         )
+    net = dataclasses.replace(net, init=tuned(net.init, net.activation))
     if str(net.family) != "mlp":
         return _of_family(net, batch, q, 1 - correlation)
     layers, last = through_stack(net, q, 1 - correlation)

@@ -1,4 +1,8 @@
-"""Theory beside a measurement: the growth that it expects, the first layer outside its band."""
+"""Theory beside a measurement: the growth that it expects, the first layer outside its band.
+
+Theory of a plain stack has a band: by how much one draw of the weights is off. That of other
+families is the limit of wide layers alone, and has none: growth is then the measurement's.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.record.dataset import (
+    expected_names,
     measured_directions,
     second_moment,
     second_moment_name,
@@ -15,6 +20,8 @@ from propagate.record.dataset import (
 from propagate.types import Direction, UnusableInput
 from propagate.verdicts.growth import Growth, growth
 from propagate.verdicts.thresholds import BAND_DECADES, BAND_SIGMAS
+
+WIDE = "mean field"  # the `theory` attribute of a prediction without a band
 
 
 class Departure(NamedTuple):
@@ -66,24 +73,34 @@ def departures(record: xr.Dataset, theory: xr.Dataset) -> list[Departure]:
         sd = second_moment_sd(theory, direction)
         if sd is None:
             continue
-        signal = second_moment(record, direction)
-        if (
-            set(signal.dims) - {"seed"} != {"layer"}
-            or signal.sizes["layer"] != theory.sizes["layer"]
-        ):
-            raise UnusableInput(
-                "departures compares one network with its theory: "
-                f"{second_moment_name(direction)} has dims "
-                f"{dict(signal.sizes)}, theory has {theory.sizes['layer']} layers"
-            )
+        signal = _of_one(record, theory, direction)
         compared |= bool(np.isfinite(sd).any())
         found += _first(direction, signal, second_moment(theory, direction).values, sd.values)
     if not compared:
         raise UnusableInput(
             "departures needs log10_forward_q or log10_backward_q in the record and, in theory, "
-            "the same with a finite ..._sd: the width may be too small for theory to give a band"
+            f"the same with a finite ..._sd{_why_no_band(theory)}"
         )
     return found
+
+
+def _of_one(record: xr.Dataset, theory: xr.Dataset, direction: Direction) -> xr.DataArray:
+    """Return the measured second moment, if it is that of one network with theory's layers."""
+    signal = second_moment(record, direction)
+    if set(signal.dims) - {"seed"} != {"layer"} or signal.sizes["layer"] != theory.sizes["layer"]:
+        raise UnusableInput(
+            "theory is of one network, and so must the record be: "
+            f"{second_moment_name(direction)} has dims "
+            f"{dict(signal.sizes)}, theory has {theory.sizes['layer']} layers"
+        )
+    return signal
+
+
+def _why_no_band(theory: xr.Dataset) -> str:
+    """Say why theory has no band at a layer."""
+    if theory.attrs.get("theory") == WIDE:
+        return ": of this family theory is the limit of wide layers, which has no band"
+    return ": the width may be too small for theory to give a band"
 
 
 def _first(
@@ -108,25 +125,84 @@ class Expectation(NamedTuple):
     Attributes:
         growth: of theory, whose interval has no width.
         departure: the first layer outside the band of theory, or None if there is none.
+        banded: whether theory has a band at every layer, so that it can be kept to.
     """
 
     growth: Growth
     departure: Departure | None
+    banded: bool = True
 
-    def __str__(self) -> str:
-        """Return half a sentence, to be put behind a reason."""
-        kept = f"within the band of theory, which expects {self.growth.rate:+.3f} per layer"
-        return kept if self.departure is None else f"against theory, {self.departure}"
+    @property
+    def kept(self) -> bool:
+        """Whether the measurement is known to be as expected, so that growth is theory's."""
+        return self.banded and self.departure is None
+
+    def beside(self, measured: Growth) -> str:
+        """Return half a sentence, to be put behind a reason.
+
+        Args:
+            measured: the growth that was measured.
+        """
+        expects = f"expects {self.growth.rate:+.3f} per layer"
+        if self.departure is not None:
+            return f"against theory, {self.departure}"
+        if self.banded:
+            return f"within the band of theory, which {expects}"
+        within = measured.low <= self.growth.rate <= measured.high
+        where = "within" if within else "outside"
+        return (
+            f"theory, which has no band here, {expects}, {where} the interval of the measurement, "
+            "on which the verdict rests"
+        )
 
 
 def expectations(record: xr.Dataset, theory: xr.Dataset) -> dict[Direction, Expectation]:
-    """Return what theory expects in each direction for which it has a band at every layer."""
-    off = {one.direction: one for one in departures(record, theory)}
+    """Return what theory expects in each direction, with a band or without.
+
+    Args:
+        record: of `measure`, with dims (layer) and perhaps (seed).
+        theory: of `predict`, for the same network.
+
+    Raises:
+        UnusableInput: not records of one network and its theory.
+    """
     found = {}
     for direction in measured_directions(theory):
-        sd = second_moment_sd(theory, direction)
-        if sd is not None and np.isfinite(sd).all():
-            rise = growth(second_moment(theory, direction).values[None], direction)
-            exact = rise._replace(low=rise.rate, high=rise.rate)
-            found[direction] = Expectation(exact, off.get(direction))
+        if direction in measured_directions(record):
+            signal, sd = _of_one(record, theory, direction), second_moment_sd(theory, direction)
+            expected = second_moment(theory, direction).values
+            found[direction] = _beside(
+                direction, signal, expected, np.full(expected.shape, np.inf) if sd is None else sd
+            )
+    if not found:
+        raise UnusableInput(
+            "theory must have log10_forward_q or log10_backward_q, as the record of predict has, "
+            f"got {', '.join(map(str, theory.data_vars)) or 'none'}"
+        )
     return found
+
+
+def written(record: xr.Dataset, direction: Direction) -> Expectation | None:
+    """Return what a record's own variables expect, if they have a band that is kept to.
+
+    Args:
+        record: of one pairing, dims (seed, layer).
+        direction: of travel.
+    """
+    names = expected_names(direction)
+    if not all(name in record for name in names):
+        return None
+    expected, sd = (record[name].values for name in names)
+    if not np.isfinite(sd).all():
+        return None
+    found = _beside(direction, second_moment(record, direction), expected, sd)
+    return found if found.kept else None
+
+
+def _beside(
+    direction: Direction, signal: xr.DataArray, expected: np.ndarray, sd: np.ndarray | xr.DataArray
+) -> Expectation:
+    rise = growth(expected[None], direction)
+    exact = rise._replace(low=rise.rate, high=rise.rate)
+    off = _first(direction, signal, expected, np.asarray(sd))
+    return Expectation(exact, off[0] if off else None, bool(np.isfinite(sd).all()))

@@ -2,7 +2,8 @@
 
 import enum
 import functools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,6 +86,9 @@ class Finding:
         site: the name of the site where it shows first, of a custom model.
         parameter: the path of the parameter that is to blame, or of the last one before the site.
         severity: `"fault"`, which hinders training, or `"note"`.
+        remedy: what would help a stack, in words; "" for the verdict's own remedy.
+        depth: layers of the stack; 0 for a custom model.
+        unseen: what was not measured, without which nothing is recommended; "" if nothing.
     """
 
     init: str
@@ -100,6 +104,9 @@ class Finding:
     site: str = ""
     parameter: str = ""
     severity: Severity = "fault"
+    remedy: str = ""
+    depth: int = 0
+    unseen: str = ""
 
     @property
     def is_fault(self) -> bool:
@@ -153,18 +160,48 @@ class Findings(tuple[Finding, ...]):
         return Findings(sorted(self, key=key))
 
     def suited(self) -> dict[str, list[str]]:
-        """Return the initialisers stable in both directions for each activation, best first."""
+        """Return the initialisers stable in both directions for each activation, best first.
+
+        The mildest growth comes first. Rates that do not differ within their intervals are equal,
+        and those initialisers keep the order of the record, so that chance does not reorder them.
+        """
         pairs: dict[tuple[str, str], list[Finding]] = {}
         for f in self:
             pairs.setdefault((f.activation, f.init), []).append(f)
-        suited: dict[str, list[tuple[float, str]]] = {f.activation: [] for f in self}
+        suited: dict[str, dict[str, list[Finding]]] = {f.activation: {} for f in self}
         for (phi, init), own in pairs.items():
             stable = {f.verdict for f in own} == {Verdict.STABLE}
-            if stable and len(own) == len(DIRECTIONS):
-                suited[phi].append((max(abs(f.rate) for f in own), init))
-        return {
-            phi: [i for _, i in sorted(inits, key=lambda x: x[0])] for phi, inits in suited.items()
-        }
+            if stable and len(own) == len(DIRECTIONS) and not any(f.unseen for f in own):
+                suited[phi][init] = own
+        return {phi: mildest_first(inits) for phi, inits in suited.items()}
+
+
+def mildest_first(pairs: Mapping[str, Iterable[Finding]]) -> list[str]:
+    """Return names in order of their findings' fastest growth; ties keep the order given.
+
+    Two are tied if their fastest rates are no farther apart than their intervals reach.
+
+    Args:
+        pairs: the findings of each name.
+    """
+    worst = {name: max(own, key=_speed) for name, own in pairs.items()}
+    left, ordered = list(worst), []
+    while left:
+        best = min(left, key=lambda name: _speed(worst[name]))
+        tied = [name for name in left if name == best or _tied(worst[name], worst[best])]
+        ordered += tied
+        left = [name for name in left if name not in tied]
+    return ordered
+
+
+def _speed(finding: Finding) -> float:
+    return abs(finding.rate) if math.isfinite(finding.rate) else math.inf
+
+
+def _tied(one: Finding, other: Finding) -> bool:
+    """Whether the speeds of two findings do not differ within their intervals."""
+    reach = sum((f.interval[1] - f.interval[0]) / 2 for f in (one, other))
+    return _speed(one) == _speed(other) or _speed(one) - _speed(other) <= reach
 
 
 def verdicts(words: Iterable[str | Verdict]) -> frozenset[Verdict]:

@@ -43,21 +43,37 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     if count < 2:
         return Growth(math.nan, math.nan, math.nan, math.nan, max(count - 1, 0))
     followed = travelled[:, :count]
-    skipped = min(math.ceil(thresholds.SETTLED_FROM * (count - 1)), count - 2)
-    settled = followed[:, skipped:] if direction == "forward" else followed[:, : count - skipped]
-    samples = (settled[:, -1] - settled[:, 0]) / (settled.shape[1] - 1)
-    rate = float(samples.mean())
-    if len(samples) < thresholds.ENOUGH_SEEDS:
-        samples = np.diff(settled).ravel()
-    half = _half_width(samples)
+    rates, samples = _samples(followed, direction)
+    rate, half = float(rates.mean()), float(_half_width(samples))
     total = float((followed[:, -1] - followed[:, 0]).mean())
     return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
-def _half_width(samples: np.ndarray) -> float:
-    if len(samples) < 2:
-        return math.inf
-    return student(len(samples) - 1) * float(samples.std(ddof=1)) / math.sqrt(len(samples))
+def _samples(followed: np.ndarray, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rate of each seed, (..., seed), and what its interval is of, (..., samples).
+
+    Args:
+        followed: (..., seed, layers in order of travel), two or more layers.
+        direction: of travel.
+    """
+    layers = followed.shape[-1] - 1
+    skipped = min(math.ceil(thresholds.SETTLED_FROM * layers), layers - 1)
+    settled = (
+        followed[..., skipped:] if direction == "forward" else followed[..., : layers + 1 - skipped]
+    )
+    rates = (settled[..., -1] - settled[..., 0]) / (settled.shape[-1] - 1)
+    if rates.shape[-1] >= thresholds.ENOUGH_SEEDS:
+        return rates, rates
+    steps = np.diff(settled)
+    return rates, steps.reshape(*steps.shape[:-2], -1)
+
+
+def _half_width(samples: np.ndarray) -> np.ndarray:
+    """Return half of the interval of the mean of samples, shape (..., n)."""
+    count = samples.shape[-1]
+    if count < 2:
+        return np.full(samples.shape[:-1], math.inf)
+    return student(count - 1) * samples.std(axis=-1, ddof=1) / math.sqrt(count)
 
 
 def student(freedom: int) -> float:
@@ -65,6 +81,37 @@ def student(freedom: int) -> float:
     from scipy.special import stdtrit  # a tenth of the time of `import propagate`
 
     return float(stdtrit(freedom, (1 + thresholds.CONFIDENCE) / 2))
+
+
+def fine_rate(layers: int) -> float:
+    """Return the fastest growth, in decades per layer, that is fine over so many layers."""
+    return thresholds.FINE_DECADES / max(layers, 1)
+
+
+def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
+    """Return whether a measurement says by itself if its growth is fine.
+
+    It does not where the interval of its rate reaches over the fastest fine rate. Where a signal is
+    lost, its growth does not matter.
+
+    Args:
+        log_q: log10 of second moments, shape (..., seed, layer 0 … L).
+        direction: of travel.
+
+    Returns:
+        Shape (...).
+    """
+    layers = log_q.shape[-1] - 1
+    limit, lost = fine_rate(layers), np.asarray(~np.isfinite(log_q).all(axis=(-1, -2)))
+    if not layers:
+        return np.ones_like(lost)
+    followed = np.where(lost[..., None, None], 0.0, log_q)
+    rates, samples = _samples(
+        followed if direction == "forward" else followed[..., ::-1], direction
+    )
+    rate, half = rates.mean(axis=-1), _half_width(samples)
+    low, high = rate - half, rate + half
+    return lost | (high < -limit) | (low > limit) | ((-limit <= low) & (high <= limit))
 
 
 def in_words(rise: Growth) -> str:

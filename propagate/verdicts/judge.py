@@ -7,7 +7,8 @@ from propagate.types import UnusableInput
 from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.site_rules.rules_in_order import judge_sites
-from propagate.verdicts.stack_rules import judge_pairing, pairings_of
+from propagate.verdicts.stack_record import pairings_of
+from propagate.verdicts.stack_rules import judge_pairing
 
 
 def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
@@ -19,13 +20,16 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
             `forward_token_correlation` more is seen.
         theory: of `predict`, for the one network of the record. Where the measurement keeps to its
             band, growth is theory's, so that chance in one seed is not called vanishing; where it
-            does not, the reason names the first layer that leaves it.
+            does not, the reason names the first layer that leaves it. Theory of some families has
+            no band: then the verdict rests on the measured interval, and the reason says so. A
+            sweep's own record holds what theory expects wherever its seeds settle nothing.
 
     Returns:
         Two findings for each pairing: forward, backward. Of a custom model, only what is wrong.
 
     Raises:
-        UnusableInput: the record has no second moments, or no site.
+        UnusableInput: the record has no second moments, no site, or nothing but NaN; or theory
+            is not of its network.
 
     Example:
         >>> import numpy as np
@@ -45,8 +49,15 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
             f"got variables {', '.join(map(str, record.data_vars)) or 'none'}"
         )
     expected = {} if theory is None else expectations(record, theory)
-    return Findings(
+    found = [
         judge_pairing(pairing, direction, expected.get(direction))
         for pairing in pairings_of(record)
         for direction in directions
-    )
+        if pairing.measured(direction)
+    ]
+    if not found:
+        raise UnusableInput(
+            "judge needs a record with numbers, got one whose second moments are all NaN: nothing "
+            "was measured"
+        )
+    return Findings(found)

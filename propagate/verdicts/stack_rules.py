@@ -4,76 +4,28 @@ A verdict rests on the growth rate in decades per layer along the direction of t
 confidence interval, times the depth; never on an absolute size. The rules are asked in order, and
 the first one that finds something decides:
 
-    forward, backward   `_lost`, `_grown`
+    forward, backward   `_lost`
+    backward            `_untrained`
+    forward, backward   `_grown`
     forward             `_collapsed`, `_alike_tokens`, `_saturated`
     none                stable
 """
 
-import json
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 
-from propagate.record.dataset import measured_directions, second_moment, second_moment_name
+from propagate.record.dataset import second_moment_name
 from propagate.types import Direction
 from propagate.verdicts import thresholds
-from propagate.verdicts.departures import Expectation
+from propagate.verdicts.departures import Expectation, written
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.growth import Growth, growth, in_words
+from propagate.verdicts.growth import Growth, fine_rate, growth, in_words
+from propagate.verdicts.stack_record import Pairing
 
-
-@dataclass(frozen=True)
-class Pairing:
-    """What was measured of one initialiser with one activation.
-
-    Attributes:
-        init: the initialiser's name.
-        activation: the activation's name.
-        record: its variables, with dims (seed, layer).
-        dtype: of its weights and signals.
-    """
-
-    init: str
-    activation: str
-    record: xr.Dataset
-    dtype: str
-
-    @property
-    def range(self) -> Any:
-        """The limits of the dtype, as `finfo` has them."""
-        return jnp.finfo(self.dtype)
-
-    def values(self, name: str) -> np.ndarray | None:
-        """Return a variable as an array (seed, layer), or None if it was not measured."""
-        if name not in self.record:
-            return None
-        return self.record[name].transpose("seed", "layer").values
-
-
-def pairings_of(record: xr.Dataset) -> Iterator[Pairing]:
-    """Yield each pairing of a record, without what an interrupted sweep did not measure."""
-    spec = json.loads(record.attrs.get("network", "{}"))
-    dtype = record.attrs.get("dtype", "float32")
-    for dim in ("init", "activation"):
-        if dim not in record.coords:
-            record = record.assign_coords({dim: spec.get(dim, "")})
-        if dim not in record.dims:
-            record = record.expand_dims(dim)
-    q = second_moment(record, measured_directions(record)[0])
-    for init in record["init"].values:
-        for phi in record["activation"].values:
-            chosen = {"init": init, "activation": phi}
-            measured = q.sel(chosen).notnull().any("layer")
-            if measured.any():
-                own = record.sel(chosen)
-                own = own.isel(seed=measured.values) if "seed" in own.dims else own
-                own = own if "seed" in own.dims else own.expand_dims("seed")
-                yield Pairing(str(init), str(phi), own, dtype)
+WEIGHTS = second_moment_name("weight_gradient")
 
 
 @dataclass(frozen=True)
@@ -95,7 +47,12 @@ class _Case:
     @property
     def fine_rate(self) -> float:
         """The fastest growth, in decades per layer, that is fine over this depth."""
-        return thresholds.FINE_DECADES / max(self.log_q.shape[1] - 1, 1)
+        return fine_rate(self.layers)
+
+    @property
+    def layers(self) -> int:
+        """The depth of the stack."""
+        return self.log_q.shape[1] - 1
 
     def until_lost(self) -> str:
         rise = self.growth
@@ -110,12 +67,14 @@ class _Answer(NamedTuple):
         layer: at which the signal is lost, or None.
         reason: the evidence, in words.
         growth: of what the verdict rests on, if that is not the second moment.
+        remedy: what would help this pairing, if that is not the verdict's own remedy.
     """
 
     verdict: Verdict
     layer: int | None
     reason: str
     growth: Growth | None = None
+    remedy: str = ""
 
 
 def judge_pairing(
@@ -126,17 +85,21 @@ def judge_pairing(
     Args:
         pairing: one of `pairings_of`, with a second moment in that direction.
         direction: of travel.
-        expected: what theory expects, if it is to be asked.
+        expected: what theory expects, if it is to be asked. Otherwise what the record itself
+            says of it is used, if the measurement keeps to it.
     """
     log_q = pairing.values(second_moment_name(direction))
     assert log_q is not None
-    rise = growth(log_q, direction)
-    if expected is not None and expected.departure is None:
+    measured = rise = growth(log_q, direction)
+    expected = written(pairing.record, direction) if expected is None else expected
+    if expected is not None and expected.kept:
         rise = expected.growth
-    verdict, layer, reason, own = _answer(_Case(pairing, direction, log_q, rise))
-    reason = reason if expected is None else f"{reason}; {expected}"
+    case = _Case(pairing, direction, log_q, rise)
+    verdict, layer, reason, own, remedy = _answer(case)
+    reason = reason if expected is None else f"{reason}; {expected.beside(measured)}"
     rise = own or rise
     fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
+    unseen = _unseen(case)
     return Finding(
         init=pairing.init,
         activation=pairing.activation,
@@ -147,15 +110,53 @@ def judge_pairing(
         total=rise.total,
         fine_depth=fine,
         layer=layer,
-        reason=reason,
+        reason="; ".join(part for part in (reason, _not_drawn(case), unseen) if part),
+        remedy=remedy or _remedy(case, verdict),
+        depth=case.layers,
+        unseen=unseen,
     )
+
+
+def _unseen(case: _Case) -> str:
+    """Say what was not measured without which the pairing cannot be recommended, if anything.
+
+    Where a signal goes through every layer's weights, gradients of weights are zero only where a
+    signal is; where it can go past them, it may be fine although no weight is trained.
+    """
+    pairing = case.pairing
+    if case.direction == "forward" or not pairing.bypassed:
+        return ""
+    names = [WEIGHTS, *([second_moment_name(pairing.zero_scaled)] if pairing.zero_scaled else [])]
+    missing = [name for name in names if name not in pairing.record]
+    return f"{' and '.join(missing)} not measured: it may be untrained" if missing else ""
+
+
+def _not_drawn(case: _Case) -> str:
+    """Say that the interval is not one of chance in the weights, if it is not."""
+    seeds = len(case.log_q)
+    if case.pairing.fixed:
+        return "its weights are the same for every key, so the interval is not that of other draws"
+    if seeds > 1 and np.isfinite(case.log_q).all() and not np.ptp(case.log_q, axis=0).any():
+        return f"the {seeds} seeds are equal to the last digit, so the interval says nothing"
+    return ""
+
+
+def _remedy(case: _Case, verdict: Verdict) -> str:
+    """Return what would help, without naming what the pairing does not have."""
+    biased = case.pairing.biased
+    if verdict is Verdict.VANISHING and _flat_share(case) >= thresholds.SATURATED:
+        return "smaller biases, or a smaller scale" if biased else "a smaller scale"
+    if verdict is Verdict.COLLAPSING and biased is False:
+        return "a larger scale"
+    return verdict.remedy
 
 
 def _answer(case: _Case) -> _Answer:
     """Return what the first rule says that finds something."""
-    rules = [_lost, _grown]
     if case.direction == "forward":
-        rules += [_collapsed, _alike_tokens, _saturated]
+        rules = [_lost, _grown, _collapsed, _alike_tokens, _saturated]
+    else:
+        rules = [_lost, _untrained, _grown]
     for rule in rules:
         found = rule(case)
         if found is not None:
@@ -200,6 +201,40 @@ def _symmetric(pairing: Pairing) -> bool:
         return False
     known = twins[:, 1:][~np.isnan(twins[:, 1:])]  # a layer of one unit has none to compare
     return known.size > 0 and bool((known >= thresholds.SYMMETRIC).all())
+
+
+def _untrained(case: _Case) -> _Answer | None:
+    """Untrained: the gradients of all weights of a layer are exactly zero, in every seed."""
+    weights = case.pairing.values(WEIGHTS)
+    if weights is None:
+        return None
+    zero = (np.isneginf(weights[:, 1:]) & _alive(case)).all(axis=0)
+    if case.pairing.zero_scaled:  # what a scalar multiplies trains the scalar, and that the weights
+        gated = case.pairing.values(second_moment_name(case.pairing.zero_scaled))
+        zero &= False if gated is None else np.isneginf(gated[:, 1:]).all(axis=0)
+    if not zero.any() or (case.pairing.shared and not zero.all()):
+        return None
+    first = int(np.flatnonzero(zero)[0]) + 1
+    where = "every layer" if zero.all() else f"layer {first}"
+    if 1 < zero.sum() < zero.size:
+        where = f"{zero.sum()} of {zero.size} layers, from layer {first} on"
+    reason = (
+        f"the gradients of all weights of {where} are exactly zero: what arrives goes past them, "
+        f"{in_words(case.growth)}"
+    )
+    return _Answer(Verdict.UNTRAINED, first, reason, remedy="weights that are not zero")
+
+
+def _alive(case: _Case) -> np.ndarray:
+    """Return where a signal goes into a layer and a gradient comes out of it, (seed, layer 1 … L).
+
+    Where one of them is lost, the loss is the fault.
+    """
+    alive = np.isfinite(case.log_q[:, 1:])
+    for place in ("forward",) if case.pairing.bypassed else ("forward", "activation"):
+        into = case.pairing.values(second_moment_name(place))
+        alive = alive if into is None else alive & np.isfinite(into[:, :-1])
+    return alive
 
 
 def _underflowed(case: _Case, layer: int) -> bool:
@@ -268,15 +303,21 @@ def _alike_tokens(case: _Case) -> _Answer | None:
     layer = int(apart[-1]) + 1
     seen = f"{cosine[:, layer].mean():.3f} at layer {layer}"
     reason = f"the mean cosine between positions of an input is {seen}, and stays so"
-    return _Answer(Verdict.COLLAPSING, layer, reason)
+    remedy = "a skip connection past attention, or a smaller share of it"
+    return _Answer(Verdict.COLLAPSING, layer, reason, remedy=remedy)
 
 
 def _saturated(case: _Case) -> _Answer | None:
     """Saturated: most units sit where the activation is flat."""
-    flat = case.pairing.values("activation_saturated_fraction")
-    if flat is None or not flat[:, 1:-1].size:
-        return None
-    share = float(np.nanmean(flat[:, 1:-1]))
+    share = _flat_share(case)
     if share < thresholds.SATURATED:
         return None
     return _Answer(Verdict.SATURATED, None, f"{share:.0%} of the units have almost no slope")
+
+
+def _flat_share(case: _Case) -> float:
+    """Return the share of units with almost no slope; 0 if it was not measured."""
+    flat = case.pairing.values("activation_saturated_fraction")
+    if flat is None or np.isnan(flat[:, 1:-1]).all():
+        return 0.0
+    return float(np.nanmean(flat[:, 1:-1]))

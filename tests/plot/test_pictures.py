@@ -15,6 +15,7 @@ from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import DIRECTIONS, UnusableInput
 from propagate.verdicts.findings import Finding, Verdict
+from propagate.verdicts.thresholds import FINE_DECADES
 
 DEPTH = 10
 LAYERS = np.arange(DEPTH + 1)
@@ -249,8 +250,40 @@ def test_heatmap_has_a_word_and_a_rate_in_each_cell():
     assert words[0, 1] == "exploding\n+1.7" and words[1, 1] == "overflowed"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["relu", "tanh"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["he", "big"]
-    assert [text.get_color() for text in ax.texts] == ["black", "white", "white", "black"]
     np.testing.assert_array_equal(np.ma.getmaskarray(ax.images[0].get_array())[1], [False, True])
+
+
+def shade(verdict: Verdict, rate: float, depth: int = 50) -> tuple[float, ...]:
+    """The colour that a map gives to one finding of a stack."""
+    fine = np.inf if not rate else FINE_DECADES / abs(rate)
+    numbers = (rate, (rate, rate), rate * depth, fine, None, "")
+    found = Finding("he", "relu", "backward", verdict, *numbers, depth=depth)
+    ax = heat_map.heatmap([found])
+    return tuple(ax.images[0].to_rgba(ax.images[0].get_array())[0, 0])
+
+
+def test_colours_say_what_verdicts_say():
+    """One colour for all that is fine, however near to its end; red and blue only beyond."""
+    fine = {shade(Verdict.STABLE, rate) for rate in (-0.05, -0.01, 0.0, 0.031, 0.052)}
+    assert len(fine) == 1 and fine == {shade(Verdict.INCONCLUSIVE, 0.09)}
+    red, blue = shade(Verdict.EXPLODING, 0.073), shade(Verdict.VANISHING, -0.073)
+    assert red[0] > red[2] + 0.2 and blue[2] > blue[0] + 0.2
+    assert shade(Verdict.EXPLODING, 0.053) == red and shade(Verdict.EXPLODING, 2.0) != red
+    assert shade(Verdict.COLLAPSING, -0.3) == shade(Verdict.VANISHING, -0.3)
+    other = {shade(v, 0.001) for v in (Verdict.SATURATED, Verdict.UNTRAINED, Verdict.DEAD)}
+    assert len(other) == 1 and not other & (fine | {red, blue})
+
+
+def test_words_fill_their_cells_and_no_more():
+    """At 800 pixels across, the README's width, letters are 9 pixels high or more."""
+    inits, phis = [f"init_{k}" for k in range(10)], [f"phi_{k}" for k in range(6)]
+    every = [finding(i, p, "backward", Verdict.INCONCLUSIVE, -0.0312) for i in inits for p in phis]
+    ax = heat_map.heatmap(every)
+    figure = ax.figure
+    figure.savefig(io.BytesIO(), dpi=100)
+    across = ax.get_window_extent().width / 6
+    assert all(text.get_window_extent().width < across for text in ax.texts)
+    assert ax.texts[0].get_fontsize() / 72 / figure.get_size_inches()[0] * 800 > 9
 
 
 def test_heatmap_leaves_absent_cells_empty():
@@ -259,7 +292,8 @@ def test_heatmap_leaves_absent_cells_empty():
         finding("big", "tanh", "forward", Verdict.STABLE, 0.0),
     ]
     ax = heat_map.heatmap(findings, "forward")
-    assert sorted(text.get_text() for text in ax.texts) == ["", "", "stable\n+0", "stable\n+0"]
+    words = {text.get_position(): text.get_text() for text in ax.texts}
+    assert words == {(0, 0): "stable\n+0.000", (1, 1): "stable\n+0.000"}
 
 
 def gaussian(slope: float) -> xr.Dataset:

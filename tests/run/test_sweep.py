@@ -115,7 +115,8 @@ def test_records_carry_their_provenance_and_only_what_was_asked_for():
     spec = json.loads(record.attrs["network"])
     assert spec["depth"] == 4 and spec["init"] == "he_normal"
     assert {"jax", "jaxlib", "date", "device", "dtype", "key", "batch"} <= set(record.attrs)
-    assert set(record) == {
+    asked = {name for name in record if "expected" not in name}  # theory, where one seed is too few
+    assert asked == {
         f"{prefix}{place}_{name}"
         for place in ("forward", "activation", "backward")
         for prefix, name in (("log10_", "q"), ("", "mean"))
