@@ -16,6 +16,7 @@ from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from propagate.record.dataset import measured_directions, second_moment
+from propagate.record.provenance import how_it_ran
 from propagate.report.cells import (
     ARROWS,
     KINDS,
@@ -48,7 +49,8 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Gro
     kinds = enumerate(strings(record, "kind"))
     shown = [k for k, kind in kinds if every or kind in KINDS or k in marks]
     columns = {name: cells for name, cells in _columns(record, marks) if any(cells)}
-    title = Text(f"rms at each site of {record.attrs.get('model') or 'the model'}")
+    model = f"rms at each site of {record.attrs.get('model') or 'the model'}"
+    title = Text(", ".join(filter(None, (model, how_it_ran(record)))))
     made = _Narrowing(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     made.add_column("site", overflow="fold")
     for name in columns:
