@@ -21,7 +21,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -35,6 +35,9 @@ from propagate.tracing.instrument import Seen, Stats
 from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
 from propagate.tracing.trees import ParameterTable, brackets
+
+if TYPE_CHECKING:
+    from propagate.verdicts.findings import Findings
 
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
 
@@ -138,6 +141,18 @@ class Trace:
             made["log10_weight_gradient_q"] = "site", _of_parameter(made, "log10_gradient_q")
         unopened = [str(one) for one in self.names.unopened]
         return made.assign_attrs(provenance.provenance(unopened=unopened))
+
+    def findings(self) -> "Findings":
+        """Return what is wrong, worst first, as `diagnose` does; it prints as sentences."""
+        from propagate.verdicts.judge import judge
+
+        return judge(self.record()).worst_first()
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """Return flat numbers for TensorBoard or W&B, under names that start with the prefix."""
+        from propagate.report.scalars import scalars
+
+        return scalars(self.record(), prefix)
 
     def _of_weights(self, rows: list[Row]) -> dict[str, Any]:
         named = ((self.names.parameter(s.parameter, t), s.fans) for s, t in rows)
