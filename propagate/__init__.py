@@ -10,6 +10,8 @@ record with `judge` and `plot`, and see with `predict` what theory expects.
 import importlib
 from types import ModuleType
 
+from propagate import _interrupts as _interrupts  # before what takes long to load
+
 # a model of the user's, to a record
 from propagate._jax_compat import tag as tag
 

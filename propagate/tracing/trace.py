@@ -21,7 +21,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,9 +35,6 @@ from propagate.tracing.instrument import Seen, Stats
 from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
 from propagate.tracing.trees import ParameterTable, brackets
-
-if TYPE_CHECKING:
-    from propagate.verdicts.findings import Findings
 
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
 
@@ -142,8 +139,8 @@ class Trace:
         unopened = [str(one) for one in self.names.unopened]
         return made.assign_attrs(provenance.provenance(unopened=unopened))
 
-    def findings(self) -> "Findings":
-        """Return what is wrong, worst first, as `diagnose` does; it prints as sentences."""
+    def findings(self) -> Any:
+        """Return the `Findings`, worst first, as `diagnose` does; they print as sentences."""
         from propagate.verdicts.judge import judge
 
         return judge(self.record()).worst_first()
