@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checks": ("types",),
     "registry": ("types", "checks"),
     "_jax_compat": ("types",),
+    "_interrupts": (),
     "record": ("types",),
     "distributions": GROUND,
     "activations": GROUND,
