@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from propagate.models import modes
 from propagate.models.modes import Mode
@@ -192,7 +193,7 @@ def _renewed(streams: Tree, key: Array) -> Tree:
     number = jax.random.bits(key, (), "uint32")
 
     def folded(old: Any) -> Any:
-        if not jax.dtypes.issubdtype(old.dtype, jax.dtypes.prng_key):
+        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
             return old  # in the older form of a few uint32
         fold = jax.random.fold_in
         for _ in range(old.ndim):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from propagate import _jax_compat as compat
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
 
 Loss = Callable[[Any, Any], Array]
@@ -80,7 +81,7 @@ def cross_entropy(outputs: Tree, labels: Any) -> Array:
 
 def check_classes(loss: Loss | None, labels: Any, outputs: Tree) -> None:
     """Raise `UnusableInput` if `cross_entropy` has labels for which there is no output."""
-    if loss is not cross_entropy or isinstance(labels, jax.core.Tracer):
+    if loss is not cross_entropy or compat.is_traced(labels):
         return
     classes, t = jax.tree.leaves(outputs)[0].shape[-1], np.asarray(labels)
     if t.size and not 0 <= t.min() <= t.max() < classes:
