@@ -85,6 +85,7 @@ def assert_healthy(
 
     from propagate import checks
     from propagate.models.diagnose import diagnose
+    from propagate.record.provenance import how_it_ran
     from propagate.verdicts.findings import verdicts
 
     limits: dict[Direction, float | None] = {"forward": forward, "backward": backward}
@@ -98,7 +99,9 @@ def assert_healthy(
     if baseline is not None:
         wrong += _changed(found.record, Path(baseline), tolerance)
     if wrong:
-        raise AssertionError("\n  ".join(["the model is not healthy:", *wrong]))
+        how = how_it_ran(found.record)
+        head = f"the model is not healthy{f' ({how})' if how else ''}:"
+        raise AssertionError("\n  ".join([head, *wrong]))
     return found
 
 

@@ -10,6 +10,8 @@ record with `judge` and `plot`, and see with `predict` what theory expects.
 import importlib
 from types import ModuleType
 
+from propagate import _interrupts as _interrupts  # before what takes long to load
+
 # a model of the user's, to a record
 from propagate._jax_compat import tag as tag
 
@@ -21,6 +23,7 @@ from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.models.diagnose import Diagnosis as Diagnosis
 from propagate.models.diagnose import diagnose as diagnose
+from propagate.models.module_gradients import value_and_grad as value_and_grad
 from propagate.network import Network as Network
 from propagate.record.storage import load as load
 from propagate.record.storage import save as save
@@ -43,7 +46,6 @@ from propagate.theory.fixed_points import saddle_nodes as saddle_nodes
 from propagate.theory.phase_diagram import phase as phase
 from propagate.theory.predict import predict as predict
 from propagate.tracing.trace import Trace as Trace
-from propagate.tracing.value_and_grad import value_and_grad as value_and_grad
 from propagate.training.coordinate_check import CoordinateCheck as CoordinateCheck
 from propagate.training.coordinate_check import coordinate_check as coordinate_check
 

@@ -177,7 +177,7 @@ def as_batch(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: s
         loss: `"gaussian"` needs no labels; `"cross_entropy"` and `"mse"` do.
 
     Raises:
-        UnusableInput: labels without inputs, given twice, or missing.
+        UnusableInput: labels without inputs, given twice, without a loss, or missing.
     """
     checks.check_choice("loss", loss, LossKind)
     if inputs is None and (labels is not None or loss != "gaussian"):
@@ -188,6 +188,11 @@ def as_batch(inputs: ArrayLike | Batch | None, labels: ArrayLike | None, loss: s
         return None
     if isinstance(inputs, Batch) and labels is not None:
         raise UnusableInput("this Batch takes its own labels: Batch(inputs, labels), not labels=…")
+    if labels is not None and loss == "gaussian":
+        raise UnusableInput(
+            "labels have no effect with loss 'gaussian', a random gradient: pass "
+            "loss='cross_entropy' or loss='mse', or leave them out"
+        )
     data = inputs if isinstance(inputs, Batch) else Batch(inputs, labels)
     if loss != "gaussian" and data.labels is None:
         raise UnusableInput(f"loss {loss!r} needs labels, one for each input; got none")

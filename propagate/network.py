@@ -15,6 +15,9 @@ from propagate.blocks.parameters import LayerSpec, Size
 from propagate.initializers import Initializer
 from propagate.types import DTypeLike, Elementwise, Precision, Sampler, UnusableInput
 
+LAYER_BYTES = 200  # of memory that the description of a layer takes, while it is made
+MOST_BYTES = 10**9  # for the description of a stack
+
 
 @dataclass(frozen=True, init=False)
 class Network:
@@ -77,6 +80,7 @@ class Network:
         for name in ("depth", "width", "input_size", "output_size"):
             if getattr(self, name) is not None or not name.endswith("_size"):
                 checks.check_count(name, getattr(self, name))
+        _check_depth(depth)
         if activate_input not in (None, True, False):
             raise UnusableInput(
                 f"activate_input must be True, False or None, got {activate_input!r}"
@@ -122,6 +126,18 @@ class Network:
         own = {"family": self.family, "activation": self.activation.name, "init": self.init.name}
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)} | own
         return {k: v if isinstance(v, int) else str(v) for k, v in values.items() if v is not None}
+
+
+def _check_depth(depth: int) -> None:
+    """Refuse so many layers that a list of them would fill the memory, before it is made."""
+    needed = LAYER_BYTES * depth
+    if needed > MOST_BYTES:
+        size = f"{needed / 1e9:.3g}" if depth < 10**15 else f"10^{len(str(needed // 10**9)) - 1}"
+        raise UnusableInput(
+            f"depth must be at most {MOST_BYTES // LAYER_BYTES}, got {depth}: a description of so "
+            f"many layers takes about {size} GB. Growth is a rate per layer, which a stack of a "
+            "thousand layers tells as well"
+        )
 
 
 @functools.lru_cache(maxsize=64)

@@ -55,6 +55,25 @@ def test_a_picture_is_written_beside_its_script(tmp_path):
     assert (tmp_path / "tiny_one.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_other_scripts_of_a_folder_are_left_out_and_not_run(tmp_path, capfd):
+    (tmp_path / "draws.py").write_text("def draw(small):\n    pass\n")
+    others = {
+        "train.py": "raise SystemExit('it was run')",
+        "draw_large.py": "def draw(large):\n    raise SystemExit",
+        "broken.py": "def draw(small:",
+    }
+    for name, text in others.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit) as left:
+        command.main(["figures", "--small", "--folder", str(tmp_path)])
+    assert left.value.code == 0
+    first, second = capfd.readouterr().err.splitlines()
+    assert first.endswith("no function draw(small): broken.py, draw_large.py, train.py")
+    assert "draws: numbers hold" in second
+    with pytest.raises(UnusableInput, match="unknown figure 'train'"):
+        figures.scripts(tmp_path, ["train"])
+
+
 def test_an_unknown_figure_gets_the_nearest_name():
     with pytest.raises(UnusableInput, match="did you mean 'he-30'"):
         figures.scripts(FOLDER, ["he-31"])

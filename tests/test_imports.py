@@ -19,6 +19,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "checks": ("types",),
     "registry": ("types", "checks"),
     "_jax_compat": ("types",),
+    "_interrupts": (),
     "record": ("types",),
     "distributions": GROUND,
     "activations": GROUND,
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "plot": ("types", "record", "verdicts", "theory"),
     "report": ("types", "record", "verdicts", "theory"),
     "run": (*GROUND, "record", *SPECIFIED, "blocks", "theory", "verdicts"),
-    "tracing": (*GROUND, "_jax_compat", "record", "initializers"),
+    "tracing": (*GROUND, "_jax_compat", "record", "initializers", "verdicts", "report"),
     "models": (*GROUND, "_jax_compat", "record", "theory", "tracing", "verdicts", "plot", "report"),
     "training": (*GROUND, "record", "tracing", "verdicts", "plot"),
 }
@@ -41,7 +42,13 @@ ONLY = {
     ("run", "verdicts"): {"verdicts.growth"},  # for the measured plane
     ("models", "theory"): {"theory.gauss"},
 }
-LATE = {("models", "plot"), ("models", "report"), ("training", "plot")}  # within methods
+LATE = {
+    ("models", "plot"),
+    ("models", "report"),
+    ("training", "plot"),
+    ("tracing", "report"),
+    ("tracing", "verdicts"),
+}  # within methods
 PUBLIC_ROOMS = ("blocks", "plot", "theory.operations", "cli")  # modules with names of their own
 LONGEST_FILE, MOST_FILES = 330, 12
 

@@ -1,6 +1,7 @@
 """A network is checked when it is made, and equal descriptions are equal networks."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -143,3 +144,10 @@ def test_the_description_holds_strings_and_whole_numbers(spec):
 def test_a_network_can_be_made_again_from_its_description(spec):
     net = Network(**spec)
     assert Network(**net.describe()) == net
+
+
+@pytest.mark.parametrize(("depth", "size"), [(10**9, "200 GB"), (10**30, "10^23 GB")])
+def test_so_many_layers_that_they_fill_the_memory_are_refused_at_once(depth, size):
+    message = rf"at most 5000000, got {depth}: .* about {re.escape(size)}"
+    with pytest.raises(UnusableInput, match=message):
+        Network(depth=depth, width=16)

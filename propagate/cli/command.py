@@ -1,4 +1,4 @@
-"""The command: `propagate VERB`."""
+"""The command: `propagate VERB`. `propagate --version` says which one it is."""
 
 import gc
 import sys
@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import tyro
 
+from propagate import _interrupts
 from propagate.cli.diagnose import Diagnose
 from propagate.cli.figures import Figures
 from propagate.cli.listing import List
 from propagate.cli.phase import Phase
 from propagate.cli.predict import Predict
 from propagate.cli.sweep import Sweep
-from propagate.cli.terminal import say
+from propagate.cli.terminal import say, show, unread
+from propagate.record.provenance import provenance
 from propagate.types import PropagateError, UnusableInput
 
 Verb = (
@@ -28,9 +30,10 @@ Verb = (
 def main(args: list[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     gc.freeze()  # what is imported stays: the collector need not walk it again
-    verb: Any = tyro.cli(Verb, prog="propagate", description=__doc__, args=args)
+    given = sys.argv[1:] if args is None else args
     try:
-        code = verb()
+        _interrupts.as_exceptions()
+        code = _run(given)
     except UnusableInput as error:
         say(f"error: {error}")
         code = 2
@@ -41,3 +44,22 @@ def main(args: list[str] | None = None) -> None:
         say("interrupted")
         code = 130
     sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    if args == ["--version"]:
+        show(f"propagate {provenance()['propagate']}")
+        return 0
+    return _verb(args)()
+
+
+def _verb(args: list[str]) -> Any:
+    """Return the verb with its options; print the help, or what is wrong with them, and leave."""
+    try:
+        return tyro.cli(Verb, prog="propagate", description=__doc__, args=args)
+    except BrokenPipeError:  # of the help somebody read the first lines
+        code: Any = 0
+    except SystemExit as left:
+        code = left.code
+    with unread(sys.stdout), unread(sys.stderr):
+        sys.exit(code)

@@ -8,13 +8,14 @@ import tyro
 import xarray as xr
 
 from propagate import checks
-from propagate.cli.terminal import say, show, show_sites
-from propagate.cli.user_model import diagnosed
+from propagate.cli.terminal import refuse_empty, refuse_idle, say, show
+from propagate.cli.user_model import ModeName, diagnosed
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
+from propagate.types import UnusableInput
 from propagate.verdicts import baseline as baselines
 from propagate.verdicts import thresholds
-from propagate.verdicts.findings import verdicts
+from propagate.verdicts.findings import Verdict, verdicts
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Diagnose:
     """The model takes a single input: map it over the batch."""
     kwargs: Annotated[str, tyro.conf.arg(metavar="JSON")] = "{}"
     """Keyword arguments of every call of the model, such as '{"train": true}'."""
+    mode: ModeName | None = None
+    """How a model with dropout or batch norm is run; by default what a training step does. A switch
+    of its own in --kwargs decides."""
     measures: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="ENDING ...")] = None
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     sites: Literal["default", "all"] = "default"
@@ -63,6 +67,7 @@ class Diagnose:
     def __call__(self) -> int:
         """Run; return the exit code."""
         fatal = verdicts(self.fail_on)
+        self._refuse_what_has_no_effect(bool(fatal))
         checks.check_tolerance("--tolerance", self.tolerance)
         if self.baseline and self.baseline.exists():
             baselines.read(self.baseline)  # a wrong file is told before the work
@@ -77,9 +82,20 @@ class Diagnose:
             say(f"wrote {found.save(self.out)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
+    def _refuse_what_has_no_effect(self, fatal: bool) -> None:
+        refuse_empty(self, "measures")
+        if self.fail_on and not fatal:
+            names = ", ".join(verdict.value for verdict in Verdict)
+            raise UnusableInput(f"--fail-on needs one verdict or more behind it, of {names}")
+        if self.baseline is None:
+            refuse_idle(self, ["tolerance"], "without --baseline")
+        if self.json:
+            refuse_idle(self, ["source", "notes"], "beside --json, which has everything")
+
     def _diagnosis(self) -> Diagnosis:
         options = {"measures": self.measures, "sites": self.sites, "only": self.only}
-        return diagnosed(self.target, self.seed, self.vmap, self.kwargs, **options)
+        options |= {"vmap": self.vmap, "kwargs": self.kwargs, "mode": self.mode}
+        return diagnosed(self.target, self.seed, **options)
 
     def _changes(self, record: xr.Dataset) -> list[str] | None:
         """Return what has changed since the baseline; None if there was nothing to compare with."""
@@ -92,9 +108,9 @@ class Diagnose:
         return None
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
-        show_sites(found.table())
+        show(found.table())
         findings = found.findings.text(notes=self.notes) or "no findings"
         for sentence in (findings, *changes):
-            print(sentence)
+            show(sentence)
         if self.source:
-            show_sites(found.source())
+            show(found.source())

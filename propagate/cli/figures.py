@@ -1,5 +1,6 @@
 """`propagate figures`."""
 
+import ast
 import difflib
 import importlib.util
 import time
@@ -17,7 +18,10 @@ from propagate.types import PropagateError, UnusableInput
 
 @dataclass(frozen=True)
 class Figures:
-    """Draw the figures of the gallery and check their numbers."""
+    """Draw the figures of the gallery and check their numbers.
+
+    A script belongs to the gallery if it has a function draw(small); others are left out.
+    """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names of figures; all by default."""
@@ -28,6 +32,9 @@ class Figures:
 
     def __call__(self) -> int:
         """Run the scripts in turn."""
+        if others := not_of_the_gallery(self.folder):
+            names = ", ".join(path.name for path in others)
+            say(f"left out, as they have no function draw(small): {names}")
         for script in scripts(self.folder, self.names):
             start = time.perf_counter()
             path = run(script, small=self.small)
@@ -36,12 +43,13 @@ class Figures:
 
 
 def scripts(folder: Path, names: Sequence[str] = ()) -> list[Path]:
-    """Return the scripts of the folder, those of the given names or all.
+    """Return the gallery's scripts in a folder, those of the given names or all.
 
     Raises:
         UnusableInput: there is no such folder or no such script.
     """
-    found = {path.stem.replace("_", "-"): path for path in sorted(Path(folder).glob("*.py"))}
+    scripts = (path for path in sorted(Path(folder).glob("*.py")) if _draws(path))
+    found = {path.stem.replace("_", "-"): path for path in scripts}
     if not found:
         raise UnusableInput(f"no figure scripts in {folder}: run this where the gallery is")
     wanted = [name.replace("_", "-") for name in names] or list(found)
@@ -51,6 +59,21 @@ def scripts(folder: Path, names: Sequence[str] = ()) -> list[Path]:
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise UnusableInput(f"unknown figure {name!r}: {hint}There are {', '.join(found)}.")
     return [found[name] for name in wanted]
+
+
+def not_of_the_gallery(folder: Path) -> list[Path]:
+    """Return the other scripts of a folder, which are not run."""
+    return [path for path in sorted(Path(folder).glob("*.py")) if not _draws(path)]
+
+
+def _draws(script: Path) -> bool:
+    """Whether a script has a function `draw(small)`; it is read and not run."""
+    try:
+        body = ast.parse(script.read_bytes()).body
+    except (SyntaxError, ValueError, OSError):
+        return False
+    functions = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == "draw"]
+    return any([a.arg for a in node.args.args][:1] == ["small"] for node in functions)
 
 
 def load(script: Path) -> ModuleType:

@@ -3,12 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 
-from rich.table import Table
+from rich.text import Text
 
 from propagate.activations import ACTIVATIONS, activation
 from propagate.blocks import FAMILIES
 from propagate.cli.terminal import show
 from propagate.initializers import INITIALIZERS, initializer
+from propagate.report.fitted import Fitted
 
 
 @dataclass(frozen=True)
@@ -17,24 +18,33 @@ class List:
 
     def __call__(self) -> int:
         """Print the tables."""
-        inits = Table("initialiser", "law", "source", title="Initialisers")
+        inits = _table("Initialisers", "initialiser", "law", "source")
         for name in INITIALIZERS:
             init = initializer(name)
-            inits.add_row(name, init.law, init.source)
-        phis = Table("activation", "formula", "source", title="Activations")
+            inits.add_row(*map(Text, (name, init.law, init.source)))
+        phis = _table("Activations", "activation", "formula", "source")
         for name in ACTIVATIONS:
             phi = activation(name)
-            phis.add_row(name, phi.formula, phi.source)
-        kinds = Table("family", "layer", "options", title="Families")
+            phis.add_row(*map(Text, (name, phi.formula, phi.source)))
+        kinds = _table("Families", "family", "layer", "options")
         for name, kind in FAMILIES.items():
             doc = (kind.__doc__ or "").splitlines()[0].rstrip(".:")
-            kinds.add_row(name, doc, ", ".join(f.name for f in dataclasses.fields(kind())))
+            options = ", ".join(f.name for f in dataclasses.fields(kind()))
+            kinds.add_row(*map(Text, (name, doc, options)))
         show(inits)
         show(phis)
         show(kinds)
-        show(
+        words = (
             "Parameters follow a name: normal_0.02, leaky_relu_0.2, sigma(1.3,0.3), "
             "he_normal(mode=fan_out); a factor precedes it: 0.01*he_normal. Families take options: "
             "conv2d(kernel=5,padding=zero), mlp(norm=batch)."
         )
+        show(Text(words))
         return 0
+
+
+def _table(title: str, name: str, *others: str) -> Fitted:
+    made = Fitted(names=(name,), title=title)
+    for heading in (name, *others):
+        made.add_column(heading)
+    return made

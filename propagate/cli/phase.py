@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from propagate import checks
 from propagate.cli import output_folder
 from propagate.cli.output_folder import save_picture
-from propagate.cli.terminal import key, say, show
+from propagate.cli.terminal import key, refuse_idle, say, show
 from propagate.record import storage
 from propagate.report.theory_table import critical_points
 from propagate.run.measured_plane import measured_phase
-from propagate.theory.phase_diagram import phase
+from propagate.theory.phase_diagram import check_size, phase
+
+MOST_MEASURED = 64  # along each axis: 4096 networks
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,31 @@ class Phase:
         """Run; return the exit code."""
         from propagate import plot  # matplotlib is slow to load
 
+        self._check()
         output_folder.writable(self.out)
         ends = self.sigma_w2, self.sigma_b2
         axes = [np.linspace(*end, n) for end, n in zip(ends, self.points, strict=True)]
         plane = phase(self.activation, *axes)
-        say(f"wrote {storage.save(plane, self.out / 'phase.nc')}")
         ax = plot.phase(plane, measured=self._measured() if self.measured else ())
+        say(f"wrote {storage.save(plane, self.out / 'phase.nc')}")
         say(f"wrote {save_picture(ax, self.out / 'phase.png')}")
         for sigma_b2 in np.linspace(*self.sigma_b2, 6):
             show(critical_points(self.activation, float(sigma_b2)))
         return 0
+
+    def _check(self) -> None:
+        """Refuse what cannot be drawn, or would be ignored, before anything is written."""
+        for count in self.points:
+            checks.check_count("each number of --points", count, least=2)
+        check_size(*self.points)
+        checks.check_count("--measured", self.measured, least=0)
+        checks.check_at_most(
+            "--measured, of which the square is the number of networks,",
+            self.measured,
+            MOST_MEASURED,
+        )
+        if not self.measured:
+            refuse_idle(self, ["depth", "width", "seed"], "without --measured")
 
     def _measured(self) -> list[tuple[float, float, float]]:
         """Return the gradient's rate in the settled layers of networks on a coarse grid."""

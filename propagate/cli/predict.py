@@ -8,17 +8,19 @@ from typing import Annotated
 import tyro
 import xarray as xr
 
+from propagate import checks
 from propagate.cli import output_folder, user_model
 from propagate.cli.stack_options import StackOptions
-from propagate.cli.terminal import key, say, show, show_sites
+from propagate.cli.terminal import key, refuse_idle, say, show
+from propagate.cli.user_model import ModeName
 from propagate.network import Network
 from propagate.report import summary, theory_table
 from propagate.run.sweep import measure
 from propagate.theory.predict import predict
-from propagate.types import DIRECTIONS, UnusableInput
+from propagate.types import DIRECTIONS
 from propagate.verdicts.departures import departures
 
-OF_A_MODEL = ("vmap", "kwargs")
+OF_A_MODEL = ("vmap", "kwargs", "mode")
 OF_A_STACK = (
     *("init", "activation", "sigma_b2", "batch", "seeds"),
     *(field.name for field in dataclasses.fields(StackOptions)),
@@ -34,7 +36,7 @@ class Predict(StackOptions):
     With TARGET, as for `propagate diagnose`, it is your own model. It is measured, and theory
     follows its program with the statistics of its weights. Where theory has no answer the table
     has a dash, and theory goes on from what was measured there. Of the options only --seed,
-    --vmap, --kwargs, --out and --json have an effect on TARGET.
+    --vmap, --kwargs, --mode, --out and --json have an effect on TARGET.
     """
 
     target: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[TARGET]")] = None
@@ -55,6 +57,8 @@ class Predict(StackOptions):
     """TARGET's model takes a single input: map it over the batch."""
     kwargs: Annotated[str, tyro.conf.arg(metavar="JSON")] = "{}"
     """Keyword arguments of every call of TARGET's model, such as '{"train": true}'."""
+    mode: ModeName | None = None
+    """How TARGET's model is run; by default what a training step does."""
     out: Path | None = None
     """Folder for theory, for the measurement if there is one, and for their picture."""
     json: bool = False
@@ -75,10 +79,10 @@ class Predict(StackOptions):
         """Refuse options of the other case, which would be ignored without a word."""
         idle = OF_A_MODEL if self.target is None else OF_A_STACK
         where = "without TARGET" if self.target is None else "on TARGET, which is your own model"
-        for field in dataclasses.fields(self):
-            if field.name in idle and getattr(self, field.name) != field.default:
-                option = field.name.replace("_", "-")
-                raise UnusableInput(f"--{option} has no effect {where}: leave it out")
+        refuse_idle(self, idle, where)
+        checks.check_count("--seeds", self.seeds, least=0)
+        if self.target is None and not self.seeds:
+            refuse_idle(self, ["seed"], "without --seeds, as theory draws nothing")
 
     def _of_stack(self) -> None:
         net = Network(self.depth, self.width, self.family, self.activation, self.init)
@@ -96,15 +100,16 @@ class Predict(StackOptions):
             show(str(one))
 
     def _of_model(self, target: str) -> None:
-        found = user_model.diagnosed(target, self.seed, self.vmap, self.kwargs)
+        options = {"vmap": self.vmap, "kwargs": self.kwargs, "mode": self.mode}
+        found = user_model.diagnosed(target, self.seed, **options)
         theory = found.theory()
         self._write(theory, found.record)
         if self.json:
             show(summary.of_model_theory(theory, found.record))
             return
-        show_sites(theory_table.model_table(theory, found.record))
+        show(theory_table.model_table(theory, found.record))
         for direction in DIRECTIONS:
-            print(theory_table.coverage(theory, found.record, direction))
+            show(theory_table.coverage(theory, found.record, direction))
 
     def _write(self, theory: xr.Dataset, found: xr.Dataset | None) -> None:
         if self.out is not None:

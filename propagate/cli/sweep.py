@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from propagate import batches
+from propagate.activations import activation
+from propagate.batches import Batch
 from propagate.cli import output_folder
 from propagate.cli.stack_options import StackOptions
-from propagate.cli.terminal import key, say, show
+from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
+from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import storage
 from propagate.report import summary, sweep_table
@@ -47,7 +51,8 @@ class Sweep(StackOptions):
     """
 
     init: tuple[str, ...] = INITS
-    """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal."""
+    """Initialisers: names of `propagate list`, such as he_normal, normal_0.02, 0.01*he_normal. Of
+    two names for one, such as he_normal and kaiming_normal, the first is run."""
     activation: tuple[str, ...] = PHIS
     """Activations: names of `propagate list`, such as relu, leaky_relu_0.2."""
     batch: int = 64
@@ -58,8 +63,8 @@ class Sweep(StackOptions):
     """Everything random follows from this number."""
     input: str = "gaussian"
     """Kind of input: gaussian, pairs (of a chosen cosine), digits, or a .npy or .npz file."""
-    cosine: float = 0.5
-    """Expected cosine between any two inputs of --input pairs."""
+    cosine: float | None = None
+    """Expected cosine between any two inputs of --input pairs; 0.5 by default."""
     loss: LossKind = "gaussian"
     """Gradient at the output: gaussian is a random one, the others are of a loss on the labels."""
     measures: tuple[str, ...] | None = None
@@ -81,6 +86,7 @@ class Sweep(StackOptions):
 
     def __call__(self) -> int:
         """Run; return the exit code."""
+        self._refuse_what_has_no_effect()
         output_folder.writable(self.out)
         net = Network(
             self.depth, self.width, self.family, dtype=self.dtype, precision=self.precision
@@ -109,21 +115,42 @@ class Sweep(StackOptions):
                     say(f"wrote {path}")
         return 0
 
+    def _refuse_what_has_no_effect(self) -> None:
+        refuse_empty(self, "init", "activation", "measures")
+        if self.input != "pairs":
+            refuse_idle(self, ["cosine"], "without --input pairs")
+
     def _options(self) -> dict[str, Any]:
         random = self.input in ("gaussian", "pairs")
         return {
-            "init": list(dict.fromkeys(self.init)),
-            "activation": list(dict.fromkeys(self.activation)),
+            "init": _each_once(self.init, initializer),
+            "activation": _each_once(self.activation, activation),
             "key": key(self.seed),
             "batch": self.batch,
-            "inputs": None if random else batches.load(self.input, self.batch),
+            "inputs": None if random else self._data(),
             "input": self.input if random else "gaussian",
-            "cosine": self.cosine,
+            "cosine": 0.5 if self.cosine is None else self.cosine,
             "loss": self.loss,
             "measures": None if self.measures is None else ("q", *self.measures),
             "block": self.block,
             "devices": _devices(self.device),
         }
+
+    def _data(self) -> Batch:
+        found = batches.load(self.input, self.batch)
+        if found.labels is not None and self.loss == "gaussian" and self.input != "digits":
+            say(f"the labels of {self.input} have no effect without --loss")
+        return found
+
+
+def _each_once(names: tuple[str, ...], meaning: Callable[[str], Any]) -> list[str]:
+    """Return the names without repetitions, and say which of them are other names of one."""
+    meant: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        first = meant.setdefault(meaning(name).name, name)
+        if first != name:
+            say(f"{name} is another name of {first}, which is run once")
+    return list(meant.values())
 
 
 def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:

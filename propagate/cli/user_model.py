@@ -9,12 +9,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from propagate.cli.terminal import key
 from propagate.models.diagnose import Diagnosis, diagnose
 from propagate.tracing.source_labels import is_library
 from propagate.types import PropagateError, UnusableInput
+
+ModeName = Literal["training", "inference"]
 
 
 @contextlib.contextmanager
@@ -119,17 +121,30 @@ def _function(module: ModuleType, where: str, name: str) -> Callable[[], Any]:
     )
 
 
-def diagnosed(target: str, seed: int, vmap: bool, kwargs: str, **options: Any) -> Diagnosis:
-    """Return the diagnosis of the model that a target builds, with options of the command."""
-    options |= {"key": key(seed), "kwargs": _keywords(kwargs), "vmap": vmap}
+def diagnosed(
+    target: str, seed: int, *, kwargs: str, mode: ModeName | None, **options: Any
+) -> Diagnosis:
+    """Return the diagnosis of the model that a target builds, with options of the command.
+
+    Raises:
+        UnusableInput: a mode that has no effect on this model.
+        PropagateError: the model raised an error.
+    """
+    training = None if mode is None else mode == "training"
+    options |= {"key": key(seed), "kwargs": _keywords(kwargs), "training": training}
     # what the user's code prints is no result
     with contextlib.redirect_stdout(sys.stderr), built(target) as (model, *inputs):
         try:
-            return diagnose(model, *inputs, **options)
+            found = diagnose(model, *inputs, **options)
         except PropagateError:
             raise
         except Exception as error:
             raise PropagateError(f"running the model raised {told(error)}") from error
+    ran = found.record.attrs.get("mode")
+    if mode not in (None, ran):
+        reason = f"its own switch says {ran}" if ran else "it has no switch that is known here"
+        raise UnusableInput(f"--mode has no effect on this model, {reason}: leave it out")
+    return found
 
 
 def _keywords(text: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ No framework is imported here: whoever made the model has imported its framework
 
 Sharp edges:
 
-* An NNX or Keras model draws its dropout from streams of its own, not from `key`.
+* A model is put into training mode unless it is told otherwise (`modes`); what a layer is told by
+  its own configuration, such as a frozen norm beside others that are not, stays.
+* The random streams that an NNX or Keras model holds start from `key`, in a copy.
 * A Keras model that is not built yet gets built, by Keras and from Keras's seed.
 * State (running averages, caches) is read but never carried from one call to the next.
 * Equinox modules that take and return their state: write a function, `pure(fn, module, x)`.
@@ -14,12 +16,15 @@ Sharp edges:
 import inspect
 import sys
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
+from propagate.models import modes
+from propagate.models.modes import Mode
 from propagate.types import Array, Tree, UnusableInput
 
 _Call = Callable[..., Any]  # (params, key, *inputs) -> outputs
@@ -36,6 +41,7 @@ class Arguments:
         variables: parameters and state kept outside the model, a function's, Linen's or Haiku's;
             None if it has none or they are to be drawn.
         kwargs: keyword arguments of every call.
+        training: whether to train; None for what a training step does.
     """
 
     model: Any
@@ -43,10 +49,25 @@ class Arguments:
     key: Array
     variables: Any
     kwargs: dict[str, Any]
+    training: Mode = None
 
 
-def adapted(arguments: Arguments) -> tuple[_Call, Tree]:
-    """Return `call(params, key, *inputs) -> outputs` and the parameters.
+class Adapted(NamedTuple):
+    """A model as a function.
+
+    Attributes:
+        call: `call(params, key, *inputs) -> outputs`.
+        weights: the parameters, with whatever else the model keeps among them.
+        mode: whether it is training; None if the model has no such switch.
+    """
+
+    call: _Call
+    weights: Tree
+    mode: Mode
+
+
+def adapted(arguments: Arguments) -> Adapted:
+    """Return `call(params, key, *inputs) -> outputs`, the parameters and the mode.
 
     Raises:
         UnusableInput: not a model, or parameters that do not belong to one.
@@ -74,20 +95,28 @@ def kind(value: Any) -> str:
     return type(value).__name__
 
 
-def _function(arguments: Arguments) -> tuple[_Call, Tree]:
-    model, kwargs = arguments.model, arguments.kwargs
-    if arguments.variables is None:
-        return lambda _params, _key, *inputs: model(*inputs, **kwargs), {}
-    return lambda params, _key, *inputs: model(params, *inputs, **kwargs), arguments.variables
+def takes_one_example(model: Any) -> bool:
+    """Whether models of this kind are written for one example, not for a batch: Equinox's are."""
+    return _adapter(model) is _equinox
 
 
-def _linen(arguments: Arguments) -> tuple[_Call, Tree]:
-    core, model, variables = sys.modules["flax.core"], arguments.model, arguments.variables
+def _function(arguments: Arguments) -> Adapted:
+    model, variables = arguments.model, arguments.variables
+    given = arguments.inputs if variables is None else (variables, *arguments.inputs)
+    kwargs, mode = modes.by_arguments(model, given, arguments.kwargs, arguments.training)
+    if variables is None:
+        return Adapted(lambda _params, _key, *inputs: model(*inputs, **kwargs), {}, mode)
+    return Adapted(lambda params, _key, *inputs: model(params, *inputs, **kwargs), variables, mode)
+
+
+def _linen(arguments: Arguments) -> Adapted:
+    core, variables = sys.modules["flax.core"], arguments.variables
+    model, own_mode = modes.linen(arguments.model, arguments.training)
+    closed = [name for name in modes.SWITCHES if getattr(model, name, None) is not None]
+    kwargs, mode = _switched(arguments, model.__call__, closed=closed)
 
     def init() -> dict[str, Any]:
-        return core.unfreeze(
-            model.init(_streams(arguments.key), *arguments.inputs, **arguments.kwargs)
-        )
+        return core.unfreeze(model.init(_streams(arguments.key), *arguments.inputs, **kwargs))
 
     if variables is None:
         variables = _drawn(init)
@@ -102,10 +131,9 @@ def _linen(arguments: Arguments) -> tuple[_Call, Tree]:
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         full = {"params": params, **state}
-        streams = _streams(key)
-        return model.apply(full, *inputs, rngs=streams, mutable=list(state), **arguments.kwargs)[0]
+        return model.apply(full, *inputs, rngs=_streams(key), mutable=list(state), **kwargs)[0]
 
-    return call, params
+    return Adapted(call, params, own_mode if mode is None else mode)
 
 
 def _drawn(init: Callable[[], Tree]) -> Tree:
@@ -119,43 +147,102 @@ def _streams(key: Array) -> dict[str, Array]:
     return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
 
 
-def _nnx(arguments: Arguments) -> tuple[_Call, Tree]:
+def _switched(
+    arguments: Arguments,
+    call: Callable[..., Any],
+    *,
+    before: int = 0,
+    closed: Sequence[str] = (),
+    fields: bool = False,
+) -> tuple[dict[str, Any], Mode]:
+    """Return the keyword arguments of a framework's call, and the mode.
+
+    Args:
+        arguments: of the model.
+        call: the call.
+        before: how many arguments there are in front of the inputs: parameters, a key.
+        closed: names of switches that are set elsewhere.
+        fields: whether layers have the switch as a field, which None leaves to decide.
+    """
+    given = (None,) * before + arguments.inputs
+    unset = (inspect.Parameter.empty, True, False, *(() if fields else (None,)))
+    options = {"unset": unset, "closed": closed}
+    return modes.by_arguments(call, given, arguments.kwargs, arguments.training, **options)
+
+
+def _nnx(arguments: Arguments) -> Adapted:
     nnx = sys.modules["flax.nnx"]
-    graph, params, rest = nnx.split(arguments.model, nnx.Param, ...)
-    rest = nnx.to_pure_dict(rest)  # plain arrays: merge makes new variables, not the user's
+    kwargs, mode = _switched(arguments, arguments.model.__call__, fields=True)
+    model, own_mode = modes.nnx(arguments.model, arguments.training if mode is None else mode)
+    graph, params, streams, rest = nnx.split(model, nnx.Param, nnx.RngKey, ...)
+    # plain arrays: merge makes new variables, not the user's
+    streams, rest = nnx.to_pure_dict(streams), nnx.to_pure_dict(rest)
+    parameters = inspect.signature(arguments.model.__call__).parameters
+    takes_rngs = "rngs" in parameters and "rngs" not in kwargs
 
-    def call(params: Tree, _key: Array, *inputs: Any) -> Any:
-        return nnx.merge(graph, params, rest)(*inputs, **arguments.kwargs)
+    def call(params: Tree, key: Array, *inputs: Any) -> Any:
+        own = nnx.merge(graph, params, _renewed(streams, key), rest)
+        rngs = {"rngs": nnx.Rngs(jax.random.fold_in(key, 1))} if takes_rngs else {}
+        return own(*inputs, **rngs | kwargs)
 
-    return call, nnx.to_pure_dict(params)
+    return Adapted(call, nnx.to_pure_dict(params), own_mode if mode is None else mode)
 
 
-def _equinox(arguments: Arguments) -> tuple[_Call, Tree]:
-    takes_key = "key" in inspect.signature(arguments.model).parameters
+def _renewed(streams: Tree, key: Array) -> Tree:
+    """Return other keys in place of the given ones, of their shapes and generators."""
+    number = jax.random.bits(key, (), "uint32")
+
+    def folded(old: Any) -> Any:
+        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+            return old  # in the older form of a few uint32
+        fold = jax.random.fold_in
+        for _ in range(old.ndim):
+            fold = jax.vmap(fold, in_axes=(0, None))
+        return fold(old, number)
+
+    return jax.tree.map(folded, streams)
+
+
+def _equinox(arguments: Arguments) -> Adapted:
+    kwargs, mode = _switched(arguments, arguments.model.__call__, fields=True)
+    model, own_mode = modes.equinox(arguments.model, arguments.training if mode is None else mode)
+    takes_key = "key" in inspect.signature(model).parameters
 
     def call(module: Any, key: Array, *inputs: Any) -> Any:
         try:
-            return module(*inputs, **({"key": key} if takes_key else {}) | arguments.kwargs)
+            return module(*inputs, **({"key": key} if takes_key else {}) | kwargs)
         except (TypeError, ValueError) as error:
             error.add_note("Equinox modules take one example: for a batch pass vmap=True")
             raise
 
-    return call, arguments.model
+    return Adapted(call, model, own_mode if mode is None else mode)
 
 
-def _haiku(arguments: Arguments) -> tuple[_Call, Tree]:
+def _takes_key(apply: Callable[..., Any], position: int) -> bool:
+    """Whether a Haiku `apply` takes a key there: not behind `hk.without_apply_rng`."""
+    return list(inspect.signature(apply).parameters)[position : position + 1] == ["rng"]
+
+
+def _haiku(arguments: Arguments) -> Adapted:
+    model, takes_key = arguments.model, _takes_key(arguments.model.apply, 1)
+    kwargs, mode = _switched(arguments, model.apply, before=1 + takes_key)
+
     def init() -> Tree:
-        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
+        return model.init(arguments.key, *arguments.inputs, **modes.in_training(kwargs))
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
-        return arguments.model.apply(params, key, *inputs, **arguments.kwargs)
+        return model.apply(params, *((key,) if takes_key else ()), *inputs, **kwargs)
 
-    return call, _drawn(init) if arguments.variables is None else arguments.variables
+    weights = _drawn(init) if arguments.variables is None else arguments.variables
+    return Adapted(call, weights, mode)
 
 
-def _haiku_with_state(arguments: Arguments) -> tuple[_Call, Tree]:
-    def init() -> tuple[Tree, Tree]:
-        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
+def _haiku_with_state(arguments: Arguments) -> Adapted:
+    model, takes_key = arguments.model, _takes_key(arguments.model.apply, 2)
+    kwargs, mode = _switched(arguments, model.apply, before=2 + takes_key)
+
+    def init() -> tuple[Tree, Tree]:  # running averages are made in training only
+        return model.init(arguments.key, *arguments.inputs, **modes.in_training(kwargs))
 
     if arguments.variables is None:
         params, state = _drawn(init)
@@ -165,32 +252,40 @@ def _haiku_with_state(arguments: Arguments) -> tuple[_Call, Tree]:
         params, state = arguments.variables, _drawn(lambda: init()[1])
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
-        return arguments.model.apply(params, state, key, *inputs, **arguments.kwargs)[0]
+        return model.apply(params, state, *((key,) if takes_key else ()), *inputs, **kwargs)[0]
 
-    return call, params
+    return Adapted(call, params, mode)
 
 
-def _keras(arguments: Arguments) -> tuple[_Call, Tree]:
+def _keras(arguments: Arguments) -> Adapted:
     keras, model = sys.modules["keras"], arguments.model
     if (backend := keras.backend.backend()) != "jax":
         raise UnusableInput(
             f"Keras must run on JAX, it runs on {backend}: set the environment variable "
             "KERAS_BACKEND=jax before importing keras"
         )
+    kwargs, mode = _switched(arguments, model.call)
+    if mode is None:  # every call of a Keras layer takes it, whatever the layer's own says
+        kwargs = {"training": arguments.training is not False} | kwargs
+        mode = bool(kwargs["training"])
     if not model.built:
-        model(*arguments.inputs, **arguments.kwargs | {"training": False})
+        model(*arguments.inputs, **kwargs | {"training": False})
     trained, others = model.trainable_variables, model.non_trainable_variables
     names, state = _distinct([v.path for v in trained]), [v.value for v in others]
+    streams = [k for k, v in enumerate(others) if v.path.endswith("seed_generator_state")]
 
-    def call(params: Tree, _key: Array, *inputs: Any) -> Any:
+    def call(params: Tree, key: Array, *inputs: Any) -> Any:
         values = [*(params[name] for name in names), *state]
+        for k in streams:
+            values[len(names) + k] = jax.random.bits(jax.random.fold_in(key, k), (2,), "uint32")
         mapping = list(zip([*trained, *others], values, strict=True))
         # not stateless_call: it goes round __call__, and so round casts, masks and `training`
         with keras.StatelessScope(state_mapping=mapping):
-            return model(*inputs, **arguments.kwargs)
+            return model(*inputs, **kwargs)
 
     # jax sorts the keys of a dict; an OrderedDict stays in the order of the layers
-    return call, OrderedDict(zip(names, (v.value for v in trained), strict=True))
+    weights = OrderedDict(zip(names, (v.value for v in trained), strict=True))
+    return Adapted(call, weights, mode)
 
 
 def _distinct(names: list[str]) -> list[str]:
@@ -212,7 +307,7 @@ _ADAPTERS = (  # module, class, adapter; Keras first: its layers can be NNX modu
 )
 
 
-def _adapter(model: Any) -> Callable[[Arguments], tuple[_Call, Tree]]:
+def _adapter(model: Any) -> Callable[[Arguments], Adapted]:
     adapt = next(
         (adapt for module, name, adapt in _ADAPTERS if _is_a(model, module, name)), _function
     )

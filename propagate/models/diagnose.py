@@ -11,12 +11,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
 from propagate.models import theory
+from propagate.models.losses import Named, check_classes, loss_of
 from propagate.models.pure_function import pure
 from propagate.record import storage
+from propagate.record.provenance import how_it_ran
 from propagate.tracing.instrument import Probe
 from propagate.tracing.probe import Options, Sites, probe
 from propagate.tracing.sites import Unopened
@@ -57,13 +60,13 @@ class Diagnosis:
         return theory.expected(self.program, self.record)
 
     def table(self, every: bool = False) -> Any:
-        """Return the sites as a tree in model order, for `rich.print`."""
+        """Return the sites as a tree in model order, for `print` or `rich.print`."""
         from propagate.report import site_tree
 
         return site_tree.table(self.record, self.findings, every=every)
 
     def source(self) -> Any:
-        """Return the user's own lines with (→ forward rms, ← backward rms), for `rich.print`."""
+        """Return the user's own lines with (→ forward rms, ← backward rms), for `print`."""
         from propagate.report import source_lines
 
         return source_lines.source(self.record, self.findings)
@@ -85,9 +88,11 @@ class Diagnosis:
         return storage.save(self.record, path)
 
     def __str__(self) -> str:
-        """Return the findings and what was not opened, one sentence a line."""
+        """Return how the model was run, the findings and what was not opened, a sentence a line."""
+        how = how_it_ran(self.record)
+        head = [f"{self.record.attrs['model']}, {how}:"] if how else []
         healthy = f"no findings at {self.record.sizes['site']} sites"
-        return "\n".join([str(self.findings) or healthy, *map(str, self.unopened)])
+        return "\n".join([*head, str(self.findings) or healthy, *map(str, self.unopened)])
 
     def _repr_html_(self) -> str:
         from propagate.report import site_tree
@@ -99,11 +104,12 @@ def diagnose(
     model: Any,
     *inputs: Any,
     key: Array,
-    loss: Callable[[Any, Any], Array] | None = None,
+    loss: Callable[[Any, Any], Array] | Named | None = None,
     labels: Any = None,
     variables: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     vmap: bool = False,
+    training: bool | None = None,
     measures: Sequence[str] | None = None,
     sites: Sites = "default",
     only: str | None = None,
@@ -119,18 +125,24 @@ def diagnose(
         inputs: arrays, in any tree, with inputs along the first axis; `jax.ShapeDtypeStruct`s
             are filled with random data. For a function, its parameters come first.
         key: for weights that are not given, random data, dropout, and the cotangent.
-        loss: `loss(outputs, labels)`, a scalar; by default the gradient starts at the outputs,
-            as a unit Gaussian.
+        loss: `loss(outputs, labels)`, a scalar, or `"mse"` or `"cross_entropy"` as in `sweep`; by
+            default the gradient starts at the outputs, as a unit Gaussian.
         labels: for the loss.
         variables: of a Linen or Haiku model; initialised with `key` by default.
         kwargs: keyword arguments of every call, such as `{"train": True}`.
-        vmap: whether the model takes a single input, and is to be mapped over the batch.
+        vmap: whether the model takes a single input, and is to be mapped over the batch. An Equinox
+            module that takes no batch, but each of its examples, is mapped by itself.
+        training: whether the model is in training (statistics of the batch, dropout drawn with
+            `key`) or in inference; by default what a training step does. Where `kwargs` or `inputs`
+            hold the model's own switch, that decides. `record.attrs["mode"]` says which it was, and
+            has no entry for a model without a switch.
         measures: endings of the variables to record beside q, such as `("mean",)`; all by default.
         sites: `"default"`, or `"all"` for every floating-point operation.
         only: a pattern for the names of sites, such as `"blocks.*"`.
 
     Raises:
-        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
+        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing,
+            labels without a loss, or labels that do not suit the named one.
         PropagateError: no value in the model depends on the inputs and can be recorded.
 
     Example:
@@ -145,13 +157,21 @@ def diagnose(
     """
     options = Options(None if measures is None else tuple(measures), sites, only)
     for_model, for_cotangent = jax.random.split(random_key(key))
-    ready = pure(model, *inputs, key=for_model, variables=variables, kwargs=kwargs, vmap=vmap)
+    weights = {"variables": variables, "kwargs": kwargs, "vmap": vmap, "training": training}
+    loss = loss_of(loss, labels)
+    ready = pure(model, *inputs, key=for_model, **weights)
     run = _with_loss(ready.fn, loss)
+    labels = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, labels)
     data = (ready.inputs, labels)
     tapped, names = probe(run, ready.params, data, options)
     done, without = _observed(tapped, names, ready.params, data, for_cotangent)
+    check_classes(loss, labels, done.aux)
     found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
+    if ready.mode:
+        found.attrs["mode"] = ready.mode
+    if ready.mapped:
+        found.attrs["mapped"] = "over the batch"
     unopened = (*names.unopened, *without)
     given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
     program = theory.TracedModel(tapped.jaxpr, names, *given, _cotangents(done.aux, loss))

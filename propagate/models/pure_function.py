@@ -10,6 +10,7 @@ import numpy as np
 
 from propagate.checks import random_key
 from propagate.models import adapters
+from propagate.models.modes import named
 from propagate.tracing.trees import batch_size, is_array, is_numeric, is_trainable, partition
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
 
@@ -23,11 +24,15 @@ class Pure(NamedTuple):
         fn: `fn(params, *inputs) -> outputs`, differentiable in `params`.
         params: the floating-point arrays, in a tree shaped as the framework keeps them.
         inputs: what goes with `params`: the inputs that hold arrays, everything else left out.
+        mode: `"training"` or `"inference"`; `""` for a model that has no such switch.
+        mapped: whether the model was mapped over the batch without being told to.
     """
 
     fn: Callable[..., Any]
     params: Tree
     inputs: tuple[Any, ...]
+    mode: str = ""
+    mapped: bool = False
 
 
 def pure(
@@ -37,6 +42,7 @@ def pure(
     variables: Any = None,
     kwargs: Mapping[str, Any] | None = None,
     vmap: bool = False,
+    training: bool | None = None,
 ) -> Pure:
     """Return the model as a pure function, with parameters and inputs to call it with.
 
@@ -51,7 +57,10 @@ def pure(
             collections, with or without those beside `"params"`; Haiku's params, or the pair
             (params, state).
         kwargs: keyword arguments of every call, such as `{"train": True}`.
-        vmap: whether the model takes one example; all inputs are then mapped over axis 0.
+        vmap: whether the model takes one example; all inputs are then mapped over axis 0. An
+            Equinox module that takes no batch, but each of its examples, is mapped by itself.
+        training: whether the model is in training (batch statistics, dropout) or in inference;
+            by default what a training step does. A switch among `inputs` or `kwargs` decides.
 
     Raises:
         UnusableInput: not a model, no data, an empty batch, no key, or weights that are not arrays.
@@ -67,8 +76,9 @@ def pure(
         variables, inputs = inputs[0], inputs[1:]
     data = _filled(inputs, for_data)
     sample = _first(data) if vmap else data
-    given = adapters.Arguments(model, sample, for_weights, variables, dict(kwargs or {}))
-    call, weights = adapters.adapted(given)
+    own = dict(kwargs or {})
+    given = adapters.Arguments(model, sample, for_weights, variables, own, training)
+    call, weights, mode = adapters.adapted(given)
     params, with_params = partition(_concrete(weights), is_trainable)
     arrays, with_inputs = partition(data, is_array)
     slots = [i for i, x in enumerate(arrays) if jax.tree.leaves(x)]
@@ -77,13 +87,42 @@ def pure(
         full = dict(enumerate(arrays)) | dict(zip(slots, inputs, strict=True))
         return call(with_params(params), key, *with_inputs(tuple(full.values())))
 
-    def fn(params: Tree, *inputs: Any) -> Any:
-        if not vmap:
-            return once(params, for_calls, *inputs)
+    def whole(params: Tree, *inputs: Any) -> Any:
+        return once(params, for_calls, *inputs)
+
+    def each(params: Tree, *inputs: Any) -> Any:
         keys = jax.random.split(for_calls, len(jax.tree.leaves(inputs)[0]))
         return jax.vmap(partial(once, params))(keys, *inputs)
 
-    return Pure(fn, params, tuple(arrays[i] for i in slots))
+    ready = tuple(arrays[i] for i in slots)
+    mapped = (
+        not vmap and adapters.takes_one_example(model) and _by_example(whole, each, params, ready)
+    )
+    return Pure(each if vmap or mapped else whole, params, ready, named(mode), mapped)
+
+
+def _by_example(
+    whole: Callable[..., Any], each: Callable[..., Any], params: Tree, inputs: tuple[Any, ...]
+) -> bool:
+    """Whether a model refuses a batch and takes its examples, told by a batch of one more.
+
+    A batch that happens to be as long as an example would be taken, and read across.
+    """
+    shapes = {np.shape(x)[:1] for x in jax.tree.leaves(inputs)}
+    if len(shapes) != 1 or () in shapes:
+        return False
+    longer = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(x) + 1, *x.shape[1:]), x.dtype), inputs
+    )
+    return not _runs(whole, params, *longer) and _runs(each, params, *longer)
+
+
+def _runs(fn: Callable[..., Any], *shapes: Any) -> bool:
+    try:
+        jax.eval_shape(fn, *shapes)
+    except Exception:  # whatever a model raises about shapes that it was not made for
+        return False
+    return True
 
 
 def _filled(inputs: tuple[Any, ...], key: Array) -> tuple[Any, ...]:

@@ -170,6 +170,8 @@ class _Interpreter:
     ) -> list[Value]:
         """Return the results of an equation."""
         name = eqn.primitive.name
+        if not eqn.outvars:
+            return []  # as of `jax.debug.print`
         if not any(map(is_data, ins)):
             return compat.bind(eqn, ins)
         if name in compat.CALLS or name in compat.REMATS:

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
+import xarray as xr
 
 
 def provenance(**details: Any) -> dict[str, str]:
@@ -22,6 +23,18 @@ def provenance(**details: Any) -> dict[str, str]:
             if v is not None
         },
     }
+
+
+def how_it_ran(record: xr.Dataset) -> str:
+    """Return in which mode a custom model was run, and whether it was mapped; "" if neither is.
+
+    Example:
+        >>> how_it_ran(xr.Dataset(attrs={"mode": "training"}))
+        'training mode'
+    """
+    mode, mapped = (record.attrs.get(name) for name in ("mode", "mapped"))
+    said = [f"{mode} mode"] if mode else []
+    return ", ".join([*said, *(["mapped over the batch as with vmap=True"] if mapped else [])])
 
 
 @functools.cache  # a millisecond of reading

@@ -1,6 +1,5 @@
 """A record of a custom model as a tree, beside the user's own lines, and as flat numbers."""
 
-import copy
 import io
 import itertools
 import json
@@ -9,13 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
-from rich import box
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Column, Table
+from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
 from propagate.record.dataset import measured_directions, second_moment
+from propagate.record.provenance import how_it_ran
 from propagate.report.cells import (
     ARROWS,
     KINDS,
@@ -27,10 +25,10 @@ from propagate.report.cells import (
     strings,
     verdicts_of,
 )
+from propagate.report.fitted import Fitted, Printed
 from propagate.verdicts.findings import Findings
 
 SMALLEST_GROUP = 3  # a group of fewer rows has none of its own: its name stays in front of theirs
-SITE_WIDTH = 30  # characters that columns of `DROPPED` leave to the names of sites
 DROPPED = ("law", "branch/skip", "σ_w²", "∇/w", "operation")  # in this order, where width lacks
 LEGEND = (
     "→ signal, ← gradient. σ_w² is fan_in·Var(W), ∇/w the rms of the gradient over that of the "
@@ -39,8 +37,8 @@ LEGEND = (
 PART = re.compile(r"^[^./]*|[./]+[^./]*")  # `blocks.3/add` has `blocks`, `.3` and `/add`
 
 
-def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Group:
-    """Return the sites as a tree in model order, with rms of signal and gradient, for `rich`.
+def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Printed:
+    """Return the sites as a tree in model order, with rms of signal and gradient.
 
     Rows that a finding names are red. Elementwise operations are left out, unless `every` is set.
     """
@@ -48,11 +46,12 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Gro
     kinds = enumerate(strings(record, "kind"))
     shown = [k for k, kind in kinds if every or kind in KINDS or k in marks]
     columns = {name: cells for name, cells in _columns(record, marks) if any(cells)}
-    title = Text(f"rms at each site of {record.attrs.get('model') or 'the model'}")
-    made = _Narrowing(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    made.add_column("site", overflow="fold")
+    model = f"rms at each site of {record.attrs.get('model') or 'the model'}"
+    title = Text(", ".join(filter(None, (model, how_it_ran(record)))))
+    made = Fitted(names=("site",), folded=("site",), dropped=DROPPED, title=title)
+    made.add_column("site")
     for name in columns:
-        made.add_column(name, justify="left" if name in WORDS else "right", no_wrap=True)
+        made.add_column(name, justify="left" if name in WORDS else "right")
     paths = [PART.findall(name) for name in strings(record, "name")]
     for indent, name, k in _outline([(k, paths[k]) for k in shown]):
         if k is None:
@@ -62,31 +61,17 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Gro
             made.add_row(*map(Text, cells), style="red" if k in marks else "")
     unopened = json.loads(record.attrs.get("unopened", "[]"))
     footer = ["Not opened:", *unopened] if unopened else []
-    return Group(made, Text(LEGEND, style="dim"), *map(Text, footer))
+    return Printed(made, Text(LEGEND, style="dim"), *map(Text, footer))
 
 
 def html(record: xr.Dataset, findings: Findings) -> str:
     """Return the findings and `table` as HTML, for notebooks; names are escaped."""
     console = Console(record=True, width=160, file=io.StringIO(), force_jupyter=False)
-    console.print(Text(str(findings) or "no findings"), table(record, findings))
+    how = how_it_ran(record)
+    head = [Text(f"{record.attrs.get('model') or 'the model'}, {how}:")] if how else []
+    console.print(*head, Text(str(findings) or "no findings"), table(record, findings), sep="\n")
     frame = '<pre><span style="white-space:pre">{code}</span></pre>'  # notebooks wrap `pre`
     return console.export_html(theme=SVG_EXPORT_THEME, code_format=frame, inline_styles=True)
-
-
-class _Narrowing(Table):
-    """A table that leaves out the columns of `DROPPED` for which a narrow terminal has no room."""
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = copy.copy(self)
-        for name in DROPPED:
-            if sum(map(_width, shown.columns)) >= options.max_width:
-                shown.columns = [column for column in shown.columns if column.header != name]
-        yield from Table.__rich_console__(shown, console, options)
-
-
-def _width(column: Column) -> int:
-    longest = max(len(str(cell)) for cell in (column.header, *column.cells))
-    return 2 + (min(longest, SITE_WIDTH) if column.header == "site" else longest)
 
 
 def _outline(

@@ -6,19 +6,22 @@ from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
 from propagate.record.dataset import measured_directions, second_moment
 from propagate.report.cells import ARROWS, KINDS, Marks, marks_of, number, strings, verdicts_of
+from propagate.report.fitted import Printed
 from propagate.verdicts.findings import Findings
 
 LONGEST_GAP = 8  # lines without numbers that `source` still shows between lines with numbers
 MOST_LINES = 200  # of a file
+SHORTEST_CODE = 24  # characters of a line, beside which numbers still stand
 
 
-def source(record: xr.Dataset, findings: Findings) -> RenderableType:
+def source(record: xr.Dataset, findings: Findings) -> Printed:
     """Return the user's lines, each with the rms of what it makes: (→ signal, ← gradient).
 
     A line of several sites has their range; one with a finding is red. Files of libraries are
@@ -29,7 +32,7 @@ def source(record: xr.Dataset, findings: Findings) -> RenderableType:
     files = [file for file in library if linecache.getlines(file)]
     own = [file for file in files if not library[file]]
     shown = [lines for file in own or files for lines in _lines(record, marks, file)]
-    return Group(*shown) if shown else Text("No file of the model's source can be read.")
+    return Printed(*shown or [Text("No file of the model's source can be read.")])
 
 
 def _lines(record: xr.Dataset, marks: Marks, file: str) -> Iterator[RenderableType]:
@@ -39,17 +42,39 @@ def _lines(record: xr.Dataset, marks: Marks, file: str) -> Iterator[RenderableTy
     for k in np.flatnonzero(record["file"].values == file):
         if 0 < (line := int(record["line"].values[k])) <= len(text):
             sites.setdefault(line, []).append(int(k))
-    number = Column(justify="right", style="dim", no_wrap=True)
-    grid = Table.grid(number, Column(), Column(no_wrap=True), padding=(0, 2, 0, 0))
+    beside = _Beside()
     for line in _without_gaps(sorted(sites)):
         here = sites.get(line, [])
         found = [f for k in here for f in marks.get(k, ())]
-        note = f"{_note(record, here)} {verdicts_of(found)}" if here else ""
+        note = f"{_note(record, here)} {verdicts_of(found)}".rstrip() if here else ""
         code = text[line - 1].rstrip().expandtabs() if line else "⋮"
-        code = Text(code, no_wrap=True, overflow="ellipsis")
-        grid.add_row(str(line or ""), code, Text(note), style="red" if found else "")
+        beside.rows.append((str(line or ""), code, note, "red" if found else ""))
     if sites:
-        yield from (Text(file, style="bold"), grid)
+        yield from (Text(file, style="bold"), beside)
+
+
+class _Beside:
+    """Lines of code with their numbers beside them, or below where there is no room."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str, str]] = []  # line, code, note, style
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines, codes, notes = (max(cell_len(row[k]) for row in self.rows) for k in range(3))
+        room = options.max_width - lines - notes - 4
+        below = room < min(codes, SHORTEST_CODE)
+        if below:
+            room = max(options.max_width - lines - 2, 1)
+        number = Column(justify="right", style="dim", width=lines)
+        code = Column(overflow="fold", width=min(max(codes, notes if below else 0), room))
+        columns = (number, code) if below else (number, code, Column(no_wrap=True))
+        grid = Table.grid(*columns, padding=(0, 2, 0, 0), pad_edge=False)
+        for line, words, note, style in self.rows:
+            cells = (line, Text(words), *(() if below else (Text(note),)))
+            grid.add_row(*cells, style=style)
+            if below and note:
+                grid.add_row("", Text(note), style=style)
+        yield grid
 
 
 def _without_gaps(lines: list[int]) -> list[int]:
@@ -62,12 +87,12 @@ def _without_gaps(lines: list[int]) -> list[int]:
 
 
 def _note(record: xr.Dataset, sites: list[int]) -> str:
-    """Return `(→ 1.02, ← 0.9…1.1)` of a line's sites: elementwise ones only if it has no others."""
+    """Return `(→ 1.02, ← 0.9 to 1.1)` of a line, of elementwise sites if it has no others."""
     main = [k for k in sites if str(record["kind"].values[k]) in KINDS] or sites
     parts = []
     for direction in measured_directions(record):
         rms = second_moment(record, direction).values[main] / 2
         known = np.sort(rms[~np.isnan(rms)])
         ends = dict.fromkeys(number(end) for end in (*known[:1], *known[-1:]))
-        parts += [f"{ARROWS[direction]} {'…'.join(ends)}"] if ends else []
+        parts += [f"{ARROWS[direction]} {' to '.join(ends)}"] if ends else []
     return f"({', '.join(parts)})" if parts else ""

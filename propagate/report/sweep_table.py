@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from propagate.report.fitted import Fitted, Printed
 from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
@@ -20,24 +18,27 @@ CRITICAL = ("critical", "critical_orthogonal")  # the initialisers that follow t
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
-def verdict_table(findings: Findings) -> Table:
+def verdict_table(findings: Findings) -> Printed:
     """Return the table of verdicts, one row per pairing, worst first."""
     title = "Verdict and growth in decades per layer, worst first"
-    made = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    made = Fitted(names=("initialiser", "activation"), title=Text(title))
     for heading in ("initialiser", "activation", "forward", "backward"):
-        made.add_column(heading, no_wrap=True)
-    made.add_column("fine to", justify="right", no_wrap=True)
+        made.add_column(heading)
+    made.add_column("fine to", justify="right")
+    longest = max((len(f.verdict.value) for f in findings if not math.isnan(f.rate)), default=0)
     for (init, phi), pair in _by_pairing(findings).items():
-        cells = (_cell(pair.get(direction)) for direction in DIRECTIONS)
-        made.add_row(init, phi, *cells, _depth(_fine(pair)))
-    return made
+        cells = (_cell(pair.get(direction), longest) for direction in DIRECTIONS)
+        made.add_row(Text(init), Text(phi), *cells, _depth(_fine(pair)))
+    return Printed(made)
 
 
-def _cell(finding: Finding | None) -> Text:
+def _cell(finding: Finding | None, pad: int) -> Text:
     if finding is None:
         return Text("not measured", style="dim")
-    word = Text(f"{finding.verdict.value:12}", style=STYLES.get(finding.verdict, "red"))
-    return word if math.isnan(finding.rate) else word.append(f" {finding.rate:+.3f}", "default")
+    style, word = STYLES.get(finding.verdict, "red"), finding.verdict.value
+    if math.isnan(finding.rate):
+        return Text(word, style=style)
+    return Text(word.ljust(pad), style=style).append(f" {finding.rate:+.3f}", "default")
 
 
 def _depth(depth: float) -> str:
@@ -173,8 +174,8 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def report(findings: Findings, record: xr.Dataset) -> RenderableType:
-    """Return the whole report for a terminal."""
+def report(findings: Findings, record: xr.Dataset) -> Printed:
+    """Return the whole report."""
     spec = json.loads(record.attrs.get("network", "{}"))
     ran = (
         f"depth {spec.get('depth')}, width {spec.get('width')}, batch {record.attrs.get('batch')}, "
@@ -198,4 +199,4 @@ def report(findings: Findings, record: xr.Dataset) -> RenderableType:
     if numbers:
         title = "\nCritical by theory of plain layers, for inputs of unit second moment"
         parts += [Text(title, style="bold"), Text(numbers)]
-    return Group(*parts)
+    return Printed(*parts)

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 import xarray as xr
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from propagate.record.dataset import (
@@ -14,7 +12,9 @@ from propagate.record.dataset import (
     second_moment,
     second_moment_sd,
 )
+from propagate.record.provenance import how_it_ran
 from propagate.report.cells import ARROWS, KINDS, LABELLED
+from propagate.report.fitted import Fitted, Printed
 from propagate.theory import criticality
 from propagate.types import Direction
 
@@ -26,25 +26,29 @@ def _main_sites(record: xr.Dataset) -> np.ndarray:
     return np.flatnonzero(np.isin(record["kind"].values, KINDS))
 
 
-def model_table(theory: xr.Dataset, record: xr.Dataset) -> Table:
+def model_table(theory: xr.Dataset, record: xr.Dataset) -> Printed:
     """Return what was expected and what was measured at each main site of a custom model.
 
     A dash stands where theory has no answer.
     """
     title = f"log10 of second moments of {record.attrs.get('model') or 'the model'}"
-    made = Table("site", "operation", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    how = how_it_ran(record)
+    title = Text(f"{title}, {how}" if how else title)
+    made = Fitted(names=("site",), folded=("site",), dropped=("operation",), title=title)
+    made.add_column("site")
+    made.add_column("operation")
     columns = []
     for direction in measured_directions(record):
         columns += [second_moment(one, direction).values for one in (theory, record)]
         columns += [theory[residual_name(direction)].values]
         for heading in ("expected", "measured", "residual"):
-            made.add_column(f"{ARROWS[direction]} {heading}", justify="right", no_wrap=True)
+            made.add_column(f"{ARROWS[direction]} {heading}", justify="right")
     for k in _main_sites(record):
         kind, label = (str(record[name].values[k]) for name in ("kind", "label"))
         cells = ("–" if math.isnan(v[k]) else f"{v[k]:.3f}" for v in columns)
         name = Text(str(record["name"].values[k]))
         made.add_row(name, label if kind in LABELLED else kind, *cells)
-    return made
+    return Printed(made)
 
 
 def coverage(theory: xr.Dataset, record: xr.Dataset, direction: Direction) -> str:
@@ -65,9 +69,10 @@ def coverage(theory: xr.Dataset, record: xr.Dataset, direction: Direction) -> st
     )
 
 
-def stack_table(theory: xr.Dataset, record: xr.Dataset | None, title: str) -> Table:
+def stack_table(theory: xr.Dataset, record: xr.Dataset | None, title: str) -> Printed:
     """Return what was expected, and perhaps measured, at up to `STACK_ROWS` layers of a stack."""
-    made = Table("layer", title=title)
+    made = Fitted(names=("layer",), title=Text(title))
+    made.add_column("layer")
     columns: list[np.ndarray] = []
     for direction in measured_directions(theory):
         sd = second_moment_sd(theory, direction)
@@ -84,7 +89,7 @@ def stack_table(theory: xr.Dataset, record: xr.Dataset | None, title: str) -> Ta
     for k in np.unique(np.linspace(0, theory.sizes["layer"] - 1, STACK_ROWS).round().astype(int)):
         row = (values[k] for values in columns)
         made.add_row(str(k), *("–" if np.isnan(v) else f"{v:.3f}" for v in row))
-    return made
+    return Printed(made)
 
 
 def gain_and_critical_points(name: str, sigma_b2: float) -> str:

@@ -90,7 +90,10 @@ def unique(name: str, members: list) -> list:
         named.append(member)
     twice = [n for n, k in collections.Counter(m.name for m in named).items() if k > 1]
     if twice:
-        raise UnusableInput(f"{name} names must differ, got {', '.join(twice)} more than once")
+        raise UnusableInput(
+            f"{name} names must differ, got {', '.join(twice)} more than once. Some have several "
+            "names, such as he_normal and kaiming_normal: pass each once"
+        )
     return named
 
 

@@ -13,6 +13,7 @@ KEPT_BYTES = 2**28  # of one block's signals; beyond it, chunks are computed aga
 WEIGHT_BYTES = 3 * 2**28  # of one seed's base weights; beyond it, they are drawn within the scan
 KEPT_SHARE, WEIGHT_SHARE = 3, 8  # of an accelerator's memory: a third, an eighth
 ITEMSIZE = 4
+TURN_BYTES = 1000  # for each pairing and seed, to plan what runs when
 
 
 class Limits(NamedTuple):
@@ -57,6 +58,22 @@ def bytes_needed(net: Network, program: StackProgram, rows: int, at_once: int) -
     kept = 2 * sum(part.chunks + part.length for part in program.stretches if part.chunks > 1)
     kept += 2 * sum(part.length for part in program.stretches if part.chunks == 1)
     return ITEMSIZE * (weights + at_once * rows * units * net.family.arrays * (kept + 8))
+
+
+def check_record(pairings: int, seeds: int, layers: int, variables: int) -> None:
+    """Refuse so many numbers that their record would fill the memory.
+
+    Raises:
+        PropagateError: it would.
+    """
+    needed = pairings * seeds * (8 * variables * layers + TURN_BYTES)
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > free:
+        raise PropagateError(
+            f"the record of {pairings} pairings, {seeds:.3g} seeds and {layers} layers takes about "
+            f"{needed / 1e9:.3g} GB and the machine has {free / 1e9:.0f} GB: use fewer seeds, "
+            "layers or measures"
+        )
 
 
 def check_fits(net: Network, program: StackProgram, rows: int, at_once: int, slots: int) -> None:

@@ -141,6 +141,8 @@ def sweep(
     )
     for one in grid.inits:
         net.check(one)
+    variables = sum(len(wanted) for _, wanted in grid.selection)
+    memory.check_record(len(grid.inits) * len(grid.activations), seeds, net.depth, variables)
     fixed = [one.name for one in grid.inits if not plan.drawn(net, one)]
     feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
     several = devices or jax.local_devices()

@@ -36,6 +36,9 @@ TABLE_APART = np.geomspace(1e-8, 1.0, 361)  # 1 - c of the table of D/(1 - c)
 TABLE_ROWS = 200  # second moments of that table
 HERMITE = 160  # coefficients a_k that are computed
 REST = 240  # the order k that stands for all beyond
+MOST_BYTES = 4e9  # of a plane; one of 300 × 250 points takes 14 MB
+VALUES_OF_A_POINT = 16  # eight that are returned, and as many on the way
+ROWS_OF_THE_TABLE = 4 * len(TABLE_Q)  # that are kept of one value of sigma_b2 for each sigma_w2
 POINTS_AT_A_TIME = 8192  # of the plane: what a processor's cache holds
 
 
@@ -64,7 +67,8 @@ def phase(
         table, 1e-12 or 1e12.
 
     Raises:
-        UnusableInput: variances that are negative, not finite, or not increasing.
+        UnusableInput: variances that are negative, not finite, or not increasing, or so many
+            that their plane would fill the memory.
 
     Example:
         >>> plane = phase("tanh", np.array([1.0, 1.7609546396]), np.array([0.05]))
@@ -73,6 +77,7 @@ def phase(
     """
     phi = integrable(phi)
     w2, b2 = (_increasing(name, v) for name, v in (("sigma_w2", sigma_w2), ("sigma_b2", sigma_b2)))
+    check_size(len(w2), len(b2))
     if not TABLE_Q[0] < q < TABLE_Q[-1]:
         raise UnusableInput(f"q must be within {TABLE_Q[0]:g} and {TABLE_Q[-1]:g}, got {q}")
     at = gauss.moments(phi, TABLE_Q)
@@ -91,6 +96,24 @@ def phase(
         made["xi_c"] = made["q"].dims, -1 / np.log(chi_c)
         made["xi_grad"] = -1 / np.log(made["chi_1"])
     return made.assign_attrs(provenance.provenance(activation=phi.name, theory="mean field"))
+
+
+def check_size(sigma_w2: int, sigma_b2: int) -> None:
+    """Refuse a plane of so many points that it would fill the memory.
+
+    Args:
+        sigma_w2: number of values of the one axis.
+        sigma_b2: of the other.
+
+    Raises:
+        UnusableInput: it takes more than `MOST_BYTES`.
+    """
+    needed = 8 * (VALUES_OF_A_POINT * sigma_w2 * sigma_b2 + ROWS_OF_THE_TABLE * sigma_w2)
+    if needed > MOST_BYTES:
+        raise UnusableInput(
+            f"a phase diagram of {sigma_w2} × {sigma_b2} points takes about {needed / 1e9:.3g} GB, "
+            f"more than {MOST_BYTES / 1e9:.3g} GB: take fewer points, such as 300 × 250"
+        )
 
 
 def _increasing(name: str, values: np.ndarray) -> np.ndarray:

@@ -139,6 +139,18 @@ class Trace:
         unopened = [str(one) for one in self.names.unopened]
         return made.assign_attrs(provenance.provenance(unopened=unopened))
 
+    def findings(self) -> Any:
+        """Return the `Findings`, worst first, as `diagnose` does; they print as sentences."""
+        from propagate.verdicts.judge import judge
+
+        return judge(self.record()).worst_first()
+
+    def scalars(self, prefix: str = "") -> dict[str, float]:
+        """Return flat numbers for TensorBoard or W&B, under names that start with the prefix."""
+        from propagate.report.scalars import scalars
+
+        return scalars(self.record(), prefix)
+
     def _of_weights(self, rows: list[Row]) -> dict[str, Any]:
         named = ((self.names.parameter(s.parameter, t), s.fans) for s, t in rows)
         fans = {path: fans for path, fans in named if fans}

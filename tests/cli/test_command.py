@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
@@ -143,6 +144,12 @@ def bad_rows(tmp_path) -> str:
         (["--dtype", "int8"], 2, "dtype must be a floating-point type"),
         (["--cosine", "2", "--input", "pairs"], 2, "cosine must lie in [0, 1], got 2"),
         (["--seed", "9" * 20], 2, "seed must fit in 64 bits"),
+        (["--cosine", "0.5"], 2, "--cosine has no effect without --input pairs: leave it out"),
+        (["--init"], 2, "--init needs one value or more behind it, or leave it out"),
+        (["--activation"], 2, "--activation needs one value or more behind it"),
+        (["--measures"], 2, "--measures needs one value or more behind it"),
+        (["--depth", "1" + "0" * 30], 2, "depth must be at most 5000000, got 1"),
+        (["--seeds", "1" + "0" * 12], 3, "the record of 4 pairings, 1e+12 seeds"),
         (["--device", "tpu"], 3, "--device tpu is not available here (there is: cpu)"),
         (["--width", "2000000", "--depth", "2"], 3, "GB"),
     ],
@@ -154,7 +161,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(tmp_path, capfd, args, code, m
     assert not out
     assert err.startswith("propagate: error: ") and err.count("\n") == 1
     assert message in err
-    assert not list((tmp_path / "out").iterdir())
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_labels_must_come_with_the_data(tmp_path, capfd):
@@ -222,6 +229,9 @@ def test_predict_in_json_and_without_a_critical_point(capsys):
         (["model.py:build", "--family", "rnn"], "--family has no effect on TARGET"),
         (["--vmap"], "--vmap has no effect without TARGET: leave it out"),
         (["--kwargs", '{"train": true}'], "--kwargs has no effect without TARGET"),
+        (["--mode", "inference"], "--mode has no effect without TARGET"),
+        (["--seed", "3"], "--seed has no effect without --seeds"),
+        (["--seeds", "-1"], "--seeds must be a whole number of at least 0, got -1"),
     ],
 )
 def test_an_option_of_predict_that_has_no_effect_is_refused(tmp_path, capsys, args, message):
@@ -235,6 +245,43 @@ def test_every_option_of_predict_is_of_a_stack_of_a_model_or_of_both():
     both = names - set(predict.OF_A_STACK) - set(predict.OF_A_MODEL)
     assert both == {"target", "seed", "out", "json"}
     assert {*predict.OF_A_STACK, *predict.OF_A_MODEL} <= names
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--points", "1", "1"], "each number of --points must be a whole number of at least 2"),
+        (["--points", "100000", "100000"], "takes about 1.28e+03 GB, more than 4 GB: take fewer"),
+        (["--measured", "-1"], "--measured must be a whole number of at least 0, got -1"),
+        (["--measured", "100000"], "--measured, of which the square is the number of networks,"),
+        (["--depth", "9"], "--depth has no effect without --measured: leave it out"),
+    ],
+)
+def test_a_phase_diagram_that_cannot_be_drawn_leaves_nothing(tmp_path, capsys, args, message):
+    assert run("phase", *args, "--out", str(tmp_path / "out")) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_name_of_an_initialiser_is_run_once_and_said(tmp_path, capfd):
+    names = ["--init", "he_normal", "kaiming_normal", "he_normal", "--activation", "relu"]
+    assert run("sweep", *SMALL, *names, "--no-pictures", "--out", str(tmp_path)) == 0
+    told = capfd.readouterr().err
+    assert "kaiming_normal is another name of he_normal, which is run once" in told
+    assert pp.load(tmp_path / "record.nc")["init"].values.tolist() == ["he_normal"]
+    with pytest.raises(pp.UnusableInput, match="such as he_normal and kaiming_normal"):
+        pp.sweep(pp.Network(2, 4), key=jax.random.key(0), init=["he_normal", "kaiming_normal"])
+
+
+def test_labels_without_a_loss_are_told(tmp_path, capfd):
+    np.savez(tmp_path / "rows.npz", x=np.ones((5, 3)), y=np.arange(5))
+    few = [*SMALL, "--init", "torch", "--activation", "gelu", "--no-pictures", "--measures", "q"]
+    own = ["--input", str(tmp_path / "rows.npz"), "--out", str(tmp_path)]
+    assert run("sweep", *few, *own) == 0
+    assert "rows.npz have no effect without --loss" in capfd.readouterr().err
+    with pytest.raises(pp.UnusableInput, match="labels have no effect with loss 'gaussian'"):
+        x, key = np.ones((5, 3)), jax.random.key(0)
+        pp.measure(pp.Network(2, 3), key, inputs=x, labels=np.arange(5))
 
 
 def test_what_theory_does_not_cover_is_a_usage_error(capsys):

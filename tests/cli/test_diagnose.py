@@ -28,6 +28,12 @@ def build():
     print("noise of my own")
     return net, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
 
+def noise(weights, x, train=False):
+    return net(weights, x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape).astype(x.dtype) if train else x)
+
+def noisy():
+    return noise, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
+
 def shrinking():
     return net, stack(0.2), jax.ShapeDtypeStruct((32, 16), jnp.float32)
 
@@ -113,6 +119,19 @@ def test_a_healthy_model_has_a_table_no_findings_and_exit_code_0(here, capfd):
     assert sys.path == path
 
 
+def test_the_mode_is_chosen_and_said(here, capfd):
+    for args, mode in (([], "training"), (["--mode", "inference"], "inference")):
+        assert run("my_model.py:noisy", *args) == 0
+        assert capfd.readouterr().out.splitlines()[0] == f"rms at each site of noise, {mode} mode"
+        assert run("my_model.py:noisy", *args, "--json") == 0
+        assert json.loads(capfd.readouterr().out)["provenance"]["mode"] == mode
+        assert run("my_model.py:noisy", *args, verb="predict") == 0
+        assert f"of noise, {mode} mode" in capfd.readouterr().out.splitlines()[0]
+    own = ["--mode", "training", "--kwargs", '{"train": false}']
+    assert run("my_model.py:noisy", *own) == 2
+    assert "its own switch says inference: leave it out" in capfd.readouterr().err
+
+
 def test_findings_are_sentences_below_the_table_and_fail_on_request(here, capfd):
     assert run("my_model.py:shrinking") == 0
     first, second = capfd.readouterr().out.splitlines()[-2:]
@@ -148,7 +167,7 @@ def test_what_was_not_opened_is_told_once(here, capfd):
     assert capfd.readouterr().out.count("was not opened, 1 matrix products inside") == 1
     assert run("my_model.py:loops", "--json") == 0
     first, *_ = json.loads(capfd.readouterr().out)["unopened"]
-    assert " at my_model.py:44 was not opened, 1 matrix products inside" in first
+    assert " at my_model.py:50 was not opened, 1 matrix products inside" in first
 
 
 def test_words_are_whole_where_there_is_no_terminal(here, capfd, monkeypatch):
@@ -174,6 +193,7 @@ def test_options_reach_the_diagnosis(here, monkeypatch, capfd):
     assert given == {
         "kwargs": {"slope": 0.5},
         "vmap": True,
+        "training": None,
         "measures": ("mean", "variance"),
         "sites": "all",
         "only": "*.kernel",
@@ -224,13 +244,13 @@ def test_a_baseline_is_written_then_compared_with(here, capfd):
         (["my-model:build"], 2, "TARGET must be"),
         (["my_model.py:biuld"], 2, "no function 'biuld': did you mean 'build'? It has net, build,"),
         (["my_model.py:NUMBER"], 2, "my_model.py has no function 'NUMBER'"),
-        (["my_model.py:raises"], 2, "raises() raised KeyError at my_model.py:31: 'scale'"),
-        (["my_model.py:leaves"], 2, "leaves() raised SystemExit at my_model.py:34: 0"),
+        (["my_model.py:raises"], 2, "raises() raised KeyError at my_model.py:37: 'scale'"),
+        (["my_model.py:leaves"], 2, "leaves() raised SystemExit at my_model.py:40: 0"),
         (["my_model.py:alone"], 2, "alone() must return a tuple (model, *inputs)"),
         (["my_model.py:needs"], 2, "needs() raised TypeError: needs() missing 1 required"),
         (["my_model.py:misfit"], 3, "running the model raised TypeError at my_model.py:7: "),
         (["pack/inner.py:build"], 2, "relative import with no known parent package; name it as"),
-        (["my_model.py:blind"], 3, "while at my_model.py:49 was not opened, 1 matrix products"),
+        (["my_model.py:blind"], 3, "while at my_model.py:55 was not opened, 1 matrix products"),
         (
             ["my_model.py:blind", "--json", "--fail-on", "dead"],
             3,
@@ -245,7 +265,17 @@ def test_a_baseline_is_written_then_compared_with(here, capfd):
         ),
         (["my_model.py:build", "--kwargs", "{train: true}"], 2, "--kwargs must be JSON, got"),
         (["my_model.py:build", "--kwargs", "[1]"], 2, "--kwargs must be a JSON object"),
-        (["my_model.py:build", "--tolerance", "-1"], 2, "--tolerance must be decades per layer"),
+        (
+            ["my_model.py:build", "--tolerance", "-1", "--baseline", "none.json"],
+            2,
+            "--tolerance must be decades per layer",
+        ),
+        (["my_model.py:build", "--tolerance", "1"], 2, "--tolerance has no effect without --base"),
+        (["my_model.py:build", "--fail-on", ""], 2, "--fail-on needs one verdict or more behind"),
+        (["my_model.py:build", "--fail-on", " , "], 2, "--fail-on needs one verdict or more"),
+        (["my_model.py:build", "--measures"], 2, "--measures needs one value or more behind it"),
+        (["my_model.py:build", "--json", "--source"], 2, "--source has no effect beside --json"),
+        (["my_model.py:build", "--mode", "inference"], 2, "it has no switch that is known here"),
         (["my_model.py:build", "--seed", "9" * 20], 2, "seed must fit in 64 bits"),
         (["my_model.py:build", "--measures", "median"], 2, "measures must be some of"),
         (["my_model.py:build", "--baseline", "my_model.py"], 2, "is not a baseline of propagate"),

@@ -244,7 +244,17 @@ def test_lines_carry_their_numbers(written):
     lines = [line for line in lines if line[:2].strip() or "⋮" in line]
     assert [line.split()[0] for line in lines] == [*"2345678", "⋮", "29"]
     notes = [line.partition("  (")[2] for line in lines]
-    expected = ["→ 1, ← 0.1)", "", "→ 0.891…1.12, ← 0.1)", "", "", "", "← 0.1)", "", "→ 0, ← 0.1)"]
+    expected = [
+        "→ 1, ← 0.1)",
+        "",
+        "→ 0.891 to 1.12, ← 0.1)",
+        "",
+        "",
+        "",
+        "← 0.1)",
+        "",
+        "→ 0, ← 0.1)",
+    ]
     assert notes == expected
     assert len({line.index("(→") for line in lines if "(→" in line}) == 1
 

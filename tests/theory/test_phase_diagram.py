@@ -6,6 +6,7 @@ import pytest
 import propagate as pp
 from propagate.cli import command
 from propagate.plot import phase_diagram
+from propagate.theory.phase_diagram import check_size
 from propagate.types import UnusableInput
 
 W2, B2 = np.linspace(0.02, 4, 60), np.linspace(0.004, 0.5, 40)
@@ -88,3 +89,10 @@ def test_the_command(tmp_path, capsys):
     assert left.value.code == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"phase.nc", "phase.png"}
     assert "no critical point" not in capsys.readouterr().out
+
+
+def test_a_plane_that_fills_the_memory_is_refused_before_it_is_made():
+    axis = np.linspace(0.0, 1.0, 100_000)
+    with pytest.raises(UnusableInput, match=r"1.28e\+03 GB, more than 4 GB: take fewer points"):
+        pp.phase("tanh", axis, axis)
+    check_size(1000, 1000)
