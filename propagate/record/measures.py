@@ -15,6 +15,7 @@ from propagate.record.statistics import (
     HISTOGRAM_EDGES,
     correlation,
     dead_fraction,
+    effective_rank,
     histogram,
     largest,
     mean,
@@ -22,6 +23,7 @@ from propagate.record.statistics import (
     saturated_fraction,
     symmetric_fraction,
     token_correlation,
+    token_effective_rank,
     variance,
     zero_fraction,
 )
@@ -62,6 +64,7 @@ MEASURES = (
     Measure("mean", mean, _SIGNALS),
     Measure("max", largest, ("forward",), power=1),
     Measure("correlation", correlation, ("forward", "backward")),
+    Measure("effective_rank", effective_rank, ("forward",)),
     Measure("zero_fraction", zero_fraction, _SIGNALS),
     Measure("dead_fraction", dead_fraction, ("activation",)),
     Measure("symmetric_fraction", symmetric_fraction, ("forward",)),
@@ -71,6 +74,7 @@ MEASURES = (
 SITE_MEASURES = (
     *(m for m in MEASURES if m.name not in ("symmetric_fraction", "histogram")),
     Measure("token_correlation", token_correlation, ("forward",)),
+    Measure("token_effective_rank", token_effective_rank, ("forward",)),
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 Q, MEAN, LARGEST = (

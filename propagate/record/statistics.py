@@ -1,5 +1,7 @@
 """The formula of each statistic: a pure function of one layer's array."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -8,6 +10,9 @@ from propagate.types import AnyArray, Array, Float
 SATURATED_SLOPE = 0.05  # a unit is saturated on an input if |phi'| is below this share of its sup
 HISTOGRAM_EDGES = tuple(k / 4 for k in range(-21, 22))  # of values in units of their rms
 SYMMETRIC_RTOL = 1e-5  # of the largest magnitude; rounding of a float32 sum of ~1000 equal terms
+ROWS = 32  # inputs, or positions of one, whose directions are compared; enough for a rank of 32
+COLUMNS = 4096  # elements of an input that are looked at to compare directions
+FIRST = 8  # inputs whose positions are compared
 CONSTANT_SHARE = 1e-5  # of a second moment: a smaller variance of a parameter is rounding
 
 
@@ -49,6 +54,46 @@ def correlation(y: Float[Array, "batch units"]) -> Float[Array, ""]:
 def token_correlation(y: Float[Array, "batch tokens units"]) -> Float[Array, ""]:
     """Mean cosine between different positions of the same input, averaged over inputs."""
     return jnp.mean(jax.vmap(correlation)(y))
+
+
+def effective_rank(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    r"""Participation ratio of the inputs' directions, 1 where all are parallel.
+
+    $(\mathrm{tr}\,G)^2/\mathrm{tr}\,G^2$ of the Gram matrix $G_{ab} = \hat y_a\cdot\hat y_b$ of at
+    most `ROWS` inputs, spread over the batch; with $\hat y = y/\lVert y\rVert$, so that norms do not
+    matter. It is the number of inputs where they are orthogonal, 1 where all are parallel or
+    opposite. NaN of one unit, where it says nothing, and of one input.
+    """
+    y = spread_out(y, 0, ROWS)
+    top = _row_max(y)[:, None]
+    count, squared = gram(y / jnp.where(top > 0, top, 1))
+    told = (count > 1) & (y.shape[1] > 1)
+    return jnp.where(told, count**2 / jnp.maximum(squared, 1), jnp.nan)
+
+
+def token_effective_rank(y: Float[Array, "batch tokens units"]) -> Float[Array, ""]:
+    """Participation ratio of the positions of an input, averaged over at most `FIRST` inputs."""
+    return jnp.mean(jax.vmap(effective_rank)(spread_out(y, 0, FIRST)))
+
+
+def spread_out(y: AnyArray, axis: int, most: int) -> AnyArray:
+    """Return at most so many slices along an axis, at equal distances."""
+    index = [slice(None)] * y.ndim
+    index[axis] = slice(None, None, max(-(-y.shape[axis] // most), 1))
+    return y[tuple(index)]
+
+
+def gram(y: Float[AnyArray, "*others rows units"]) -> tuple[Any, Any]:
+    """Return how many rows are not zero, and tr G^2 of the Gram matrix of rows of length 1.
+
+    Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
+    """
+    norm = (y**2).sum(axis=-1, keepdims=True)
+    alive = (norm > 0).astype(y.dtype)
+    unit = y * (alive * (norm + (1 - alive)) ** -0.5)
+    with jax.default_matmul_precision("highest"):
+        products = unit @ unit.swapaxes(-1, -2)
+    return alive.sum(axis=(-1, -2)), (products**2).sum(axis=(-1, -2))
 
 
 def channel_mean_q(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from propagate.record.measures import Measure
 from propagate.record.scaled import decades
-from propagate.record.statistics import SATURATED_SLOPE
+from propagate.record.statistics import COLUMNS, FIRST, ROWS, SATURATED_SLOPE, gram, spread_out
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
@@ -59,6 +59,21 @@ def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyNumber, AnyNumber]
     return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum()
 
 
+def directions(x: Laid, largest: AnyNumber) -> tuple[AnyNumber, AnyNumber]:
+    """Return the rows and tr G^2 of the inputs' directions, from some of the positions."""
+    y = spread_out(spread_out(x, 0, ROWS), 1, max(COLUMNS // x.shape[2], 1))
+    return gram((y / largest).reshape(y.shape[0], -1))
+
+
+def token_directions(x: Laid, largest: AnyNumber) -> AnyNumber:
+    """Return the participation ratio of positions, averaged over inputs; 0 of one position."""
+    y = spread_out(spread_out(x, 0, FIRST), 1, ROWS)
+    if y.shape[1] < 2 or y.shape[2] < 2:
+        return (x[:1, :1, :1] * 0).sum()
+    rows, squared = gram(y / largest)
+    return (rows**2 / (squared + (rows < 2) * np.nan)).mean()
+
+
 SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] = {
     "sum": lambda x, _: x.sum(),
     "squares": lambda x, largest: ((x / largest) ** 2).sum(),
@@ -67,6 +82,8 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
     "dead": lambda x, _: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
     "cosines": lambda x, largest: cosines((x / largest).reshape(x.shape[0], -1)),
     "token_cosines": lambda x, largest: cosines(x / largest),
+    "directions": directions,
+    "token_directions": token_directions,
 }
 """What is added up, given x and max|x|: on the device, or of values kept for the host.
 
@@ -155,6 +172,18 @@ def _mean_cosine(total: OnHost, rows: OnHost, each: OnHost) -> OnHost:
         return np.where(each > 1, (total - rows) / (rows * (each - 1)), np.nan)
 
 
+def _effective_rank(sums: Sums, sizes: Sizes) -> Any:
+    rows, squared = sums["directions"]
+    with np.errstate(divide="ignore"):
+        told = (rows > 1) & (sizes.positions * sizes.units > 1)
+        return np.where(told, rows**2 / squared, np.nan)
+
+
+def _token_effective_rank(sums: Sums, sizes: Sizes) -> Any:
+    value = sums["token_directions"]
+    return np.where((sizes.positions > 1) & (sizes.units > 1), value, np.nan)
+
+
 REDUCTIONS = {
     "q": Reduction(("squares",), _share("squares")),
     "variance": Reduction(("spread",), _variance),
@@ -162,6 +191,8 @@ REDUCTIONS = {
     "max": Reduction(("squares",), _largest),
     "correlation": Reduction(("cosines",), _correlation),
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
+    "effective_rank": Reduction(("directions",), _effective_rank),
+    "token_effective_rank": Reduction(("token_directions",), _token_effective_rank),
     "zero_fraction": Reduction(("zeros",), _share("zeros")),
     "dead_fraction": Reduction(("dead",), _dead),
     "saturated_fraction": Reduction(("flat",), _share("flat")),

@@ -106,6 +106,17 @@ def fans(eqn: JaxprEqn, side: int) -> tuple[int, int] | None:
     return None
 
 
+def features(eqn: JaxprEqn, side: int) -> int:
+    """Return how many outputs a product has to one position, of weights that are operand `side`."""
+    shape = eqn.invars[side].aval.shape
+    if eqn.primitive.name == "dot_general":
+        contracted = eqn.params["dimension_numbers"][0][side]
+        return math.prod(n for k, n in enumerate(shape) if k not in contracted)
+    if eqn.primitive.name == "conv_general_dilated":
+        return shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return shape[-1]
+
+
 def first_float(eqn: JaxprEqn) -> int | None:
     """Return which result is the first real one."""
     real = lambda v: jnp.issubdtype(getattr(v.aval, "dtype", jnp.int32), jnp.floating)  # noqa: E731

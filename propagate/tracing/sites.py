@@ -72,6 +72,7 @@ class Site:
         result: which result of the equation it is.
         dtype: of the value.
         fans: fan_in and fan_out of the parameter of a product.
+        product: the equation of the product, or of the norm, whose bias or gain this one adds.
     """
 
     path: EqnPath
@@ -93,6 +94,7 @@ class Site:
     result: int
     dtype: Any
     fans: tuple[int, int] | None
+    product: EqnPath | None = None
 
 
 @dataclass(frozen=True)
