@@ -87,6 +87,14 @@ ALIKE = 0.99
 Attention alone takes them above it by its second layer (Dong et al. 2021, arXiv:2103.03404); a
 transformer of 2 pre-LN blocks with skip connections had 0.67 at most at initialisation.
 """
+PARALLEL_DECADES = 3.5
+"""Decades by which the share of the inputs' directions that is not common to all may be below 1.
+
+With r the effective rank, the share is 1 - 1/r. At the end of networks of width 64 and 64 inputs
+it was: He + ReLU, 12 layers -0.95, 50 layers -2.2, 100 layers -3.0; Glorot + tanh, 100 layers -0.5;
+graph convolutions (4, 5 or 16 neighbours) with skip connections, 16 layers -1.3, 32 layers -1.9;
+without them, 4 layers -1.6 with 4 neighbours and -3.9 with 16, 8 layers -3.7 and beyond the dtype.
+"""
 WIDTH_EXPONENT = 0.25
 """Power of width that still counts as none, of the rms of a signal or of its change.
 

@@ -9,7 +9,7 @@ import xarray as xr
 from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
-from propagate.verdicts.site_rules.collapsed import alike_tokens, collapsed
+from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, not_finite, silent
 from propagate.verdicts.site_rules.parameters import constant, untrained
@@ -30,8 +30,9 @@ def judge_sites(record: xr.Dataset) -> Findings:
         )
     lost = [*not_finite(record), *(list(dead(record)) or silent(record))]
     odd = [*odd_weights(record), *odd_branches(record)]
-    odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
+    merged = alike(record)
+    odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
     growth = [] if lost else [f for d in measured_directions(record) for f in grown(record, d)]
-    rest = [*collapsed(record), *alike_tokens(record), *saturated(record)]
+    rest = [*merged, *alike_tokens(record), *saturated(record)]
     rest += [] if lost else untrained(record)
     return Findings([*lost, *odd, *growth, *rest, *constant(record)])
