@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import theory
+from propagate.models import beginning, theory
 from propagate.models.pure_function import pure
 from propagate.record import storage
 from propagate.tracing.instrument import Probe
@@ -152,6 +152,8 @@ def diagnose(
     done, without = _observed(tapped, names, ready.params, data, for_cotangent)
     found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
+    found = beginning.with_inputs(found, names, jax.tree.leaves(data))
+    found.attrs.update(beginning.first_loss(loss, done.value, done.aux, labels))
     unopened = (*names.unopened, *without)
     given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
     program = theory.TracedModel(tapped.jaxpr, names, *given, _cotangents(done.aux, loss))

@@ -21,6 +21,7 @@ from propagate.record.statistics import (
     mean,
     q,
     saturated_fraction,
+    softmax_measure,
     symmetric_fraction,
     token_correlation,
     token_effective_rank,
@@ -71,10 +72,16 @@ MEASURES = (
     Measure("saturated_fraction", saturated_fraction, ("activation",)),
     Measure("histogram", histogram, _SIGNALS, bins=len(HISTOGRAM_EDGES) - 1, on_request=True),
 )
+OF_SOFTMAX = ("entropy", "lowest_entropy", "largest_weight", "score_sd")
+"""Of weights that sum to 1, as attention's: taken where a softmax makes them."""
 SITE_MEASURES = (
     *(m for m in MEASURES if m.name not in ("symmetric_fraction", "histogram")),
     Measure("token_correlation", token_correlation, ("forward",)),
     Measure("token_effective_rank", token_effective_rank, ("forward",)),
+    *(
+        Measure(name, softmax_measure(k), ("activation",), shaped=True)
+        for k, name in enumerate(OF_SOFTMAX)
+    ),
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 Q, MEAN, LARGEST = (

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from propagate.types import AnyArray, Array, Float
 
@@ -13,6 +14,7 @@ SYMMETRIC_RTOL = 1e-5  # of the largest magnitude; rounding of a float32 sum of 
 ROWS = 32  # inputs, or positions of one, whose directions are compared; enough for a rank of 32
 COLUMNS = 4096  # elements of an input that are looked at to compare directions
 FIRST = 8  # inputs whose positions are compared
+SUM_RTOL = 0.02  # of weights in bfloat16 that sum to 1
 CONSTANT_SHARE = 1e-5  # of a second moment: a smaller variance of a parameter is rounding
 
 
@@ -94,6 +96,52 @@ def gram(y: Float[AnyArray, "*others rows units"]) -> tuple[Any, Any]:
     with jax.default_matmul_precision("highest"):
         products = unit @ unit.swapaxes(-1, -2)
     return alive.sum(axis=(-1, -2)), (products**2).sum(axis=(-1, -2))
+
+
+def softmax_statistics(p: Float[AnyArray, "heads rows keys"]) -> tuple[Any, ...]:
+    r"""Return what says how sharp the weights of a softmax are, which sum to 1 over the last axis.
+
+    With n weights that are not 0 in a row, so that what a mask hides does not count:
+
+    * the mean over rows of the entropy $-\sum p \ln p/\ln n$, 1 for equal weights, 0 for one-hot;
+    * that of the head with the least;
+    * the mean of the largest weight;
+    * the standard deviation of the scores in a row, which is that of $\ln p$, root mean square;
+    * the mean of the sum over a row.
+
+    Rows with one weight are left out, unless all are such: then they are one-hot.
+    """
+    log = jnp.log if isinstance(p, jax.Array) else np.log
+    alive = (p > 0).astype(p.dtype)
+    count = alive.sum(axis=-1)
+    score = log(p + (1 - alive))
+    several = (count > 1).astype(p.dtype)
+    entropy = -(p * score).sum(axis=-1) / log(count + (1 - several) * np.e)
+    centre = (score.sum(axis=-1) / (count + (count == 0)))[..., None]
+    variance = ((alive * (score - centre)) ** 2).sum(axis=-1) / (count + (count == 0))
+    rows = several.sum(axis=-1)
+    of_head = (several * entropy).sum(axis=-1) / (rows + (rows == 0))
+    lowest = (of_head + (rows == 0) * (several.sum() > 0)).min()
+    total = several.sum()
+    none = (total == 0).astype(p.dtype)
+    mean = lambda value: (several * value).sum() / (total + none)  # noqa: E731
+    largest = mean(p.max(axis=-1)) + none
+    return mean(entropy), lowest, largest, mean(variance) ** 0.5, p.sum(axis=-1).mean()
+
+
+def softmax_measure(which: int) -> Any:
+    """Return the measure that is one of `softmax_statistics`; NaN where rows do not sum to 1."""
+
+    def of(p: Float[Array, "heads rows keys"]) -> Float[Array, ""]:
+        return of_weights(softmax_statistics(p), which, p.shape[-1])
+
+    return of
+
+
+def of_weights(found: tuple[Any, ...], which: int, keys: int) -> Any:
+    """Return one of `softmax_statistics`; NaN of one weight, or where rows do not sum to 1."""
+    known = (abs(found[-1] - 1) < SUM_RTOL) & (keys > 1)
+    return (jnp if isinstance(found[-1], jax.Array) else np).where(known, found[which], np.nan)
 
 
 def channel_mean_q(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:

@@ -15,9 +15,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from propagate.record.measures import Measure
+from propagate.record.measures import OF_SOFTMAX, Measure
 from propagate.record.scaled import decades
-from propagate.record.statistics import COLUMNS, FIRST, ROWS, SATURATED_SLOPE, gram, spread_out
+from propagate.record.statistics import (
+    COLUMNS,
+    FIRST,
+    ROWS,
+    SATURATED_SLOPE,
+    gram,
+    of_weights,
+    softmax_statistics,
+    spread_out,
+)
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
@@ -89,6 +98,8 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
 
 Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 """
+BY_HEAD = {"softmax": softmax_statistics}
+"""What is added up given (heads, rows, units)."""
 COUNTS = ("zeros", "dead")
 OVER_ALL = ("sum", "squares", "zeros")  # sums over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
@@ -120,6 +131,15 @@ class Layout(NamedTuple):
         ends = [k for k in (self.batch,) if k is not None], [self.unit] * (self.unit != self.batch)
         middle = [k for k in range(x.ndim) if k not in (*ends[0], *ends[1])]
         return x.transpose(*ends[0], *middle, *ends[1]).reshape(self.of(x.shape))
+
+    def by_head(self, x: AnyArray) -> AnyArray:
+        """Return the value as (heads, inputs × positions, units): heads are the first positions."""
+        batch = -1 if self.batch is None else self.batch
+        heads = [k for k in range(x.ndim) if k not in (batch, self.unit)][:1] if x.ndim > 3 else []
+        others = [k for k in range(x.ndim) if k not in (*heads, self.unit)]
+        units = [self.unit] if x.ndim else []
+        laid = x.transpose(*heads, *others, *units)
+        return laid.reshape(laid.shape[0] if heads else 1, -1, laid.shape[-1] if units else 1)
 
 
 class Reduction(NamedTuple):
@@ -184,6 +204,10 @@ def _token_effective_rank(sums: Sums, sizes: Sizes) -> Any:
     return np.where((sizes.positions > 1) & (sizes.units > 1), value, np.nan)
 
 
+def _of_softmax(which: int) -> Callable[[Sums, Sizes], Any]:
+    return lambda sums, sizes: of_weights(sums["softmax"], which, sizes.units)
+
+
 REDUCTIONS = {
     "q": Reduction(("squares",), _share("squares")),
     "variance": Reduction(("spread",), _variance),
@@ -193,6 +217,7 @@ REDUCTIONS = {
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
     "effective_rank": Reduction(("directions",), _effective_rank),
     "token_effective_rank": Reduction(("token_directions",), _token_effective_rank),
+    **{name: Reduction(("softmax",), _of_softmax(k)) for k, name in enumerate(OF_SOFTMAX)},
     "zero_fraction": Reduction(("zeros",), _share("zeros")),
     "dead_fraction": Reduction(("dead",), _dead),
     "saturated_fraction": Reduction(("flat",), _share("flat")),
@@ -216,6 +241,9 @@ def reduce(x: AnyArray, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
+        if name in BY_HEAD:
+            taken[name] = BY_HEAD[name](layout.by_head(x))
+            continue
         taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
 

@@ -22,11 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.record.sums import Layout
 from propagate.tracing.primitives import ELEMENTWISE, LAYOUT, REDUCTIONS, features
-from propagate.tracing.sites import EqnPath, Kind, ParameterSlice
+from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, RawInput
 
 Parameters = tuple[ParameterSlice, ...]
 
@@ -58,6 +60,8 @@ class Facts:
             origin differ by elementwise operations only.
         moment: `"moment"` of a reduced value, `"root"` of its (inverse) square root, else `""`.
         layer: the layer whose output it is, while a bias or a gain may follow.
+        exponential: the exp that it is, or is a sum of, by the path of its equation.
+        raw: the input that it is, times and plus a number.
         elements: how many of its elements may differ, where it was broadcast; 0: all.
         unit_axis: of channels; None: the last.
         still: whether no gradient flows through it.
@@ -71,6 +75,8 @@ class Facts:
     origin: EqnPath = ()
     moment: Literal["", "moment", "root"] = ""
     layer: UnfinishedLayer | None = None
+    exponential: EqnPath | None = None
+    raw: RawInput | None = None
     elements: int = 0
     unit_axis: int | None = None
     still: bool = False
@@ -105,6 +111,7 @@ def _largest_first(parameters: Parameters) -> Parameters:
 def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     """Return what is known of an equation's results before it is known whether it is a site."""
     name, out = eqn.primitive.name, replace(merge(ins), elements=_elements(eqn, ins))
+    out = replace(out, raw=_rescaled(eqn, ins))
     if not out.data:
         return replace(out, parameters=indexed(eqn, out.parameters))
     first = next(facts for facts in ins if facts.data)
@@ -115,7 +122,9 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
             first, unit_axis=out.unit_axis, still=still, value=None, elements=out.elements
         )
     if name in REDUCTIONS:
-        return replace(out, moment="moment", origin=path)
+        return replace(out, moment="moment", origin=path, exponential=first.exponential)
+    if name in ("exp", "exp2"):
+        return replace(out, exponential=path)
     if name in ("sqrt", "rsqrt", "pow") and (out.moment or name != "pow"):
         return replace(out, moment="root" if out.moment else "")
     if name in ("mul", "div", "add", "max", "select_n") and out.moment:
@@ -125,6 +134,24 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     if name in ("mul", "div") and not all(facts.data for facts in ins):
         return replace(out, layer=first.layer, parameters=first.parameters if first.layer else ())
     return out
+
+
+def _rescaled(eqn: JaxprEqn, ins: Sequence[Facts]) -> RawInput | None:
+    """Follow an input through products and sums with a number, as of `x / 255`."""
+    k = next((k for k, facts in enumerate(ins) if facts.raw), None)
+    if k is None or len(ins) != 2 or not isinstance(eqn.invars[1 - k], compat.Literal):
+        return None
+    raw, value, name = ins[k].raw, eqn.invars[1 - k].val, eqn.primitive.name
+    assert raw is not None
+    if np.size(value) != 1 or (name in ("div", "sub") and k == 1):
+        return None
+    by = float(np.ravel(value)[0])
+    if name == "mul" or (name == "div" and by):
+        factor = by if name == "mul" else 1 / by
+        return raw._replace(scale=raw.scale * factor, shift=raw.shift * factor)
+    if name in ("add", "sub"):
+        return raw._replace(shift=raw.shift + (by if name == "add" else -by))
+    return None
 
 
 def elements(eqn: JaxprEqn, k: int, facts: Facts) -> int:
@@ -204,13 +231,14 @@ def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
         parameters=tuple(map(last, facts.parameters)),
         value=None,
         layer=None,
+        exponential=None,
         elements=0,
     )
 
 
 def outside(facts: Facts) -> Facts:
     """Return what is known within a program of a value that was made before: its site is not."""
-    return replace(facts, value=None, layer=None)
+    return replace(facts, value=None, layer=None, exponential=None)
 
 
 def carried(before: Facts, after: Facts) -> Facts:

@@ -50,16 +50,25 @@ from propagate.tracing.dataflow import (
     outside,
     skip,
 )
-from propagate.tracing.primitives import QUIET, fans, first_float, has_float, products
+from propagate.tracing.primitives import (
+    PRODUCTS,
+    QUIET,
+    fans,
+    first_float,
+    has_float,
+    products,
+    terms_summed,
+)
 from propagate.tracing.site_kinds import (
     POINTWISE,
     WITHOUT_PARAMETER,
     activations_joined,
     finished,
+    is_softmax,
     kind_of,
     largest_slope,
 )
-from propagate.tracing.sites import LOOP, EqnPath, Kind, Site, Unopened
+from propagate.tracing.sites import LOOP, EqnPath, Kind, RawInput, Site, Unopened
 
 
 def find(
@@ -212,7 +221,8 @@ class _Walk:
             return site  # of another bias of the same product
         if self.every:
             self.sites[before] = replace(own, kind="op", parameter=None, fans=None)
-        same = {name: getattr(own, name) for name in ("label", "scope", "frame", "fans")}
+        kept = ("label", "scope", "frame", "fans", "terms_summed", "reads")
+        same = {name: getattr(own, name) for name in kept}
         return replace(site, product=own.product or own.path, **same)
 
     def _note_unopened(self, eqn: JaxprEqn) -> None:
@@ -260,7 +270,7 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
     return Site(
         path=at.path,
         kind=kind,
-        label=source_labels.label(eqn),
+        label="softmax" if is_softmax(eqn, ins) else source_labels.label(eqn),
         parameter=parameter,
         after=out.after,
         depth=out.depth,
@@ -277,7 +287,13 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         result=result,
         dtype=value.dtype,
         fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
+        terms_summed=terms_summed(eqn),
+        reads=_input_read(ins) if parameter and kind in PRODUCTS.values() else None,
     )
+
+
+def _input_read(ins: list[Facts]) -> RawInput | None:
+    return next((facts.raw for facts in ins if facts.data), None)
 
 
 def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:

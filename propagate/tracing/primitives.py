@@ -117,6 +117,14 @@ def features(eqn: JaxprEqn, side: int) -> int:
     return shape[-1]
 
 
+def terms_summed(eqn: JaxprEqn) -> int:
+    """Return how many products each element of a matrix product is a sum of; 0 of anything else."""
+    if eqn.primitive.name != "dot_general":
+        return 0
+    contracted, shape = eqn.params["dimension_numbers"][0][0], eqn.invars[0].aval.shape
+    return math.prod(shape[k] for k in contracted)
+
+
 def first_float(eqn: JaxprEqn) -> int | None:
     """Return which result is the first real one."""
     real = lambda v: jnp.issubdtype(getattr(v.aval, "dtype", jnp.int32), jnp.floating)  # noqa: E731

@@ -110,7 +110,9 @@ def finished(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling 
         if not rest:
             return None
         layer = layer._replace(path=path)
-        return layer.kind, replace(out, layer=layer, origin=ins[k].origin, parameters=ins[k].parameters)
+        return layer.kind, replace(
+            out, layer=layer, origin=ins[k].origin, parameters=ins[k].parameters
+        )
     used, features = parameters_of(ins), elements(eqn, 1 - k, other)
     gain = name == "mul" and layer.kind == "norm"
     if not used or not (gain or (adds and features <= layer.features)):
@@ -131,6 +133,17 @@ def _addition(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling
     return "add", replace(out, origin=path)
 
 
+def _softmax(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    return ("activation", out) if is_softmax(eqn, ins) else None
+
+
+def is_softmax(eqn: JaxprEqn, ins: Operands) -> bool:
+    """Return whether an equation is exp(s) over the sum of the same, as a softmax is written."""
+    if eqn.primitive.name != "div" or ins[0].exponential is None:
+        return False
+    return ins[0].exponential == ins[1].exponential and ins[1].moment == "moment"
+
+
 def _pointwise(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
     name, live = eqn.primitive.name, [facts.data and not facts.still for facts in ins]
     bends = name in BENDS | CURVES and any(live) and (name != "select_n" or ins[0].data)
@@ -147,6 +160,7 @@ KINDS: tuple[Callable[..., Ruling | None], ...] = (
     _tag,
     _norm,
     _addition,
+    _softmax,
     _pointwise,
 )
 

@@ -37,7 +37,11 @@ def test_a_reduction_is_its_measure(measure, scale, few):
         sums = needed([measure])
         seen = jax.jit(keep if few else lambda x: reduce(x, sums, layout))(x)
         seen = kept(jax.device_get(seen), sums, layout)
-        laid = {"token_correlation": Y, "token_effective_rank": Y, "dead_fraction": Y.reshape(-1, N)}
+        laid = {
+            "token_correlation": Y,
+            "token_effective_rank": Y,
+            "dead_fraction": Y.reshape(-1, N),
+        }
         expected = measure.fn(jnp.asarray(laid.get(measure.name, Y.reshape(B, -1))))
     expected = np.float64(expected)
     if measure.power:
