@@ -62,8 +62,8 @@ def effective_rank(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     r"""Participation ratio of the inputs' directions, 1 where all are parallel.
 
     $(\mathrm{tr}\,G)^2/\mathrm{tr}\,G^2$ of the Gram matrix $G_{ab} = \hat y_a\cdot\hat y_b$ of at
-    most `ROWS` inputs, spread over the batch; with $\hat y = y/\lVert y\rVert$, so that norms do not
-    matter. It is the number of inputs where they are orthogonal, 1 where all are parallel or
+    most `ROWS` inputs, spread over the batch; $\hat y = y/\lVert y\rVert$, so that norms do
+    not matter. It is the number of inputs where they are orthogonal, 1 where all are parallel or
     opposite. NaN of one unit, where it says nothing, and of one input.
     """
     y = spread_out(y, 0, ROWS)
@@ -111,22 +111,27 @@ def softmax_statistics(p: Float[AnyArray, "heads rows keys"]) -> tuple[Any, ...]
 
     Rows with one weight are left out, unless all are such: then they are one-hot.
     """
-    log = jnp.log if isinstance(p, jax.Array) else np.log
-    alive = (p > 0).astype(p.dtype)
-    count = alive.sum(axis=-1)
-    score = log(p + (1 - alive))
+    where, log = library(p).where, library(p).log
+    alive = p > 0
+    real = alive.astype(p.dtype)
+    count = real.sum(axis=-1)
     several = (count > 1).astype(p.dtype)
-    entropy = -(p * score).sum(axis=-1) / log(count + (1 - several) * np.e)
-    centre = (score.sum(axis=-1) / (count + (count == 0)))[..., None]
-    variance = ((alive * (score - centre)) ** 2).sum(axis=-1) / (count + (count == 0))
+    score = log(where(alive, p, 1))
+    entropy = -(p * score).sum(axis=-1) / log(where(count > 1, count, np.e))
+    centre = (score.sum(axis=-1) / where(count > 0, count, 1))[..., None]
+    variance = ((real * (score - centre)) ** 2).sum(axis=-1) / where(count > 0, count, 1)
     rows = several.sum(axis=-1)
-    of_head = (several * entropy).sum(axis=-1) / (rows + (rows == 0))
-    lowest = (of_head + (rows == 0) * (several.sum() > 0)).min()
-    total = several.sum()
-    none = (total == 0).astype(p.dtype)
-    mean = lambda value: (several * value).sum() / (total + none)  # noqa: E731
-    largest = mean(p.max(axis=-1)) + none
+    total = rows.sum()
+    of_head = (several * entropy).sum(axis=-1) / where(rows > 0, rows, 1)
+    lowest = where(rows > 0, of_head, where(total > 0, 1, 0).astype(p.dtype)).min()
+    mean = lambda value: (several * value).sum() / where(total > 0, total, 1)  # noqa: E731
+    largest = where(total > 0, mean(p.max(axis=-1)), 1)
     return mean(entropy), lowest, largest, mean(variance) ** 0.5, p.sum(axis=-1).mean()
+
+
+def library(x: AnyArray) -> Any:
+    """Return the library of an array: `jax.numpy` or NumPy."""
+    return jnp if isinstance(x, jax.Array) else np
 
 
 def softmax_measure(which: int) -> Any:
@@ -141,7 +146,7 @@ def softmax_measure(which: int) -> Any:
 def of_weights(found: tuple[Any, ...], which: int, keys: int) -> Any:
     """Return one of `softmax_statistics`; NaN of one weight, or where rows do not sum to 1."""
     known = (abs(found[-1] - 1) < SUM_RTOL) & (keys > 1)
-    return (jnp if isinstance(found[-1], jax.Array) else np).where(known, found[which], np.nan)
+    return library(found[-1]).where(known, found[which], np.nan)
 
 
 def channel_mean_q(y: Float[Array, "batch positions channels"]) -> Float[Array, ""]:

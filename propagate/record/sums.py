@@ -23,6 +23,7 @@ from propagate.record.statistics import (
     ROWS,
     SATURATED_SLOPE,
     gram,
+    library,
     of_weights,
     softmax_statistics,
     spread_out,
@@ -80,7 +81,7 @@ def token_directions(x: Laid, largest: AnyNumber) -> AnyNumber:
     if y.shape[1] < 2 or y.shape[2] < 2:
         return (x[:1, :1, :1] * 0).sum()
     rows, squared = gram(y / largest)
-    return (rows**2 / (squared + (rows < 2) * np.nan)).mean()
+    return library(rows).where(rows > 1, rows**2 / squared, np.nan).mean()
 
 
 SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] = {

@@ -9,8 +9,8 @@ For `jnp.tanh(x @ w + b)` the walk (`find_sites`) keeps these `Facts`, line by l
     tanh(…)        the same: operations on single elements keep the origin
 
 so a value knows its layer (`after`, `depth`), whether a bias or a gain may still belong to it
-(`layer`), and an addition of two values with data and two origins is that of a branch. `merge` is what follows from the operands alone, `follow` what the
-operation adds to it.
+(`layer`), and an addition of two values with data and two origins is that of a branch. `merge` is
+what follows from the operands alone, `follow` what the operation adds to it.
 
     >>> x, w = Facts(data=True), Facts(parameters=(ParameterSlice(0, (), 9),))
     >>> h = next_layer(merge([x, w]), w.parameters, path=(0,))

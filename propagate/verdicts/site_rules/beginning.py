@@ -26,17 +26,12 @@ def wild_inputs(record: xr.Dataset) -> Iterator[Finding]:
             continue
         seen.add(number)
         layer = str(record["name"].values[k])
-        standard = f"subtract {mean:.3g} and divide by {spread:.3g}"
-        cost = {
-            Verdict.EXPLODING: f"its output and the gradient of its weights are {rms:.3g} times",
-            Verdict.VANISHING: f"its output and the gradient of its weights are {rms:.3g} times",
-        }.get(verdict)
-        cost = (
-            f"{cost} what inputs of rms 1 give" if cost else "they hardly differ from one another"
-        )
+        cost = f"its output and the gradient of its weights are {rms:.3g} times what rms 1 gives"
+        if verdict is Verdict.COLLAPSING:
+            cost = "they hardly differ from one another"
         reason = (
             f"the inputs that reach {layer} have mean {mean:.3g} and standard deviation "
-            f"{spread:.3g}: {cost}. Standardise them: {standard}"
+            f"{spread:.3g}: {cost}. Standardise them: subtract {mean:.3g}, divide by {spread:.3g}"
         )
         severity: Severity = "note" if _normalised(record, int(k)) else "fault"
         yield site_finding(record, int(k), "forward", verdict, reason, severity=severity)

@@ -27,14 +27,14 @@ def one_hot(record: xr.Dataset) -> Iterator[Finding]:
 
 def _finding(record: xr.Dataset, k: int, entropy: float, where: str, how: Severity) -> Finding:
     name, spread = str(record["name"].values[k]), float(record["activation_score_sd"].values[k])
-    product = _scores(record, k)
     weight = ""
     if "activation_largest_weight" in record and not where:
         largest = float(record["activation_largest_weight"].values[k])
         weight = f", and the largest weight {largest:.2f} on average"
+    remedy = _remedy(record, _scores(record, k), spread)
     reason = (
         f"{name} is next to one-hot{where}: its entropy is {entropy:.0%} of that of equal weights"
-        f"{weight}. Its scores have standard deviation {spread:.3g}{_remedy(record, product, spread)}"
+        f"{weight}. Its scores have standard deviation {spread:.3g}{remedy}"
     )
     return site_finding(record, k, "forward", Verdict.SATURATED, reason, severity=how)
 
