@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "plot": ("types", "record", "verdicts", "theory"),
     "report": ("types", "record", "verdicts", "theory"),
     "run": (*GROUND, "record", *SPECIFIED, "blocks", "theory", "verdicts"),
-    "tracing": (*GROUND, "_jax_compat", "record", "initializers", "verdicts", "report"),
+    "tracing": (*GROUND, "_jax_compat", "record", "distributions", "verdicts", "report"),
     "models": (*GROUND, "_jax_compat", "record", "theory", "tracing", "verdicts", "plot", "report"),
     "training": (*GROUND, "record", "tracing", "verdicts", "plot"),
 }

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import theory
+from propagate.models import beginning, theory
 from propagate.models.losses import Named, check_classes, loss_of
 from propagate.models.pure_function import pure
 from propagate.record import storage
@@ -172,6 +172,8 @@ def diagnose(
         found.attrs["mode"] = ready.mode
     if ready.mapped:
         found.attrs["mapped"] = "over the batch"
+    found = beginning.with_inputs(found, names, jax.tree.leaves(data))
+    found.attrs.update(beginning.first_loss(loss, done.value, done.aux, labels))
     unopened = (*names.unopened, *without)
     given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
     program = theory.TracedModel(tapped.jaxpr, names, *given, _cotangents(done.aux, loss))

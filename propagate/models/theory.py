@@ -139,6 +139,7 @@ class _Interpreter:
     Attributes:
         meta: sites and parameters.
         sites: the row of the record and the site, by equation and iteration.
+        weights: of the products whose site is the sum with the bias, by the product's equation.
         measured: mean and second moment at each row.
         graph: of the gradients.
         used: the parameters that were used before: from the second time on they are tied.
@@ -149,6 +150,7 @@ class _Interpreter:
         self.sites: dict[tuple[EqnPath, Iteration], tuple[int, Site]] = {
             (site.path, iteration): (row, site) for row, (site, iteration) in enumerate(meta.rows())
         }
+        self.weights = {s.product: s.parameter for s in meta.sites if s.kind in ("matmul", "conv")}
         self.measured = _measured_moments(record)
         self.graph = GradientGraph()
         self.used: set[str] = set()
@@ -201,12 +203,14 @@ class _Interpreter:
         name = eqn.primitive.name
         if name in compat.CUSTOM and not is_elementwise(eqn):
             return self._call(next(compat.inner(eqn)), ins, path, iteration)
-        if site is not None and site.parameter and (name in PRODUCTS or site.kind == "embedding"):
-            parameter = self.meta.parameter(site.parameter, iteration)
+        used = site.parameter if site is not None else self.weights.get(path)
+        embeds = site is not None and site.kind == "embedding"
+        if used and (name in PRODUCTS or embeds):
+            parameter = self.meta.parameter(used, iteration)
             tied, self.used = parameter in self.used, self.used | {parameter}
             if tied:
                 return [unknown(*ins)]
-            if site.kind == "embedding":
+            if embeds:
                 return [replace(moments(ins[0]), is_gaussian=True)]
         elif name in PRODUCTS and not all(map(is_data, ins)):
             return [unknown(*ins)]  # an array that is no parameter: an average, a rotation

@@ -15,13 +15,16 @@ from propagate.record.statistics import (
     HISTOGRAM_EDGES,
     correlation,
     dead_fraction,
+    effective_rank,
     histogram,
     largest,
     mean,
     q,
     saturated_fraction,
+    softmax_measure,
     symmetric_fraction,
     token_correlation,
+    token_effective_rank,
     variance,
     zero_fraction,
 )
@@ -62,15 +65,23 @@ MEASURES = (
     Measure("mean", mean, _SIGNALS),
     Measure("max", largest, ("forward",), power=1),
     Measure("correlation", correlation, ("forward", "backward")),
+    Measure("effective_rank", effective_rank, ("forward",)),
     Measure("zero_fraction", zero_fraction, _SIGNALS),
     Measure("dead_fraction", dead_fraction, ("activation",)),
     Measure("symmetric_fraction", symmetric_fraction, ("forward",)),
     Measure("saturated_fraction", saturated_fraction, ("activation",)),
     Measure("histogram", histogram, _SIGNALS, bins=len(HISTOGRAM_EDGES) - 1, on_request=True),
 )
+OF_SOFTMAX = ("entropy", "lowest_entropy", "largest_weight", "score_sd")
+"""Of weights that sum to 1, as attention's: taken where a softmax makes them."""
 SITE_MEASURES = (
     *(m for m in MEASURES if m.name not in ("symmetric_fraction", "histogram")),
     Measure("token_correlation", token_correlation, ("forward",)),
+    Measure("token_effective_rank", token_effective_rank, ("forward",)),
+    *(
+        Measure(name, softmax_measure(k), ("activation",), shaped=True)
+        for k, name in enumerate(OF_SOFTMAX)
+    ),
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 Q, MEAN, LARGEST = (

@@ -15,9 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from propagate.record.measures import Measure
+from propagate.record.measures import OF_SOFTMAX, Measure
 from propagate.record.scaled import decades
-from propagate.record.statistics import SATURATED_SLOPE
+from propagate.record.statistics import (
+    COLUMNS,
+    FIRST,
+    ROWS,
+    SATURATED_SLOPE,
+    gram,
+    library,
+    of_weights,
+    softmax_statistics,
+    spread_out,
+)
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
 Laid = Float[AnyArray, "batch positions units"]
@@ -59,6 +69,21 @@ def cosines(y: Float[AnyArray, "... rows units"]) -> tuple[AnyNumber, AnyNumber]
     return ((weight * y).sum(axis=-2) ** 2).sum(), alive.sum()
 
 
+def directions(x: Laid, largest: AnyNumber) -> tuple[AnyNumber, AnyNumber]:
+    """Return the rows and tr G^2 of the inputs' directions, from some of the positions."""
+    y = spread_out(spread_out(x, 0, ROWS), 1, max(COLUMNS // x.shape[2], 1))
+    return gram((y / largest).reshape(y.shape[0], -1))
+
+
+def token_directions(x: Laid, largest: AnyNumber) -> AnyNumber:
+    """Return the participation ratio of positions, averaged over inputs; 0 of one position."""
+    y = spread_out(spread_out(x, 0, FIRST), 1, ROWS)
+    if y.shape[1] < 2 or y.shape[2] < 2:
+        return (x[:1, :1, :1] * 0).sum()
+    rows, squared = gram(y / largest)
+    return library(rows).where(rows > 1, rows**2 / squared, np.nan).mean()
+
+
 SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] = {
     "sum": lambda x, _: x.sum(),
     "squares": lambda x, largest: ((x / largest) ** 2).sum(),
@@ -67,11 +92,15 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
     "dead": lambda x, _: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
     "cosines": lambda x, largest: cosines((x / largest).reshape(x.shape[0], -1)),
     "token_cosines": lambda x, largest: cosines(x / largest),
+    "directions": directions,
+    "token_directions": token_directions,
 }
 """What is added up, given x and max|x|: on the device, or of values kept for the host.
 
 Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 """
+BY_HEAD = {"softmax": softmax_statistics}
+"""What is added up given (heads, rows, units)."""
 COUNTS = ("zeros", "dead")
 OVER_ALL = ("sum", "squares", "zeros")  # sums over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
@@ -103,6 +132,15 @@ class Layout(NamedTuple):
         ends = [k for k in (self.batch,) if k is not None], [self.unit] * (self.unit != self.batch)
         middle = [k for k in range(x.ndim) if k not in (*ends[0], *ends[1])]
         return x.transpose(*ends[0], *middle, *ends[1]).reshape(self.of(x.shape))
+
+    def by_head(self, x: AnyArray) -> AnyArray:
+        """Return the value as (heads, inputs × positions, units): heads are the first positions."""
+        batch = -1 if self.batch is None else self.batch
+        heads = [k for k in range(x.ndim) if k not in (batch, self.unit)][:1] if x.ndim > 3 else []
+        others = [k for k in range(x.ndim) if k not in (*heads, self.unit)]
+        units = [self.unit] if x.ndim else []
+        laid = x.transpose(*heads, *others, *units)
+        return laid.reshape(laid.shape[0] if heads else 1, -1, laid.shape[-1] if units else 1)
 
 
 class Reduction(NamedTuple):
@@ -155,6 +193,22 @@ def _mean_cosine(total: OnHost, rows: OnHost, each: OnHost) -> OnHost:
         return np.where(each > 1, (total - rows) / (rows * (each - 1)), np.nan)
 
 
+def _effective_rank(sums: Sums, sizes: Sizes) -> Any:
+    rows, squared = sums["directions"]
+    with np.errstate(divide="ignore"):
+        told = (rows > 1) & (sizes.positions * sizes.units > 1)
+        return np.where(told, rows**2 / squared, np.nan)
+
+
+def _token_effective_rank(sums: Sums, sizes: Sizes) -> Any:
+    value = sums["token_directions"]
+    return np.where((sizes.positions > 1) & (sizes.units > 1), value, np.nan)
+
+
+def _of_softmax(which: int) -> Callable[[Sums, Sizes], Any]:
+    return lambda sums, sizes: of_weights(sums["softmax"], which, sizes.units)
+
+
 REDUCTIONS = {
     "q": Reduction(("squares",), _share("squares")),
     "variance": Reduction(("spread",), _variance),
@@ -162,6 +216,9 @@ REDUCTIONS = {
     "max": Reduction(("squares",), _largest),
     "correlation": Reduction(("cosines",), _correlation),
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
+    "effective_rank": Reduction(("directions",), _effective_rank),
+    "token_effective_rank": Reduction(("token_directions",), _token_effective_rank),
+    **{name: Reduction(("softmax",), _of_softmax(k)) for k, name in enumerate(OF_SOFTMAX)},
     "zero_fraction": Reduction(("zeros",), _share("zeros")),
     "dead_fraction": Reduction(("dead",), _dead),
     "saturated_fraction": Reduction(("flat",), _share("flat")),
@@ -185,6 +242,9 @@ def reduce(x: AnyArray, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
+        if name in BY_HEAD:
+            taken[name] = BY_HEAD[name](layout.by_head(x))
+            continue
         taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
 

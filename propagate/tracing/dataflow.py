@@ -5,12 +5,12 @@ For `jnp.tanh(x @ w + b)` the walk (`find_sites`) keeps these `Facts`, line by l
     x              data
     w, b           parameters: the first, the second
     x @ w          data, depth 1, after w, origin (0,)
-    … + b          data, depth 1, after w, origin (0,)      b has no data: nothing is joined
+    … + b          data, depth 1, after w, origin (0,)      b has no data: it ends the layer
     tanh(…)        the same: operations on single elements keep the origin
 
-so a value knows its layer (`after`, `depth`), and an addition of two values with data and two
-origins is that of a branch. `merge` is what follows from the operands alone, `follow` what the
-operation adds to it.
+so a value knows its layer (`after`, `depth`), whether a bias or a gain may still belong to it
+(`layer`), and an addition of two values with data and two origins is that of a branch. `merge` is
+what follows from the operands alone, `follow` what the operation adds to it.
 
     >>> x, w = Facts(data=True), Facts(parameters=(ParameterSlice(0, (), 9),))
     >>> h = next_layer(merge([x, w]), w.parameters, path=(0,))
@@ -20,15 +20,31 @@ operation adds to it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.record.sums import Layout
-from propagate.tracing.primitives import LAYOUT, REDUCTIONS
-from propagate.tracing.sites import EqnPath, ParameterSlice
+from propagate.tracing.primitives import ELEMENTWISE, LAYOUT, REDUCTIONS, features
+from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, RawInput
 
 Parameters = tuple[ParameterSlice, ...]
+
+
+class UnfinishedLayer(NamedTuple):
+    """A product, or a norm, whose value has met no bias yet.
+
+    Attributes:
+        path: of the site that stands for it.
+        kind: of that site.
+        features: how many outputs it has to one position of an input: its bias has no more.
+    """
+
+    path: EqnPath
+    kind: Kind
+    features: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +59,10 @@ class Facts:
         origin: the last contraction or join upstream, by the path of its equation: values of one
             origin differ by elementwise operations only.
         moment: `"moment"` of a reduced value, `"root"` of its (inverse) square root, else `""`.
-        norm: the normalisation that it comes from, if no parameter has scaled it yet.
+        layer: the layer whose output it is, while a bias or a gain may follow.
+        exponential: the exp that it is, or is a sum of, by the path of its equation.
+        raw: the input that it is, times and plus a number.
+        elements: how many of its elements may differ, where it was broadcast; 0: all.
         unit_axis: of channels; None: the last.
         still: whether no gradient flows through it.
         value: the site whose value it is.
@@ -55,7 +74,10 @@ class Facts:
     depth: int = 0
     origin: EqnPath = ()
     moment: Literal["", "moment", "root"] = ""
-    norm: EqnPath | None = None
+    layer: UnfinishedLayer | None = None
+    exponential: EqnPath | None = None
+    raw: RawInput | None = None
+    elements: int = 0
     unit_axis: int | None = None
     still: bool = False
     value: EqnPath | None = None
@@ -88,16 +110,21 @@ def _largest_first(parameters: Parameters) -> Parameters:
 
 def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     """Return what is known of an equation's results before it is known whether it is a site."""
-    name, out = eqn.primitive.name, merge(ins)
+    name, out = eqn.primitive.name, replace(merge(ins), elements=_elements(eqn, ins))
+    out = replace(out, raw=_rescaled(eqn, ins))
     if not out.data:
         return replace(out, parameters=indexed(eqn, out.parameters))
     first = next(facts for facts in ins if facts.data)
     out = replace(out, unit_axis=unit_axis(eqn, ins))
     if name in LAYOUT:
         still = first.still or name == "stop_gradient"
-        return replace(first, unit_axis=out.unit_axis, still=still, value=None)
+        return replace(
+            first, unit_axis=out.unit_axis, still=still, value=None, elements=out.elements
+        )
     if name in REDUCTIONS:
-        return replace(out, moment="moment", origin=path)
+        return replace(out, moment="moment", origin=path, exponential=first.exponential)
+    if name in ("exp", "exp2"):
+        return replace(out, exponential=path)
     if name in ("sqrt", "rsqrt", "pow") and (out.moment or name != "pow"):
         return replace(out, moment="root" if out.moment else "")
     if name in ("mul", "div", "add", "max", "select_n") and out.moment:
@@ -105,8 +132,40 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
         every = tuple(p for facts in ins for p in facts.parameters)
         return replace(out, moment="root" if root else "moment", parameters=every)
     if name in ("mul", "div") and not all(facts.data for facts in ins):
-        return replace(out, norm=first.norm)
+        return replace(out, layer=first.layer, parameters=first.parameters if first.layer else ())
     return out
+
+
+def _rescaled(eqn: JaxprEqn, ins: Sequence[Facts]) -> RawInput | None:
+    """Follow an input through products and sums with a number, as of `x / 255`."""
+    k = next((k for k, facts in enumerate(ins) if facts.raw), None)
+    if k is None or len(ins) != 2 or not isinstance(eqn.invars[1 - k], compat.Literal):
+        return None
+    raw, value, name = ins[k].raw, eqn.invars[1 - k].val, eqn.primitive.name
+    assert raw is not None
+    if np.size(value) != 1 or (name in ("div", "sub") and k == 1):
+        return None
+    by = float(np.ravel(value)[0])
+    if name == "mul" or (name == "div" and by):
+        factor = by if name == "mul" else 1 / by
+        return raw._replace(scale=raw.scale * factor, shift=raw.shift * factor)
+    if name in ("add", "sub"):
+        return raw._replace(shift=raw.shift + (by if name == "add" else -by))
+    return None
+
+
+def elements(eqn: JaxprEqn, k: int, facts: Facts) -> int:
+    """Return how many elements of an equation's operand number k may differ."""
+    return facts.elements or getattr(eqn.invars[k].aval, "size", 1)
+
+
+def _elements(eqn: JaxprEqn, ins: Sequence[Facts]) -> int:
+    """Return how many elements of the result may differ, 0 for all: those of the operand."""
+    name, size = eqn.primitive.name, getattr(eqn.outvars[0].aval, "size", 1)
+    if name not in LAYOUT | ELEMENTWISE or name in compat.CUSTOM or not ins:
+        return 0
+    most = max(elements(eqn, k, facts) for k, facts in enumerate(ins))
+    return most if most < size else 0
 
 
 def next_layer(out: Facts, parameters: Parameters, path: EqnPath) -> Facts:
@@ -116,6 +175,12 @@ def next_layer(out: Facts, parameters: Parameters, path: EqnPath) -> Facts:
         return out
     own = parameters[0]
     return replace(out, depth=out.depth + 1, after=own, parameters=(own,))
+
+
+def unfinished(eqn: JaxprEqn, kind: Kind, ins: Sequence[Facts], path: EqnPath) -> UnfinishedLayer:
+    """Return the layer that a product with a parameter is, before its bias."""
+    side = 0 if ins[-1].data else 1
+    return UnfinishedLayer(path, kind, features(eqn, side))
 
 
 def indexed(eqn: JaxprEqn, parameters: Parameters) -> Parameters:
@@ -142,7 +207,7 @@ def of_one_turn(facts: Facts, level: int) -> Facts:
     """
     axis = None if facts.unit_axis is None else max(facts.unit_axis - 1, 0)
     slices = tuple(p.at(-1 - level) for p in facts.parameters)
-    return replace(facts, parameters=slices, unit_axis=axis, value=None)
+    return replace(outside(facts), parameters=slices, unit_axis=axis, elements=0)
 
 
 def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
@@ -165,15 +230,22 @@ def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
         after=facts.after and last(facts.after),
         parameters=tuple(map(last, facts.parameters)),
         value=None,
-        norm=None,
+        layer=None,
+        exponential=None,
+        elements=0,
     )
+
+
+def outside(facts: Facts) -> Facts:
+    """Return what is known within a program of a value that was made before: its site is not."""
+    return replace(facts, value=None, layer=None, exponential=None)
 
 
 def carried(before: Facts, after: Facts) -> Facts:
     """Return what holds of a scan's carry before and after a turn."""
     parameters = before.parameters if before.parameters == after.parameters else ()
     data = before.data or after.data
-    return replace(before, data=data, parameters=parameters, value=None, norm=None)
+    return replace(outside(before), data=data, parameters=parameters, elements=0)
 
 
 def unit_axis(eqn: JaxprEqn, ins: Sequence[Facts]) -> int | None:

@@ -47,18 +47,28 @@ from propagate.tracing.dataflow import (
     layout,
     merge,
     of_one_turn,
+    outside,
     skip,
 )
-from propagate.tracing.primitives import QUIET, fans, first_float, has_float, products
+from propagate.tracing.primitives import (
+    PRODUCTS,
+    QUIET,
+    fans,
+    first_float,
+    has_float,
+    products,
+    terms_summed,
+)
 from propagate.tracing.site_kinds import (
     POINTWISE,
     WITHOUT_PARAMETER,
     activations_joined,
+    finished,
+    is_softmax,
     kind_of,
     largest_slope,
-    scaled_norm,
 )
-from propagate.tracing.sites import LOOP, EqnPath, Kind, ParameterSlice, Site, Unopened
+from propagate.tracing.sites import LOOP, EqnPath, Kind, RawInput, Site, Unopened
 
 
 def find(
@@ -74,11 +84,7 @@ def find(
     """
     walk = _Walk(every)
     walk.run(jaxpr, list(facts), Position(twin=other))
-    named = [
-        replace(site, parameter=site.parameter or walk.gains.get(path))
-        for path, site in walk.sites.items()
-    ]
-    return tuple(activations_joined(named)), tuple(walk.unopened)
+    return tuple(activations_joined(walk.found())), tuple(walk.unopened)
 
 
 class Position(NamedTuple):
@@ -128,7 +134,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True)
 class _Walk:
-    """One walk through a program, and what it came by: sites, what stayed closed, gains of norms.
+    """One walk through a program, and what it came by: sites, and what stayed closed.
 
     Nothing is kept of the walks that settle the body of a scan.
     """
@@ -137,7 +143,11 @@ class _Walk:
     settling: bool = False
     sites: dict[EqnPath, Site] = field(default_factory=dict)
     unopened: list[Unopened] = field(default_factory=list)
-    gains: dict[EqnPath, ParameterSlice] = field(default_factory=dict)
+
+    def found(self) -> list[Site]:
+        """Return the sites; a term of an addition that is none any more is none's value."""
+        known = lambda terms: tuple(t if t in self.sites else None for t in terms)  # noqa: E731
+        return [replace(site, terms=known(site.terms)) for site in self.sites.values()]
 
     def run(self, program: Any, args: Sequence[Facts], at: Position) -> list[Facts]:
         """Walk one jaxpr; return the facts of its results."""
@@ -175,7 +185,8 @@ class _Walk:
     def _scan(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
         n_consts, n_carry = compat.scan_split(eqn)
         length, level, end = eqn.params["length"], len(at.loops), n_consts + n_carry
-        consts, xs = ins[:n_consts], [of_one_turn(facts, level) for facts in ins[end:]]
+        consts = [outside(facts) for facts in ins[:n_consts]]
+        xs = [of_one_turn(facts, level) for facts in ins[end:]]
 
         def turn(walk: _Walk, carry: list[Facts], stride: int) -> list[Facts]:
             args = [*consts, *carry, *xs]
@@ -188,20 +199,33 @@ class _Walk:
 
     def _cond(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
         branches, chosen = eqn.params["branches"], ins[0].data
-        outs = [self.run(branch, ins[1:], at.branch(b)) for b, branch in enumerate(branches)]
+        args = [replace(facts, layer=None) for facts in ins[1:]]
+        outs = [self.run(branch, args, at.branch(b)) for b, branch in enumerate(branches)]
         merged = [merge(each) for each in zip(*outs, strict=True)]  # no site's value
         return [replace(facts, data=facts.data or chosen) for facts in merged]
 
     def _looked_at(self, eqn: JaxprEqn, ins: list[Facts], out: Facts, at: Position) -> Facts:
         """Keep the equation if it is a site; return the facts of its result."""
-        scaled = scaled_norm(eqn, ins)
-        kind, out = kind_of(eqn, ins, out, at.path)
+        completed = finished(eqn, ins, out, at.path)
+        kind, out = completed or kind_of(eqn, ins, out, at.path)
         is_site = kind is not None or self.every
-        if scaled and not self.settling:
-            self.gains.setdefault(*scaled)
         if is_site and not self.settling:
-            self.sites[at.path] = _site(eqn, kind or "op", ins, out, at)
+            site = _site(eqn, kind or "op", ins, out, at)
+            if completed:
+                site = self._moved(next(facts.layer.path for facts in ins if facts.layer), site)
+            self.sites[at.path] = site
         return replace(out, value=at.path) if is_site else out
+
+    def _moved(self, before: EqnPath, site: Site) -> Site:
+        """Return the site of a layer's output, which takes the place of that before its bias."""
+        own = self.sites.pop(before, None)
+        if own is None:
+            return site  # of another bias of the same product
+        if self.every:
+            self.sites[before] = replace(own, kind="op", parameter=None, fans=None)
+        kept = ("label", "scope", "frame", "fans", "terms_summed", "reads")
+        same = {name: getattr(own, name) for name in kept}
+        return replace(site, product=own.product or own.path, **same)
 
     def _note_unopened(self, eqn: JaxprEqn) -> None:
         name = eqn.primitive.name
@@ -248,7 +272,7 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
     return Site(
         path=at.path,
         kind=kind,
-        label=source_labels.label(eqn),
+        label="softmax" if is_softmax(eqn, ins) else source_labels.label(eqn),
         parameter=parameter,
         after=out.after,
         depth=out.depth,
@@ -265,7 +289,13 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         result=result,
         dtype=value.dtype,
         fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
+        terms_summed=terms_summed(eqn),
+        reads=_input_read(ins) if parameter and kind in PRODUCTS.values() else None,
     )
+
+
+def _input_read(ins: list[Facts]) -> RawInput | None:
+    return next((facts.raw for facts in ins if facts.data), None)
 
 
 def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:

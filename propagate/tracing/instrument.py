@@ -44,7 +44,7 @@ import numpy as np
 from propagate import _jax_compat as compat
 from propagate import types
 from propagate._jax_compat import JaxprEqn
-from propagate.record.measures import Selection
+from propagate.record.measures import OF_SOFTMAX, Selection
 from propagate.record.sums import FEW, Layout, flat, keep, needed, reduce
 from propagate.tracing.sites import EqnPath, Site
 from propagate.tracing.trees import arguments
@@ -100,7 +100,8 @@ class Probe:
         """Return the statistics of a site's value, and of what it is made of."""
         sums = self._sums("forward")
         alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
-        seen = {"forward": _statistics((*sums, *alive), site.layout, _is_small(site))(x)}
+        weights = self._sums("activation", *OF_SOFTMAX) if is_softmax(site) else ()
+        seen = {"forward": _statistics((*sums, *alive, *weights), site.layout, _is_small(site))(x)}
         if site.slope is not None and self._sums("activation", "saturated_fraction"):
             seen["slope"] = _flat(_slope(eqn, ins) / site.slope)
         unseen = [k for k, path in enumerate(site.terms) if path is None]
@@ -125,6 +126,11 @@ class Probe:
         body, consts = compat.opened(self.jaxpr)
         outs, seen = _run(self, body, consts, arguments(params, data), (), slots)
         return self.structure.unflatten(outs), seen
+
+
+def is_softmax(site: Site) -> bool:
+    """Whether a site's values are weights that sum to 1."""
+    return site.kind == "activation" and site.label == "softmax"
 
 
 def _is_small(site: Site) -> bool:

@@ -106,6 +106,25 @@ def fans(eqn: JaxprEqn, side: int) -> tuple[int, int] | None:
     return None
 
 
+def features(eqn: JaxprEqn, side: int) -> int:
+    """Return how many outputs a product has to one position, of weights that are operand `side`."""
+    shape = eqn.invars[side].aval.shape
+    if eqn.primitive.name == "dot_general":
+        contracted = eqn.params["dimension_numbers"][0][side]
+        return math.prod(n for k, n in enumerate(shape) if k not in contracted)
+    if eqn.primitive.name == "conv_general_dilated":
+        return shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return shape[-1]
+
+
+def terms_summed(eqn: JaxprEqn) -> int:
+    """Return how many products each element of a matrix product is a sum of; 0 of anything else."""
+    if eqn.primitive.name != "dot_general":
+        return 0
+    contracted, shape = eqn.params["dimension_numbers"][0][0], eqn.invars[0].aval.shape
+    return math.prod(shape[k] for k in contracted)
+
+
 def first_float(eqn: JaxprEqn) -> int | None:
     """Return which result is the first real one."""
     real = lambda v: jnp.issubdtype(getattr(v.aval, "dtype", jnp.int32), jnp.floating)  # noqa: E731

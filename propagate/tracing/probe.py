@@ -31,7 +31,7 @@ from propagate.record.measures import Selection
 from propagate.tracing.dataflow import Facts
 from propagate.tracing.find_sites import find
 from propagate.tracing.instrument import Probe
-from propagate.tracing.sites import ParameterSlice, Site, Unopened
+from propagate.tracing.sites import ParameterSlice, RawInput, Site, Unopened
 from propagate.tracing.trace import SiteNames
 from propagate.tracing.trees import ParameterTable, batch_size, is_data, is_key
 from propagate.types import PropagateError, Tree, UnusableInput
@@ -93,7 +93,8 @@ def probe(
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, data)
     sizes = [np.size(x) for x in jax.tree.leaves(params)]
     facts = [Facts(parameters=(ParameterSlice(k, (), n),)) for k, n in enumerate(sizes)]
-    facts += [Facts(data=is_data(x)) for x in jax.tree.leaves(data)]
+    for k, x in enumerate(jax.tree.leaves(data), len(sizes)):
+        facts.append(Facts(data=is_data(x), raw=RawInput(k) if is_data(x) else None))
     other, every = _one_more(fn, params, data), options.sites == "all"
     found, unopened = find(closed, facts, other=other, every=every)
     _check_found(found, unopened, data)

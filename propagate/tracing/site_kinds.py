@@ -5,8 +5,9 @@ it returns the kind and the result's facts, or None where it has nothing to say:
 
     dot_general(x, w)      `_layer`:     "matmul", one layer deeper, after w
     add(x, branch)         `_addition`:  "add", for the two have different origins
-    add(x @ w, b)          none:         b has no data, so the sum is no site
+    add(x @ w, b)          `finished`:   "matmul" again: the sum stands for the layer
     mul(x - mean, rsqrt)   `_norm`:      "norm"
+    mul(norm, gain)        `finished`:   "norm" again
     tanh(h)                `_pointwise`: "activation"
 
     >>> import jax, jax.numpy as jnp
@@ -24,9 +25,16 @@ from dataclasses import replace
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.tracing import source_labels
-from propagate.tracing.dataflow import Facts, next_layer, parameters_of
+from propagate.tracing.dataflow import (
+    Facts,
+    UnfinishedLayer,
+    elements,
+    next_layer,
+    parameters_of,
+    unfinished,
+)
 from propagate.tracing.primitives import BENDS, CURVES, PRODUCTS, SLOPES, products
-from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, Site
+from propagate.tracing.sites import EqnPath, Kind, Site
 
 Operands = Sequence[Facts]
 Ruling = tuple[Kind | None, Facts]
@@ -50,7 +58,8 @@ def kind_of(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling:
 def _layer(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
     name, parameters = eqn.primitive.name, parameters_of(ins)
     if name in PRODUCTS:
-        return PRODUCTS[name], next_layer(out, parameters, path)
+        kind, out = PRODUCTS[name], next_layer(out, parameters, path)
+        return kind, replace(out, layer=unfinished(eqn, kind, ins, path) if parameters else None)
     if name == "gather" and parameters:
         return "embedding", next_layer(out, parameters, path)
     if name in compat.CUSTOM and sum(map(products, compat.inner(eqn))):
@@ -63,12 +72,54 @@ def _tag(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | No
 
 
 def _norm(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
-    """Find a value over a root of its moment, or times the inverse of one."""
-    data = [facts for facts in ins if facts.data]
-    roots = [facts for facts in data if facts.moment == "root"]
+    """Find a value over a root of its moment, or times the inverse of one.
+
+    The mean over a root is no norm: it is as small as the root. What was pooled is larger.
+    """
+    data = [(elements(eqn, k, facts), facts) for k, facts in enumerate(ins) if facts.data]
+    roots = [(size, facts) for size, facts in data if facts.moment == "root"]
     if eqn.primitive.name not in ("mul", "div") or not 0 < len(roots) < len(data):
         return None
-    return "norm", replace(out, origin=path, norm=path, parameters=roots[0].parameters)
+    (smallest, root), (largest, value) = roots[0], max(data, key=lambda pair: pair[0])
+    if all(facts.moment for _, facts in data) and largest <= smallest:
+        return None
+    features = _units(eqn, value)
+    layer = UnfinishedLayer(path, "norm", features)
+    return "norm", replace(out, origin=path, layer=layer, parameters=root.parameters, moment="")
+
+
+def _units(eqn: JaxprEqn, facts: Facts) -> int:
+    shape = eqn.outvars[0].aval.shape
+    return shape[-1 if facts.unit_axis is None else facts.unit_axis] if shape else 1
+
+
+def finished(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    """Find a layer's bias, the gain of a norm, or the rest of a norm written as x/s + (b - m/s).
+
+    From then on the site of the layer is this equation, its output. It is asked before `KINDS`.
+    """
+    name = eqn.primitive.name
+    k = next((k for k, facts in enumerate(ins) if facts.layer), None)
+    if k is None or len(ins) != 2:
+        return None
+    layer, other = ins[k].layer, ins[1 - k]
+    assert layer is not None
+    adds = name in ("add", "add_any") or (name == "sub" and k == 0)
+    if other.data:
+        rest = adds and layer.kind == "norm" and other.moment == "root"
+        if not rest:
+            return None
+        layer = layer._replace(path=path)
+        return layer.kind, replace(
+            out, layer=layer, origin=ins[k].origin, parameters=ins[k].parameters
+        )
+    used, features = parameters_of(ins), elements(eqn, 1 - k, other)
+    gain = name == "mul" and layer.kind == "norm"
+    if not used or not (gain or (adds and features <= layer.features)):
+        return None
+    moved = layer._replace(path=path, features=max(features, layer.features)) if gain else None
+    own = ins[k].parameters or used
+    return layer.kind, replace(out, layer=moved, parameters=own)
 
 
 def _addition(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
@@ -82,6 +133,17 @@ def _addition(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling
     return "add", replace(out, origin=path)
 
 
+def _softmax(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
+    return ("activation", out) if is_softmax(eqn, ins) else None
+
+
+def is_softmax(eqn: JaxprEqn, ins: Operands) -> bool:
+    """Return whether an equation is exp(s) over the sum of the same, as a softmax is written."""
+    if eqn.primitive.name != "div" or ins[0].exponential is None:
+        return False
+    return ins[0].exponential == ins[1].exponential and ins[1].moment == "moment"
+
+
 def _pointwise(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Ruling | None:
     name, live = eqn.primitive.name, [facts.data and not facts.still for facts in ins]
     bends = name in BENDS | CURVES and any(live) and (name != "select_n" or ins[0].data)
@@ -93,14 +155,14 @@ def _pointwise(eqn: JaxprEqn, ins: Operands, out: Facts, path: EqnPath) -> Rulin
     return ("activation" if name in BENDS and not of_moment else "elementwise"), out
 
 
-KINDS: tuple[Callable[..., Ruling | None], ...] = (_layer, _tag, _norm, _addition, _pointwise)
-
-
-def scaled_norm(eqn: JaxprEqn, ins: Operands) -> tuple[EqnPath, ParameterSlice] | None:
-    """Return the norm whose value an equation multiplies with a parameter, its gain, and that."""
-    norm = next((facts.norm for facts in ins if facts.data), None)
-    gains = parameters_of(ins)
-    return (norm, gains[0]) if eqn.primitive.name == "mul" and norm and gains else None
+KINDS: tuple[Callable[..., Ruling | None], ...] = (
+    _layer,
+    _tag,
+    _norm,
+    _addition,
+    _softmax,
+    _pointwise,
+)
 
 
 def largest_slope(eqn: JaxprEqn, ins: Operands) -> float | None:

@@ -13,7 +13,7 @@ index is known only in a turn:
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from propagate import _jax_compat as compat
 from propagate.record.sums import Layout
@@ -48,6 +48,20 @@ class ParameterSlice:
         return tuple(k if k >= 0 else turn[-1 - k] for k in self.index)
 
 
+class RawInput(NamedTuple):
+    """An input of the program times a number, plus another.
+
+    Attributes:
+        number: of the argument, in the order of the flat arguments.
+        scale: by which it was multiplied.
+        shift: what was added.
+    """
+
+    number: int
+    scale: float = 1.0
+    shift: float = 0.0
+
+
 @dataclass(frozen=True)
 class Site:
     """A value of the program whose signal and gradient are recorded.
@@ -72,6 +86,9 @@ class Site:
         result: which result of the equation it is.
         dtype: of the value.
         fans: fan_in and fan_out of the parameter of a product.
+        terms_summed: how many products each element of a matrix product is a sum of, else 0.
+        reads: the input that a layer with a parameter takes, if it takes one as it is.
+        product: the equation of the product, or of the norm, whose bias or gain this one adds.
     """
 
     path: EqnPath
@@ -93,6 +110,9 @@ class Site:
     result: int
     dtype: Any
     fans: tuple[int, int] | None
+    terms_summed: int = 0
+    reads: RawInput | None = None
+    product: EqnPath | None = None
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from propagate.record import measures, provenance
 from propagate.record.measures import Measure, Selection
 from propagate.record.sums import finish, kept, needed
 from propagate.tracing import weight_laws
-from propagate.tracing.instrument import Seen, Stats
+from propagate.tracing.instrument import Seen, Stats, is_softmax
 from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
 from propagate.tracing.trees import ParameterTable, brackets
@@ -160,8 +160,8 @@ class Trace:
         for place, wanted in self.names.selection:
             for measure in wanted:
                 name = measure.variable(place)
-                alive = measure.name in ("dead_fraction", "saturated_fraction")
-                if place in ("forward", "backward") or alive:
+                own = ("dead_fraction", "saturated_fraction", *measures.OF_SOFTMAX)
+                if place in ("forward", "backward") or measure.name in own:
                     yield name, self._measured(measure, place, rows)
         for which in ("skip", "branch"):
             yield f"log10_{which}_q", self._measured(measures.Q, which, rows)
@@ -183,6 +183,8 @@ class Trace:
         if name == "saturated_fraction":
             return own.get("slope")
         if name == "dead_fraction" and site.kind != "activation":
+            return None
+        if name in measures.OF_SOFTMAX and not is_softmax(site):
             return None
         return own["forward"]
 
@@ -240,6 +242,7 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         | {
             "depth": np.array(depth, int),
             "line": np.array(line, int),
+            "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
             "library": np.array(library, bool),
         }
     )

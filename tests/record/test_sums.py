@@ -26,7 +26,7 @@ SCALES = (1.0, 1e-30, 1e30)
 
 @pytest.mark.parametrize("few", [False, True])
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("measure", measures.SITE_MEASURES, ids=lambda m: m.name)
+@pytest.mark.parametrize("measure", measures.SITE_MEASURES[:-4], ids=lambda m: m.name)
 def test_a_reduction_is_its_measure(measure, scale, few):
     """Of values laid out (positions, units, inputs), as a vmapped matrix product leaves them."""
     if measure.name == "saturated_fraction":
@@ -37,13 +37,55 @@ def test_a_reduction_is_its_measure(measure, scale, few):
         sums = needed([measure])
         seen = jax.jit(keep if few else lambda x: reduce(x, sums, layout))(x)
         seen = kept(jax.device_get(seen), sums, layout)
-        laid = {"token_correlation": Y, "dead_fraction": Y.reshape(-1, N)}
+        laid = {
+            "token_correlation": Y,
+            "token_effective_rank": Y,
+            "dead_fraction": Y.reshape(-1, N),
+        }
         expected = measure.fn(jnp.asarray(laid.get(measure.name, Y.reshape(B, -1))))
     expected = np.float64(expected)
     if measure.power:
         expected = np.log10(expected) + measure.power * np.log10(scale)
     found = finish(measure, jax.device_get(seen), Sizes(B, T, N))
     np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("few", [False, True])
+@pytest.mark.parametrize("measure", measures.SITE_MEASURES[-4:], ids=lambda m: m.name)
+def test_weights_are_as_numpy_has_them(measure, few):
+    """Of two heads, with what a causal mask hides, and a first row of one key."""
+    scores = np.random.default_rng(2).normal(0, [[[1.0]], [[4.0]]], (B, 2, T, T))
+    scores = np.where(np.tril(np.ones((T, T), bool)), scores, -np.inf)
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p = (p / p.sum(-1, keepdims=True)).astype(np.float32)
+    at = [(b, h, q) for h in range(2) for q in range(1, T) for b in range(B)]
+    each = [p[b, h, q, : q + 1].astype(float) for b, h, q in at]
+    entropy = np.array([-(w * np.log(w)).sum() / np.log(len(w)) for w in each])
+    head = np.array([h for _, h, _ in at])
+    oracle = {
+        "entropy": entropy.mean(),
+        "lowest_entropy": min(entropy[head == h].mean() for h in range(2)),
+        "largest_weight": np.mean([w.max() for w in each]),
+        "score_sd": np.mean([np.log(w).var() for w in each]) ** 0.5,
+    }
+    layout, sums = Layout(0, 3), needed([measure])
+    seen = jax.jit(keep if few else lambda x: reduce(x, sums, layout))(jnp.asarray(p))
+    seen = kept(jax.device_get(seen), sums, layout)
+    found = finish(measure, seen, layout.of(p.shape))
+    np.testing.assert_allclose(found, oracle[measure.name], rtol=1e-4)
+    laid = jnp.asarray(p.transpose(1, 0, 2, 3).reshape(2, -1, T))
+    np.testing.assert_allclose(measure.fn(laid), oracle[measure.name], rtol=1e-4)
+
+
+def test_what_does_not_sum_to_one_is_no_softmax():
+    measure = measures.SITE_MEASURES[-1]
+    layout, sums = Layout(0, 2), needed([measure])
+    seen = jax.device_get(reduce(jnp.asarray(Y), sums, layout))
+    assert np.isnan(finish(measure, seen, layout.of(Y.shape)))
+    one_hot = jnp.eye(N)[None].repeat(B, axis=0)
+    seen = jax.device_get(reduce(one_hot, sums, layout))
+    found = [float(finish(m, seen, layout.of(one_hot.shape))) for m in measures.SITE_MEASURES[-4:]]
+    assert found == [0, 0, 1, 0]
 
 
 def test_every_measure_has_its_reduction():

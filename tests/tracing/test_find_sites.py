@@ -1,9 +1,15 @@
 """The walk: which equations are sites, what each is made of, and that looking changes nothing."""
 
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import propagate as pp
 from propagate.tracing import source_labels
 from propagate.tracing.probe import Options, probe
 
@@ -118,3 +124,161 @@ def test_a_function_without_a_source_file_has_none():
 def test_a_walk_says_the_same_when_it_is_repeated(sites):
     model = lambda p, data: norm(p, jnp.tanh(data[0] @ p["stack"][0]))  # noqa: E731
     assert sites_of(model, X, sites=sites) == sites_of(model, X, sites=sites)
+
+
+def values_of(fn, params, *data):
+    """Second moments by name, of sites that are no part of a larger one."""
+    record = pp.diagnose(fn, params, *data, key=KEYS[0]).record
+    of = record.isel(site=record.kind.values != "elementwise")
+    return dict(zip(of.name.values.tolist(), (10**of.log10_forward_q).values, strict=True))
+
+
+BIASES = jax.random.normal(KEYS[1], (3, N))
+
+
+def test_the_site_of_a_layer_is_the_sum_with_its_bias():
+    params = {"w": PARAMS["stack"], "b": BIASES}
+
+    def layers(params, x):
+        for w, b in zip(params["w"], params["b"], strict=True):
+            x = jnp.tanh(x @ w + b[None])
+        return x
+
+    scanned = lambda p, x: jax.lax.scan(  # noqa: E731
+        lambda x, wb: (jnp.tanh(x @ wb[0] + wb[1][None]), None), x, (p["w"], p["b"])
+    )[0]
+    h, expected = X, {}
+    for k in range(3):
+        h = h @ params["w"][k] + params["b"][k][None]
+        expected[f"w[{k}]"] = np.mean(h**2)
+        h = jnp.tanh(h)
+        expected[f"w[{k}]/tanh"] = np.mean(h**2)
+    for model in (layers, scanned, jax.checkpoint(layers)):
+        found = values_of(model, params, X)
+        assert list(found) == list(expected)
+        np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-5)
+
+
+def test_the_product_alone_stays_with_all_sites():
+    model = lambda p, data: data[0] @ p["stack"][0] + p["bias"][None]  # noqa: E731
+    _, names = probe(model, PARAMS, (X,), Options(sites="all"))
+    rows = names.rows()
+    kinds = [(s.kind, bool(s.parameter), s.fans) for (s, _) in rows if s.label == "matmul"]
+    assert kinds == [("op", False, None), ("matmul", True, (N, N))]
+    (only,) = probe(model, PARAMS, (X,), Options())[1].sites
+    assert (only.kind, only.label, only.fans) == ("matmul", "matmul", (N, N))
+    assert only.product is not None
+    assert only.product < only.path
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        lambda p, h: h + jnp.tile(p["bias"][:4, None], (1, N)),  # one number for each input
+        lambda p, h: h + jnp.broadcast_to(p["bias"], (2, N)).repeat(2, axis=0),  # the same rows
+        lambda p, h: h + jnp.ones((1, N)),  # no parameter
+        lambda p, h: jnp.tanh(h) + p["bias"][None],  # behind the activation
+    ],
+)
+def test_what_is_added_elsewhere_is_no_bias_or_changes_nothing(added):
+    """The site is at the product, or at the sum with a bias: nowhere else, and only one."""
+    model = lambda p, data: added(p, data[0] @ p["stack"][0])  # noqa: E731
+    kinds = [kind for _, kind in sites_of(model, X)]
+    assert kinds.count("matmul") == 1
+    assert "add" not in kinds
+
+
+def test_positions_that_are_added_are_no_bias():
+    """An embedding of positions has more elements than the layer has outputs."""
+    params = {"w": PARAMS["stack"][0], "where": jax.random.normal(KEYS[2], (5, N))}
+    x = jax.random.normal(KEYS[0], (4, 5, N))
+    found = values_of(lambda p, x: jnp.tanh(x @ p["w"] + p["where"][None]), params, x)
+    np.testing.assert_allclose(found["w"], np.mean((x @ params["w"]) ** 2), rtol=1e-5)
+
+
+def test_a_product_with_two_biases_is_one_site():
+    def model(p, data):
+        h = data[0] @ p["stack"][0]
+        return jnp.tanh(h + p["bias"][None]) * jnp.tanh(h + p["gain"][None])
+
+    kinds = [kind for _, kind in sites_of(model, X)]
+    assert kinds.count("matmul") <= 2
+    assert sites_of(model, X)[0] == ("stack[0]", "matmul")
+
+
+def test_a_skip_from_a_product_that_has_a_bias_elsewhere_is_still_measured():
+    def model(p, data):
+        h = data[0] @ p["stack"][0]
+        return h + jnp.tanh(h + p["bias"][None]) @ p["stack"][1]
+
+    record = pp.diagnose(lambda p, x: model(p, (x,)), PARAMS, X, key=KEYS[0]).record
+    adds = record.isel(site=record.kind.values == "add")
+    np.testing.assert_allclose(
+        10**adds.log10_skip_q.values, np.mean((X @ PARAMS["stack"][0]) ** 2), rtol=1e-5
+    )
+
+
+@pytest.mark.lenient
+def test_layers_of_every_framework_are_where_their_hooks_are():
+    """W x + b of dense layers and convolutions, with biases as large as the products."""
+    import equinox as eqx
+    import flax.linen as nn
+    import haiku as hk
+    import keras
+    from flax import nnx
+
+    image = jax.random.normal(KEYS[0], (4, 6, 6, 3))
+    normal = jax.nn.initializers.normal(1.0)
+    rngs = nnx.Rngs(0)
+
+    class Linen(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Conv(4, (3, 3), bias_init=normal)(x)
+            return nn.DenseGeneral((2, 5), axis=(1, 2, 3), bias_init=normal)(x)
+
+    class Nnx(nnx.Module):
+        def __init__(self):
+            self.conv = nnx.Conv(3, 4, (3, 3), bias_init=normal, rngs=rngs)
+            self.dense = nnx.Linear(4, 5, bias_init=normal, rngs=rngs)
+
+        def __call__(self, x):
+            return self.dense(self.conv(x))
+
+    random = hk.initializers.RandomNormal()
+
+    def haiku_net(x):
+        return hk.Linear(5, b_init=random)(hk.Conv2D(4, 3, b_init=random)(x))
+
+    class Equinox(eqx.Module):
+        conv: eqx.nn.Conv2d
+        dense: eqx.nn.Linear
+
+        def __call__(self, x):
+            return self.dense(self.conv(jnp.transpose(x, (2, 0, 1))).ravel())
+
+    equinox_net = Equinox(eqx.nn.Conv2d(3, 4, 3, key=KEYS[0]), eqx.nn.Linear(64, 5, key=KEYS[1]))
+    keras_net = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.Conv2D(4, 3, bias_initializer="random_normal"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5, bias_initializer="ones"),
+        ]
+    )
+    for model, options in (
+        (Linen(), {}),
+        (Nnx(), {}),
+        (hk.transform(haiku_net), {}),
+        (equinox_net, {"vmap": True}),
+        (keras_net, {}),
+    ):
+        diagnosis = pp.diagnose(model, image, key=KEYS[2], **options)
+        record = diagnosis.record
+        layers = record.isel(site=np.isin(record.kind.values, ("matmul", "conv")))
+        assert layers.sizes["site"] == 2
+        (out,) = jax.tree.leaves(diagnosis.outputs)
+        last = 10 ** float(layers.log10_forward_q.values[-1])
+        np.testing.assert_allclose(last, np.mean(np.square(out)), rtol=1e-5)
+        assert 10 ** float(layers.log10_backward_q.values[-1]) == pytest.approx(1, abs=0.9)
+        assert np.isfinite(record.weight_fan_in.values).sum() == 2

@@ -1,15 +1,19 @@
 """Which law a parameter resembles: every law that is looked for, from draws of it."""
 
 import math
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import propagate as pp
 from propagate.initializers import INITIALIZERS
 from propagate.tracing.trees import ParameterTable
-from propagate.tracing.weight_laws import FRAMEWORK_DEFAULTS, MOMENTS, table
+from propagate.tracing.weight_laws import MOMENTS, Moments, resembles, table
 
 FANS = (64, 256)
 
@@ -21,7 +25,7 @@ def variables(params, fans, stacked=0):
 
 
 @pytest.mark.parametrize(
-    "name", ["he_normal", "he_uniform", "lecun_normal", "glorot_uniform", *FRAMEWORK_DEFAULTS]
+    "name", ["he_normal", "he_uniform", "lecun_normal", "glorot_uniform", "torch", "haiku"]
 )
 def test_a_draw_resembles_its_law(name):
     draw = INITIALIZERS[name]()
@@ -53,3 +57,98 @@ def test_a_stacked_parameter_has_a_row_for_each_layer():
 
 def test_without_parameters_there_is_no_variable():
     assert list(variables({}, {})) == ["weight"]
+
+
+def moments(w):
+    w = np.asarray(w, np.float64)
+    q = np.mean(w**2)
+    largest = math.log10(np.abs(w).max())
+    return Moments(w.size, math.log10(q), float(w.mean() / q**0.5), largest)
+
+
+LAWS = [f"{law}_{shape}" for law in ("glorot", "he", "lecun") for shape in ("uniform", "normal")]
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("shape", [(64, 10), (10, 64), (64, 64), (784, 128), (64, 1)])
+def test_a_draw_is_called_by_its_name_or_one_of_several(law, shape):
+    """Of 200 draws, 95 %; one is missed with probability 0.7 % for each rival law, by design."""
+    draw = jax.jit(jax.vmap(lambda key: getattr(jax.nn.initializers, law)()(key, shape)))
+    called = [resembles(moments(w), shape) for w in draw(jax.random.split(jax.random.key(3), 200))]
+    assert sum(law in name for name in called) >= 190
+    if shape == (64, 10):
+        assert called.count(law) >= 190
+
+
+def test_laws_that_are_the_same_are_all_named():
+    w = jax.nn.initializers.glorot_uniform()(jax.random.key(0), (64, 64))
+    assert resembles(moments(w), (64, 64)) == "ambiguous: lecun_uniform or glorot_uniform"
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1, 3.0])
+def test_a_scale_of_its_own_is_no_named_law(factor):
+    """100 by 400: a scale 10 % off is 28 standard errors off."""
+    for law in ("he_normal", "he_uniform"):
+        w = factor * getattr(jax.nn.initializers, law)()(jax.random.key(0), (100, 400))
+        assert resembles(moments(w), (100, 400)).startswith(
+            ("truncated_normal_", "uniform_" if "uniform" in law else "truncated_normal_")
+        )
+
+
+def test_what_has_a_mean_is_told_by_its_mean():
+    w = 1 + 0.1 * jax.random.normal(jax.random.key(0), (1000,))
+    assert resembles(moments(w)) == f"mean_{float(w.mean()):.3g}_std_{float(w.std()):.3g}"
+
+
+def law_of(model, x, path, **options):
+    record = pp.diagnose(model, x, key=jax.random.key(0), **options).record
+    (k,) = [k for k, name in enumerate(record.weight.values) if name.endswith(path)]
+    return str(record.weight_law.values[k])
+
+
+def in_keras(layer):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((8, 8, 16)), layer])
+
+
+X = jax.random.normal(jax.random.key(1), (4, 8, 8, 16))
+
+
+@pytest.mark.lenient
+def test_kernels_of_keras_are_called_by_their_laws():
+    from keras.layers import Conv2D, Conv2DTranspose, DepthwiseConv2D, SeparableConv2D
+
+    he = {"kernel_initializer": "he_normal"}
+    cases = [
+        (Conv2D(32, 3, groups=4), "kernel", "glorot_uniform"),
+        (Conv2D(32, 3, groups=4, **he), "kernel", "he_normal"),
+        (DepthwiseConv2D(3, depth_multiplier=4), "kernel", "glorot_uniform"),
+        (SeparableConv2D(32, 3, depth_multiplier=2), "depthwise_kernel", "glorot_uniform"),
+        (SeparableConv2D(32, 3, depth_multiplier=2), "pointwise_kernel", "glorot_uniform"),
+        (Conv2DTranspose(8, 3, strides=2, padding="same"), "kernel", "glorot_uniform"),
+        (Conv2DTranspose(8, 3, padding="same", **he), "kernel", "he_normal"),
+    ]
+    for layer, name, law in cases:
+        called = law_of(in_keras(layer), X, f"{layer.name}.{name}")
+        assert law in called, (layer.name, name, called)
+
+
+@pytest.mark.lenient
+def test_kernels_of_haiku_are_called_by_their_laws():
+    import haiku as hk
+
+    cases = [
+        (lambda: hk.Conv2D(32, 3, feature_group_count=4), "conv2_d.w", "haiku"),
+        (lambda: hk.DepthwiseConv2D(4, 3), "depthwise_conv2_d.w", "haiku"),
+        (lambda: hk.Conv2DTranspose(8, 3, stride=2), "conv2_d_transpose.w", "haiku"),
+        (
+            lambda: hk.Conv2D(32, 3, w_init=hk.initializers.VarianceScaling(2.0)),
+            "conv2_d.w",
+            "he_normal",
+        ),
+    ]
+    for layer, path, law in cases:
+        model = hk.transform(lambda x, layer=layer: layer()(x))
+        assert law in law_of(model, X, path)

@@ -14,6 +14,41 @@ from propagate.verdicts.site_rules.peers import without_steps
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
+def alike(record: xr.Dataset) -> list[Finding]:
+    """Collapsing: the inputs become indistinguishable, by direction or else by variance."""
+    return list(parallel(record)) or list(collapsed(record))
+
+
+def parallel(record: xr.Dataset) -> Iterator[Finding]:
+    r"""Collapsing: along the spine the inputs' signals become parallel, whatever their norms.
+
+    The share of the directions that is not common to all is $1 - 1/r$, with r the effective rank.
+    """
+    chain = spine(record)
+    if "forward_effective_rank" not in chain or "forward_correlation" not in chain:
+        return
+    rank = chain["forward_effective_rank"].values
+    at = np.flatnonzero(np.isfinite(rank))
+    chain, rank = chain.isel(site=at), rank[at]
+    apart = np.log10(np.maximum(1 - 1 / np.maximum(rank, 1), np.finfo(np.float32).eps))
+    close = apart < -thresholds.PARALLEL_DECADES
+    if len(at) <= thresholds.PEERS or close[0] or not close[-2:].all():
+        return
+    k = int(np.flatnonzero(~close)[-1]) + 1
+    first, site, last = (str(chain["name"].values[i]) for i in (0, k, -1))
+    cosine = float(np.abs(chain["forward_correlation"].values[-1]))
+    fine = int(np.flatnonzero(apart < -thresholds.FINE_DECADES)[0])
+    reason = (
+        f"the inputs' signals become parallel: from {first} to {last} their effective rank goes "
+        f"from {rank[0]:.2f} to {rank[-1]:.4f} and their mean cosine to {cosine:.4f}; from {site} "
+        f"on less than {10**-thresholds.PARALLEL_DECADES:.2%} of it tells them apart. A residual "
+        f"connection around each layer, a normalisation across inputs (PairNorm), or at most "
+        f"{max(fine, 1)} layers keep them apart"
+    )
+    number = int(chain["site"].values[k])
+    yield site_finding(record, number, "forward", Verdict.COLLAPSING, reason)
+
+
 def collapsed(record: xr.Dataset) -> Iterator[Finding]:
     """Collapsing: along the spine the inputs become indistinguishable."""
     chain = spine(record)
@@ -38,8 +73,11 @@ def alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
         return
     chain = spine(record)
     cosine = chain["forward_token_correlation"].values
-    alike = np.flatnonzero(cosine >= thresholds.ALIKE)
-    if len(alike) and np.isfinite(cosine[0]) and alike[0] > 0:
-        k = int(chain["site"].values[alike[0]])
-        reason = f"the mean cosine between positions of an input is {cosine[alike[0]]:.3f}"
+    close = np.flatnonzero(cosine >= thresholds.ALIKE)
+    if len(close) and np.isfinite(cosine[0]) and close[0] > 0:
+        k = int(chain["site"].values[close[0]])
+        reason = f"the mean cosine between positions of an input is {cosine[close[0]]:.3f}"
+        if "forward_token_effective_rank" in record:
+            rank = chain["forward_token_effective_rank"].values
+            reason += f", their effective rank {rank[close[0]]:.3f}, {rank[0]:.2f} at the start"
         yield site_finding(record, k, "forward", Verdict.COLLAPSING, reason)

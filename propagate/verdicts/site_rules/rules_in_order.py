@@ -9,12 +9,14 @@ import xarray as xr
 from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
-from propagate.verdicts.site_rules.collapsed import alike_tokens, collapsed
+from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
+from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, not_finite, silent
 from propagate.verdicts.site_rules.parameters import constant, untrained
 from propagate.verdicts.site_rules.peers import odd_branches, odd_steps, odd_weights
 from propagate.verdicts.site_rules.saturated import saturated
+from propagate.verdicts.site_rules.softmax import one_hot
 
 
 def judge_sites(record: xr.Dataset) -> Findings:
@@ -30,8 +32,10 @@ def judge_sites(record: xr.Dataset) -> Findings:
         )
     lost = [*not_finite(record), *(list(dead(record)) or silent(record))]
     odd = [*odd_weights(record), *odd_branches(record)]
-    odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
+    merged = alike(record)
+    odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
     growth = [] if lost else [f for d in measured_directions(record) for f in grown(record, d)]
-    rest = [*collapsed(record), *alike_tokens(record), *saturated(record)]
+    rest = [*merged, *alike_tokens(record), *saturated(record), *one_hot(record)]
+    rest += [*wild_inputs(record), *first_loss(record)]
     rest += [] if lost else untrained(record)
     return Findings([*lost, *odd, *growth, *rest, *constant(record)])
