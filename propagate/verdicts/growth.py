@@ -54,6 +54,21 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
+def of_steps(steps: np.ndarray) -> Growth:
+    """Return the growth that consists of these steps, in order of travel: all of them count.
+
+    Example:
+        >>> of_steps(np.array([-1.0, 1.0, -1.0])).total, of_steps(np.array([2.0])).rate
+        (-1.0, 2.0)
+    """
+    total, count = float(np.sum(steps)), len(steps)
+    if not count:
+        return Growth(math.nan, math.nan, math.nan, math.nan, 0)
+    half = _half_width(steps) if count > 1 else 0.0
+    rate = total / count
+    return Growth(rate, rate - half, rate + half, total, count)
+
+
 def _half_width(samples: np.ndarray) -> float:
     if len(samples) < 2:
         return math.inf
