@@ -84,10 +84,15 @@ class Diagnosis:
         """Write the record as netCDF; `propagate.load` reads it."""
         return storage.save(self.record, path)
 
+    @property
+    def conclusion(self) -> str:
+        """What the findings amount to, such as `healthy: no findings at 13 sites`."""
+        return self.findings.conclusion(self.record.sizes["site"])
+
     def __str__(self) -> str:
-        """Return the findings and what was not opened, one sentence a line."""
-        healthy = f"no findings at {self.record.sizes['site']} sites"
-        return "\n".join([str(self.findings) or healthy, *map(str, self.unopened)])
+        """Return the conclusion, the findings and what was not opened, one sentence a line."""
+        lines = (self.conclusion, str(self.findings), *map(str, self.unopened))
+        return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
         from propagate.report import site_tree

@@ -12,8 +12,8 @@ def spine(record: xr.Dataset) -> xr.Dataset:
     """Return the sites along which depth is counted, one for each depth.
 
     These are the additions of a residual stream, if there are at least `STREAM_ADDITIONS` and at
-    least one to `STREAM_SHARE` layers. Else they are the outputs of layers with parameters, calls that
-    were not opened among them. Of several sites at one depth the last is taken.
+    least one to `STREAM_SHARE` layers. Else they are the outputs of layers with parameters, and of
+    calls with parameters that were not opened. Of several sites at one depth the last is taken.
     """
     adds = _at_each_depth(record, record["kind"].values == "add")
     layers = np.isin(record["kind"].values, (*LAYERS, "embedding", "custom"))

@@ -68,7 +68,8 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Gro
 def html(record: xr.Dataset, findings: Findings) -> str:
     """Return the findings and `table` as HTML, for notebooks; names are escaped."""
     console = Console(record=True, width=160, file=io.StringIO(), force_jupyter=False)
-    console.print(Text(str(findings) or "no findings"), table(record, findings))
+    conclusion = findings.conclusion(record.sizes["site"])
+    console.print(Text(f"{conclusion}\n{findings}".strip()), table(record, findings))
     frame = '<pre><span style="white-space:pre">{code}</span></pre>'  # notebooks wrap `pre`
     return console.export_html(theme=SVG_EXPORT_THEME, code_format=frame, inline_styles=True)
 

@@ -1,12 +1,12 @@
-r"""A signal's or gradient's way along the spine of a custom model: its level at each site, its steps.
+r"""A signal's or gradient's way along the spine of a custom model: its level at each site.
 
 The level of a signal is log10 of its second moment q. That of a gradient is log10 of its sum of
 squares, q times units and positions, since a layer
 
 $$h = W x, \qquad \sum g_x^2 = \mathrm{fan\_in}\cdot Var(W) \sum g_h^2$$
 
-changes both levels by its own $\log_{10} \sigma_w^2$, whatever its shape: that a readout is narrow, or
-a bottleneck, changes a gradient's second moment, and is no fault.
+changes both levels by its own $\log_{10} \sigma_w^2$, whatever its shape. A narrow readout or a
+bottleneck changes the second moment of a gradient, and is no fault.
 """
 
 from collections.abc import Iterator
@@ -82,7 +82,7 @@ def _of_sites(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> Wa
 def _of_shapes(record: xr.Dataset) -> np.ndarray:
     """Return |log10 of fan_in·Var(W)| at each site whose weight follows Glorot's law, else 0.
 
-    That is |log10 of 2 fan_in/(fan_in + fan_out)|, as the framework counts them: 0 if they are equal.
+    That is |log10 of 2 fan_in/(fan_in + fan_out)|, as the framework counts them: 0 for equal ones.
     """
     if "log10_weight_sigma2" not in record or "weight_law" not in record:
         return np.zeros(record.sizes["site"])

@@ -25,9 +25,9 @@ def grouped(findings: Iterable[Finding], record: xr.Dataset | None = None) -> Fi
         >>> from propagate.verdicts.findings import Verdict
         >>> nan = float("nan")
         >>> turns = [Finding("", "", "forward", Verdict.SATURATED, nan, (nan, nan), nan, nan, k,
-        ...                  "98% of the inputs of tanh", f"lstm/tanh[{k}]") for k in range(3, 9)]
+        ...                  "98% of the inputs", f"lstm/tanh[{k}]") for k in range(3, 9)]
         >>> print(grouped(turns))
-        lstm/tanh[3], forward: saturated (98% of the inputs of tanh; so at 6 places up to lstm/tanh[8])
+        lstm/tanh[3], forward: saturated (98% of the inputs; so at 6 places up to lstm/tanh[8])
     """
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for one in findings:

@@ -24,9 +24,9 @@ VANISHED = 4.0
 
 The rms is then a hundredth. Networks of seven tanh layers at Equinox's and PyTorch's default, whose
 variance is a third of LeCun's, fall by 3.1, eight ReLU layers of LeCun's by 2.2, ten of a separable
-network by 2.9: all of them train. Of eight He + ReLU layers with one that was too small by 2, 4 and
-6 decades, each trained with SGD and Adam as its healthy twin did (the digits, 200 steps, the best of
-four rates); so a fall counts later than a rise, for which `FINE_DECADES` holds.
+network by 2.9: all of them train. Eight He + ReLU layers with one that was too small by 2, 4 or 6
+decades trained with SGD and Adam as their healthy twin did (the digits, 200 steps, the best of four
+rates); so a fall counts later than a rise, for which `FINE_DECADES` holds.
 """
 STEEP = 1.5
 """Decades by which one step must rise, and the model's end with it, to be a fault.

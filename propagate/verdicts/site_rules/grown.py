@@ -7,7 +7,7 @@ import xarray as xr
 
 from propagate.types import Direction
 from propagate.verdicts import thresholds
-from propagate.verdicts.along_spine import Way, beyond, loops, once, owners, way
+from propagate.verdicts.along_spine import Way, beyond, loops, once, way
 from propagate.verdicts.findings import SUBJECTS, Finding, Severity, Verdict
 from propagate.verdicts.growth import of_steps
 from propagate.verdicts.site_rules.peers import Odd
@@ -86,10 +86,7 @@ def _told(record: xr.Dataset, part: Way) -> Iterator[Finding]:
     stream = (record["kind"].values[part.sites] == "add").all()
     many = f"{len(steps)} {'additions of a residual stream' if stream else 'layers'}"
     rise = of_steps(steps)
-    times = f"{10 ** (-rise.rate / 2):.2g}"
-    remedy = (
-        f"branches smaller by a factor of {times}" if stream else f"weights {times} times as large"
-    )
+    remedy = f"{'blocks' if stream else 'weights'} {10 ** (-rise.rate / 2):.2g} times as large"
     severity: Severity = "fault"
     if part.direction == "backward" and part.total > 0 and _is_normalised(record, part):
         severity, remedy = "note", "normalised layers learn the less the larger their weights grow"

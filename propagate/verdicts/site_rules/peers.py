@@ -93,8 +93,8 @@ def _cost(record: xr.Dataset, odd: Odd) -> str:
         subject = SUBJECTS[direction]
         if off >= thresholds.STEEP and left >= max(thresholds.STEEP, off / 2):
             return (
-                f"the {subject} is {10 ** (left / 2):.2g} times as large at {end} as before it, and "
-                "a learning rate that trains the other layers is too large"
+                f"the {subject} is {10 ** (left / 2):.2g} times as large at {end} as before it: a "
+                "learning rate that trains the other layers is too large"
             )
         whole = beyond(once(record, there))
         if off < -thresholds.STEP and whole < -thresholds.VANISHED and off < whole / 2:
@@ -126,8 +126,8 @@ def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple
 def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
     """Yield the parameters whose law has no name, and whose scale is none of their peers'.
 
-    They are in line if one of Var(W), fan_in·Var(W), fan_out·Var(W) and (fan_in + fan_out)·Var(W) is
-    that of the peers.
+    They are in line if one of Var(W), fan_in·Var(W), fan_out·Var(W) and (fan_in + fan_out)·Var(W)
+    is that of the peers.
     """
     if "log10_weight_sigma2" not in record:
         return
@@ -196,8 +196,8 @@ def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
         own = adds[group]
         for k, off in _outliers(share[own]):
             reason = (
-                f"the branch into {record['name'].values[own[k]]} is {10 ** (off / 2):.2g} times as "
-                "large, against its skip, as those of its peers"
+                f"the branch into {record['name'].values[own[k]]} is {10 ** (off / 2):.2g} times "
+                "as large, against its skip, as those of its peers"
             )
             site = int(own[k])
             yield Odd(site, site, str(record["after"].values[site]), {"forward": off}, reason)
@@ -222,7 +222,7 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
             continue  # a residual stream: its branches are judged
         parts = [_operations(record, *pair) for pair in _pairs(whole)]
         rest = np.array([sum(d for _, d in own) for own in parts], float)
-        sawtooth = max(ripple(whole.level, sign) for sign in (1.0, -1.0)) > thresholds.STEP
+        sawtooth = max(ripple(whole.level, sign) for sign in (1.0, -1.0)) > thresholds.STEP / 2
         for k, off in _far(record, whole, rest):
             if sawtooth and abs(off) <= thresholds.FINE_DECADES:
                 continue  # the sites are not links of one chain
