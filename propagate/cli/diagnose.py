@@ -26,8 +26,8 @@ class Diagnose:
     are arrays, or jax.ShapeDtypeStructs to be filled with random data.
 
     It prints a table of sites, and below it the conclusion and the findings, one sentence a line.
-    Exit codes: 0 done, 1 a verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could
-    not run.
+    Exit codes: 0 done, 1 a verdict under --fail-on or a change from --baseline, 2 bad usage,
+    3 could not run.
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]

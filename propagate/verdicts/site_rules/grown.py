@@ -59,12 +59,13 @@ def _is_growth(part: Way, known: float) -> bool:
 
 
 def _without_readout(record: xr.Dataset, part: Way) -> Way:
-    """Leave out the last layer if it is small: outputs start small, and it learns at once."""
+    """Leave out the last layer if it is smaller than others: outputs start small, by design."""
     kind = record["kind"].values[part.sites]
     last = -1 if part.direction == "forward" else 0
     if len(part.sites) <= 2 or kind[last] not in ("matmul", "conv"):
         return part
-    if part.steps[last] > -thresholds.STEP:
+    others = np.delete(part.steps, last).mean()
+    if part.steps[last] > min(others, 0.0) - thresholds.STEP:
         return part
     return part.of(slice(None, -1) if part.direction == "forward" else slice(1, None))
 

@@ -116,8 +116,7 @@ def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple
     if known.sum() < thresholds.PEERS:
         return []
     middle = float(np.median(values[known]))
-    spread = thresholds.SD_PER_MAD * float(np.median(np.abs(values[known] - middle)))
-    wide = np.hypot(spread, error)
+    wide = np.hypot(_spread(values[known]), error)
     limit = np.maximum(thresholds.STEP, thresholds.STEP_SPREADS * wide)
     far = np.flatnonzero(known & (np.abs(values - middle) > limit))
     return [(int(k), float(values[k] - middle)) for k in far]
@@ -126,8 +125,8 @@ def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple
 def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
     """Yield the parameters whose law has no name, and whose scale is none of their peers'.
 
-    They are in line if one of Var(W), fan_in·Var(W), fan_out·Var(W) and (fan_in + fan_out)·Var(W)
-    is that of the peers.
+    What the peers have in common may be Var(W), fan_in·Var(W), fan_out·Var(W) or
+    (fan_in + fan_out)·Var(W): that which scatters least among them, or each of several.
     """
     if "log10_weight_sigma2" not in record:
         return
@@ -135,9 +134,8 @@ def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
     named = [not str(law).startswith(UNNAMED) for law in record["weight_law"].values]
     scales = _scales(record)
     for group in _peers(names).values():
-        common = set.intersection(*(({k for k, _ in _outliers(s[group])}) for s in scales))
         off_by = dict(_outliers(sigma2[group]))
-        for k in sorted(common & set(off_by)):
+        for k in sorted(_odd_in_all([scale[group] for scale in scales]) & set(off_by)):
             n = group[k]
             if named[n]:
                 continue
@@ -148,11 +146,26 @@ def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
                 f"weights {10 ** (-off / 2):.2g} times as large would be in line"
             )
             site = int(at[0]) if len(at) else None
-            if _is_forgotten(record, site):
+            if off > 0 and _is_forgotten(record, site):
                 continue
             both = dict.fromkeys(measured_directions(record), off)
             layer = _layer_after(record, site)
             yield Odd(site, layer, str(names[n]), both, reason, of_weight=True)
+
+
+def _odd_in_all(scales: list[np.ndarray]) -> set[int]:
+    """Return which are out of line in each of the scales that scatter as little as any other."""
+    spreads = [_spread(scale[np.isfinite(scale)]) for scale in scales]
+    least = min(spreads)
+    kept = [s for s, own in zip(scales, spreads, strict=True) if own <= least + thresholds.ALIKE_BY]
+    return set.intersection(*({k for k, _ in _outliers(scale)} for scale in kept))
+
+
+def _spread(values: np.ndarray) -> float:
+    """Return the standard deviation of values most of which are Gaussian."""
+    if not len(values):
+        return 0.0
+    return thresholds.SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
 
 
 def _is_forgotten(record: xr.Dataset, site: int | None) -> bool:
