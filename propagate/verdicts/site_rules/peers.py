@@ -250,7 +250,7 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
             a, b = (record["name"].values[s] for s in (earlier, later))
             reason = (
                 f"{off:+.1f} decades of the {SUBJECTS[direction]} between {a} and {b}, across "
-                f"{through}, beside what their weights account for"
+                f"{through}, beside what weights and other layers account for"
             )
             parameter = str(owners(record, np.array([site]))[0])
             found[later] = Odd(site, later, parameter, {direction: off}, reason)
