@@ -26,8 +26,9 @@ class Diagnose:
     Equinox, Haiku or Keras with its inputs, or a function with its parameters and inputs. Inputs
     are arrays, or jax.ShapeDtypeStructs to be filled with random data.
 
-    It prints a table of sites, and below it the findings, one sentence a line. Exit codes: 0 done,
-    1 a verdict under --fail-on or a change from --baseline, 2 bad usage, 3 could not run.
+    It prints a table of sites, and below it the conclusion and the findings, one sentence a line.
+    Exit codes: 0 done, 1 a verdict under --fail-on or a change from --baseline, 2 bad usage,
+    3 could not run.
     """
 
     target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TARGET")]
@@ -109,8 +110,9 @@ class Diagnose:
 
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
         show(found.table())
-        findings = found.findings.text(notes=self.notes) or "no findings"
-        for sentence in (findings, *changes):
-            show(sentence)
+        findings = found.findings.text(notes=self.notes)
+        for sentence in (found.conclusion, findings, *changes):
+            if sentence:
+                show(sentence)
         if self.source:
             show(found.source())

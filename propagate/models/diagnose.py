@@ -87,12 +87,17 @@ class Diagnosis:
         """Write the record as netCDF; `propagate.load` reads it."""
         return storage.save(self.record, path)
 
+    @property
+    def conclusion(self) -> str:
+        """What the findings amount to, such as `healthy: no findings at 13 sites`."""
+        return self.findings.conclusion(self.record.sizes["site"])
+
     def __str__(self) -> str:
-        """Return how the model was run, the findings and what was not opened, a sentence a line."""
+        """Return mode, conclusion, findings and what was not opened, one sentence a line."""
         how = how_it_ran(self.record)
-        head = [f"{self.record.attrs['model']}, {how}:"] if how else []
-        healthy = f"no findings at {self.record.sizes['site']} sites"
-        return "\n".join([*head, str(self.findings) or healthy, *map(str, self.unopened)])
+        head = f"{self.record.attrs['model']}, {how}:" if how else ""
+        lines = (head, self.conclusion, str(self.findings), *map(str, self.unopened))
+        return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:
         from propagate.report import site_tree

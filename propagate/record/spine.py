@@ -12,11 +12,11 @@ def spine(record: xr.Dataset) -> xr.Dataset:
     """Return the sites along which depth is counted, one for each depth.
 
     These are the additions of a residual stream, if there are at least `STREAM_ADDITIONS` and at
-    least one to `STREAM_SHARE` layers. Else they are the outputs of layers with parameters. Of
-    several sites at one depth the last is taken.
+    least one to `STREAM_SHARE` layers. Else they are the outputs of layers with parameters, and of
+    calls with parameters that were not opened. Of several sites at one depth the last is taken.
     """
     adds = _at_each_depth(record, record["kind"].values == "add")
-    layers = np.isin(record["kind"].values, (*LAYERS, "embedding"))
+    layers = np.isin(record["kind"].values, (*LAYERS, "embedding", "custom"))
     chain = _at_each_depth(record, layers & (record["parameter"].values != ""))
     streams = len(adds) >= max(STREAM_ADDITIONS, len(chain) // STREAM_SHARE)
     return record.isel(site=adds if streams else chain)

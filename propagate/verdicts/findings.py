@@ -134,6 +134,18 @@ class Findings(tuple[Finding, ...]):
         """Those on what is unusual, and harmless as far as can be told."""
         return Findings(f for f in self if f.severity == "note")
 
+    def conclusion(self, sites: int) -> str:
+        """Return what they amount to, of a custom model with as many sites.
+
+        Example:
+            >>> Findings().conclusion(13)
+            'healthy: no findings at 13 sites'
+        """
+        faults = len(self.faults)
+        if faults:
+            return f"{faults} fault{'s' * (faults > 1)} at {sites} sites:"
+        return f"healthy: no {'faults' if self else 'findings'} at {sites} sites"
+
     def text(self, notes: bool = False) -> str:
         """Return one line for each finding, the worst first.
 

@@ -49,6 +49,21 @@ def growth(log_q: np.ndarray, direction: Direction) -> Growth:
     return Growth(rate, rate - half, rate + half, total, count - 1)
 
 
+def of_steps(steps: np.ndarray) -> Growth:
+    """Return the growth that consists of these steps, in order of travel: all of them count.
+
+    Example:
+        >>> of_steps(np.array([-1.0, 1.0, -1.0])).total, of_steps(np.array([2.0])).rate
+        (-1.0, 2.0)
+    """
+    total, count = float(np.sum(steps)), len(steps)
+    if not count:
+        return Growth(math.nan, math.nan, math.nan, math.nan, 0)
+    half = float(_half_width(steps)) if count > 1 else 0.0
+    rate = total / count
+    return Growth(rate, rate - half, rate + half, total, count)
+
+
 def _samples(followed: np.ndarray, direction: Direction) -> tuple[np.ndarray, np.ndarray]:
     """Return the rate of each seed, (..., seed), and what its interval is of, (..., samples).
 

@@ -19,6 +19,28 @@ train at depth 50 (He + ReLU: 0 ± 0.4 decades at width 256; Xavier + tanh: -1.8
 LeCun + SELU: +1.5) and none that is known not to (torch's gain 5/3 + tanh: +4.2; Xavier + ReLU:
 -15). It is a change relative to the other end of the stack, never an absolute size.
 """
+VANISHED = 4.0
+"""Decades by which a signal or gradient of a custom model must fall to be vanishing.
+
+The rms is then a hundredth. Networks of seven tanh layers at Equinox's and PyTorch's default, whose
+variance is a third of LeCun's, fall by 3.1, eight ReLU layers of LeCun's by 2.2, ten of a separable
+network by 2.9: all of them train. Eight He + ReLU layers with one that was too small by 2, 4 or 6
+decades trained with SGD and Adam as their healthy twin did (the digits, 200 steps, the best of four
+rates); so a fall counts later than a rise, for which `FINE_DECADES` holds.
+"""
+STEEP = 1.5
+"""Decades by which one step must rise, and the model's end with it, to be a fault.
+
+Of the same eight layers, one whose weights were 3 times too large (+1.0) trained as its twin; at 10
+times (+2.0) the loss after 200 steps of SGD was three times its twin's at the best of four rates,
+and the largest rate that trained was a third; at 30 times (+3.0) none of them trained.
+"""
+FORGOTTEN = 6.0
+"""Decades of a gradient's second moment after which a turn of a loop is said to teach nothing.
+
+The rms is then a thousandth of that at the last turn. LSTMs and GRUs at their defaults are there
+after 13 to 35 turns; they learn to remember, and it is no fault.
+"""
 SETTLED_FROM = 0.25
 """Share of the depth after which growth is taken to have settled, in both directions.
 
@@ -57,6 +79,12 @@ At width 64 and batch 64 the step of a layer of a He + ReLU network scatters by 
 and 0.05 backward (standard deviation, over 200 networks of 12 layers); the largest of a network
 was 0.47. A weight ten times too small is
 2.0, a forgotten residual scale of 1/sqrt(12) is 1.1, a sigmoid among ReLUs is 1.1 backward.
+"""
+ALIKE_BY = 0.1
+"""Decades within which two ways to scale the variance of weights fit them equally well.
+
+The variance of 100 Gaussian weights scatters by 0.06 decades. Between fan_in and fan_out of a kind
+of layer there are 0.3 decades and more, or nothing.
 """
 STEP_SPREADS = 6.0
 """Robust standard deviations of the peers' steps, beyond which a step is out of line.
@@ -154,6 +182,12 @@ BAND_DECADES = 0.02
 Theory stops at the first order. Of 12 layers of tanh, SELU and ReLU, at widths from 64 to 256, no
 mean over 128 seeds was off by more than 2.7 standard errors, which were 0.002 to 0.03 decades.
 With more seeds the standard error falls below what the next order adds.
+"""
+FORGETFUL = ("tanh", "logistic", "sigmoid", "erf", "sin", "cos")
+"""Activations, beside normalisations, whose output does not tell how large their input was.
+
+What a forward step loses there is judged by `SATURATED`: SIREN's first layer makes sin's input 1.7
+decades larger than the others do (Sitzmann et al. 2020, arXiv:2006.09661), and its output the same.
 """
 BOUNDED = ("tanh", "logistic", "sigmoid", "erf")
 """Activations of custom models that can be saturated.

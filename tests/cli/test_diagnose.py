@@ -113,7 +113,7 @@ def test_a_healthy_model_has_a_table_no_findings_and_exit_code_0(here, capfd):
     path = list(sys.path)
     assert run("my_model.py:build", "--fail-on", "vanishing,dead", "--out", "new/r.nc") == 0
     out, err = capfd.readouterr()
-    assert out.splitlines()[-1] == "no findings"
+    assert out.splitlines()[-1].startswith("healthy: no findings at ")
     assert "noise" not in out and "noise of my own" in err
     assert "wrote new/r.nc" in err and "site" in storage.load("new/r.nc").dims
     assert sys.path == path

@@ -1,21 +1,105 @@
-"""The rules that compare a layer of a custom model with its peers: departing.
+"""The rules for what is out of line at one layer: departing, or exploding or vanishing at one step.
 
-Peers are parameters whose names differ in numbers only, the branches into one residual stream, or
-the steps of the signal between layers.
+A weight is as it should be if its law has a name (He's, Glorot's, … for its own shape), or if it is
+drawn as those of its peers are: parameters whose names differ in numbers only. A step between two
+layers is compared with others once the layer's own sigma_w^2 is taken out of it, so that no weight
+is blamed for its neighbour's scale.
 """
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from propagate.record.dataset import measured_directions, second_moment
-from propagate.record.spine import spine
+from propagate.record.dataset import measured_directions
+from propagate.record.spine import LAYERS, spine
+from propagate.types import Direction
 from propagate.verdicts import thresholds
+from propagate.verdicts.along_spine import (
+    ON_THE_WAY,
+    Way,
+    beyond,
+    levels,
+    once,
+    owners,
+    ripple,
+    way,
+)
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 from propagate.verdicts.site_rules.site_finding import site_finding
+
+UNNAMED = ("normal", "uniform", "truncated", "constant", "zeros", "ones", "not finite")
+
+
+class Odd(NamedTuple):
+    """What is out of line at one layer.
+
+    Attributes:
+        site: where it shows, or None.
+        layer: the site of the spine at which its effect is whole, or None.
+        parameter: the one to blame.
+        decades: what it adds to the level, in each direction.
+        reason: the evidence, in words.
+        of_weight: whether the weight's own scale is to blame.
+    """
+
+    site: int | None
+    layer: int | None
+    parameter: str
+    decades: dict[Direction, float]
+    reason: str
+    of_weight: bool = False
+
+    @property
+    def direction(self) -> Direction:
+        """The direction in which it shows first."""
+        return "forward" if "forward" in self.decades else "backward"
+
+
+def odd_finding(record: xr.Dataset, odd: Odd) -> Finding:
+    """Return the finding: a fault if the whole model suffers, else a note."""
+    cost = _cost(record, odd)
+    off = odd.decades[odd.direction]
+    verdict = Verdict.DEPARTING
+    if cost and not odd.of_weight and abs(off) > thresholds.FINE_DECADES:
+        verdict = Verdict.EXPLODING if off > 0 else Verdict.VANISHING
+    reason = f"{odd.reason}; {cost or 'the model as a whole stays within what is fine'}"
+    return site_finding(
+        record,
+        odd.site,
+        odd.direction,
+        verdict,
+        reason,
+        parameter=odd.parameter,
+        severity="fault" if cost else "note",
+        total=off,
+    )
+
+
+def _cost(record: xr.Dataset, odd: Odd) -> str:
+    """Return what a departure does to the model as a whole, in words; empty if nothing."""
+    for direction, off in odd.decades.items():
+        there = way(record, direction)
+        at = np.flatnonzero(there.sites == odd.layer)
+        if not len(at) or not off:
+            continue
+        k = int(at[0]) - (direction == "forward")
+        before = there.level[k] if k >= 0 else there.level[0] - off
+        left = float(there.level[-1] - before)
+        end = record["name"].values[there.sites[-1]]
+        subject = SUBJECTS[direction]
+        if off >= thresholds.STEEP and left >= max(thresholds.STEEP, off / 2):
+            return (
+                f"the {subject} is {10 ** (left / 2):.2g} times as large at {end} as before it: a "
+                "learning rate that trains the other layers is too large"
+            )
+        whole = beyond(once(record, there))
+        if off < -thresholds.STEP and whole < -thresholds.VANISHED and off < whole / 2:
+            return f"the {subject} that reaches {end} is {10 ** (-left / 2):.2g} times as small"
+    return ""
 
 
 def _peers(names: np.ndarray) -> dict[str, list[int]]:
@@ -32,78 +116,210 @@ def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple
     if known.sum() < thresholds.PEERS:
         return []
     middle = float(np.median(values[known]))
-    spread = thresholds.SD_PER_MAD * float(np.median(np.abs(values[known] - middle)))
-    wide = np.hypot(spread, error)
+    wide = np.hypot(_spread(values[known]), error)
     limit = np.maximum(thresholds.STEP, thresholds.STEP_SPREADS * wide)
     far = np.flatnonzero(known & (np.abs(values - middle) > limit))
     return [(int(k), float(values[k] - middle)) for k in far]
 
 
-def odd_weights(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a parameter whose fan_in·Var(W) is out of line with that of its peers."""
+def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
+    """Yield the parameters whose law has no name, and whose scale is none of their peers'.
+
+    What the peers have in common may be Var(W), fan_in·Var(W), fan_out·Var(W) or
+    (fan_in + fan_out)·Var(W): that which scatters least among them, or each of several.
+    """
     if "log10_weight_sigma2" not in record:
         return
     sigma2, names = record["log10_weight_sigma2"].values, record["weight"].values
+    named = [not str(law).startswith(UNNAMED) for law in record["weight_law"].values]
+    scales = _scales(record)
     for group in _peers(names).values():
-        for k, off in _outliers(sigma2[group]):
-            name, own = str(names[group[k]]), 10 ** sigma2[group[k]]
-            peers = 10 ** (sigma2[group[k]] - off)
-            at = np.flatnonzero(record["parameter"].values == name)
+        off_by = dict(_outliers(sigma2[group]))
+        for k in sorted(_odd_in_all([scale[group] for scale in scales]) & set(off_by)):
+            n = group[k]
+            if named[n]:
+                continue
+            off, at = off_by[k], np.flatnonzero(record["parameter"].values == names[n])
+            own, peers = 10 ** sigma2[n], 10 ** (sigma2[n] - off)
             reason = (
-                f"fan_in·Var(W) is {own:.3g} where its peers have {peers:.3g}, {off:+.1f} decades"
+                f"fan_in·Var(W) is {own:.3g} where its peers have {peers:.3g}, {off:+.1f} decades: "
+                f"weights {10 ** (-off / 2):.2g} times as large would be in line"
             )
-            first = int(at[0]) if len(at) else None
-            yield site_finding(record, first, "forward", Verdict.DEPARTING, reason, parameter=name)
+            site = int(at[0]) if len(at) else None
+            if off > 0 and _is_forgotten(record, site):
+                continue
+            both = dict.fromkeys(measured_directions(record), off)
+            layer = _layer_after(record, site)
+            yield Odd(site, layer, str(names[n]), both, reason, of_weight=True)
 
 
-def odd_branches(record: xr.Dataset) -> Iterator[Finding]:
-    """Departing: a branch whose share of a residual stream is out of line."""
+def _odd_in_all(scales: list[np.ndarray]) -> set[int]:
+    """Return which are out of line in each of the scales that scatter as little as any other."""
+    spreads = [_spread(scale[np.isfinite(scale)]) for scale in scales]
+    least = min(spreads)
+    kept = [s for s, own in zip(scales, spreads, strict=True) if own <= least + thresholds.ALIKE_BY]
+    return set.intersection(*({k for k, _ in _outliers(scale)} for scale in kept))
+
+
+def _spread(values: np.ndarray) -> float:
+    """Return the standard deviation of values most of which are Gaussian."""
+    if not len(values):
+        return 0.0
+    return thresholds.SD_PER_MAD * float(np.median(np.abs(values - np.median(values))))
+
+
+def _is_forgotten(record: xr.Dataset, site: int | None) -> bool:
+    """Whether a site is the first layer's, and its activation forgets the scale, as SIREN's does.
+
+    The first layer meets inputs of another scale than the layers behind it.
+    """
+    if site is None or record["depth"].values[site] > 1:
+        return False
+    after = (record["depth"].values == 1) & (record["kind"].values == "activation")
+    return after.any() and bool(np.isin(record["label"].values[after], thresholds.FORGETFUL).all())
+
+
+def _scales(record: xr.Dataset) -> list[np.ndarray]:
+    """Return log10 of Var(W) times 1, fan_in, fan_out and their sum, of every parameter."""
+    fan_in = record["weight_fan_in"].values
+    made = dict(zip(record["parameter"].values, record["units"].values, strict=True))
+    fan_out = np.array([made.get(name, math.nan) for name in record["weight"].values], float)
+    sigma2 = record["log10_weight_sigma2"].values
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variance = sigma2 - np.log10(fan_in)
+        rest = [variance + np.log10(f) for f in (fan_out, fan_in + fan_out)]
+    return [sigma2, variance, *(np.where(np.isfinite(r), r, sigma2) for r in rest)]
+
+
+def _layer_after(record: xr.Dataset, site: int | None) -> int | None:
+    """Return the first site of the spine at or behind a site."""
+    sites = spine(record)["site"].values
+    later = sites[sites >= site] if site is not None else []
+    return int(later[0]) if len(later) else None
+
+
+def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
+    """Yield the branches whose share of a residual stream is out of line."""
     if "log10_branch_q" not in record:
         return
     share = record["log10_branch_q"].values - record["log10_skip_q"].values
     adds = np.flatnonzero(record["kind"].values == "add")
+    adds = adds[_once_each(owners(record, adds))]
     for group in _peers(record["after"].values[adds]).values():
         own = adds[group]
         for k, off in _outliers(share[own]):
-            times = 10 ** (off / 2)
             reason = (
-                f"the branch into {record['name'].values[own[k]]} is {times:.2g} times as large, "
-                "against its skip, as those of its peers"
+                f"the branch into {record['name'].values[own[k]]} is {10 ** (off / 2):.2g} times "
+                "as large, against its skip, as those of its peers"
             )
-            yield site_finding(record, int(own[k]), "forward", Verdict.DEPARTING, reason)
+            site = int(own[k])
+            yield Odd(site, site, str(record["after"].values[site]), {"forward": off}, reason)
 
 
-def odd_steps(record: xr.Dataset, blamed: set[str]) -> list[Finding]:
-    """Departing: a step of the signal or gradient between layers that is out of line."""
-    found: list[Finding] = []
-    chain = spine(record)
-    at = chain["site"].values
-    names = chain["parameter"].values
-    if not len(at) or (names == "").any():
-        return found  # a residual stream: its branches are judged
-    for direction in measured_directions(chain):
-        q = second_moment(chain, direction).values
-        steps = np.diff(np.where(np.isfinite(q), q, math.nan))
-        error = thresholds.unit_error(chain["units"].values)
-        for k, off in _outliers(steps, np.hypot(error[1:], error[:-1])):
-            if blamed & {str(names[k]), str(names[k + 1])}:
+def _once_each(names: np.ndarray) -> np.ndarray:
+    """Return where a name stands that is there but once: turns of a loop are no peers."""
+    return np.array([k for k, name in enumerate(names) if (names == name).sum() == 1], int)
+
+
+def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
+    """Return the steps between layers that are out of line beside what the weights account for.
+
+    Of fewer than `PEERS` steps, those are that change the level by more than is fine at all.
+    """
+    found: dict[int, Odd] = {}
+    done = set(blamed) - {""}
+    for direction in measured_directions(record):
+        whole = once(record, way(record, direction))
+        names = record["parameter"].values[whole.sites]
+        if (names == "").any():
+            continue  # a residual stream: its branches are judged
+        parts = [_operations(record, *pair) for pair in _pairs(whole)]
+        rest = np.array([sum(d for _, d in own) for own in parts], float)
+        sawtooth = max(ripple(whole.level, sign) for sign in (1.0, -1.0)) > thresholds.STEP / 2
+        for k, off in _far(record, whole, rest):
+            if sawtooth and abs(off) <= thresholds.FINE_DECADES:
+                continue  # the sites are not links of one chain
+            earlier, later = sorted(whole.sites[k : k + 2].tolist())
+            if done & set(names[k : k + 2]) and later not in found:
                 continue
-            blamed |= {str(names[k]), str(names[k + 1])}
-            culprit = _between(record, int(at[k]), int(at[k + 1]))
-            sense = off if direction == "forward" else -off
+            site = _culprit(record, parts, k, off)
+            if later in found:
+                found[later] = _in_both(found[later], direction, off)
+                continue
+            through = record["label"].values[site]
+            a, b = (record["name"].values[s] for s in (earlier, later))
             reason = (
-                f"the {SUBJECTS[direction]} steps by {sense:+.1f} decades more than elsewhere "
-                f"between {names[k]} and {names[k + 1]}, through {record['label'].values[culprit]}"
+                f"{off:+.1f} decades of the {SUBJECTS[direction]} between {a} and {b}, across "
+                f"{through}, beside what weights and other layers account for"
             )
-            found.append(site_finding(record, culprit, direction, Verdict.DEPARTING, reason))
-    return found
+            parameter = str(owners(record, np.array([site]))[0])
+            found[later] = Odd(site, later, parameter, {direction: off}, reason)
+    return list(found.values())
 
 
-def _between(record: xr.Dataset, first: int, last: int) -> int:
-    """Return the site between two layers whose operation is rarest in the model."""
-    labels = record["label"].values
-    inside = [k for k in range(first + 1, last) if record["kind"].values[k] == "activation"]
-    return min(inside, key=lambda k: int((labels == labels[k]).sum()), default=last)
+def _in_both(odd: Odd, direction: Direction, off: float) -> Odd:
+    also = f"{odd.reason}; of the {SUBJECTS[direction]} {off:+.1f}"
+    return odd._replace(decades=odd.decades | {direction: off}, reason=also)
+
+
+def _pairs(whole: Way) -> Iterator[tuple[int, int, Direction]]:
+    for a, b in zip(whole.sites[:-1], whole.sites[1:], strict=True):
+        yield min(int(a), int(b)), max(int(a), int(b)), whole.direction
+
+
+def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, float]]:
+    """Return the steps that are out of line, and by how much."""
+    error = thresholds.unit_error(record["units"].values[whole.sites])
+    own = np.hypot(error[1:], error[:-1])
+    if len(rest) < thresholds.PEERS:
+        limit = thresholds.FINE_DECADES + thresholds.STEP_SPREADS * own
+        far = [(k, float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
+    else:
+        far = _outliers(rest, own)
+    slack = whole.slack
+    less = [(k, math.copysign(max(abs(off) - slack[k], 0.0), off)) for k, off in far]
+    return [(k, off) for k, off in less if abs(off) > thresholds.STEP]
+
+
+Operation = tuple[int, float]  # a site, and by how much it changes the level
+
+
+def _operations(record: xr.Dataset, a: int, b: int, direction: Direction) -> list[Operation]:
+    """Return the operations from one layer to the next, and what each does to the level.
+
+    What a weight's scale does is taken out, and what an operation does that forgets its input's.
+    """
+    kind, label, depth = (record[name].values for name in ("kind", "label", "depth"))
+    wide = (record["units"].values > 1) | (record["units"].values[a] == 1)
+    inside = [
+        k
+        for k in range(a + 1, b)
+        if kind[k] in ON_THE_WAY and kind[k] not in LAYERS and depth[k] == depth[a] and wide[k]
+    ]
+    norms = [k for k in inside if kind[k] == "norm"]
+    path = [a, *(inside[inside.index(norms[-1]) :] if norms else inside), b]
+    level = levels(record, direction)[path]
+    change = np.diff(level) if direction == "forward" else -np.diff(level)
+    sigma2 = record["log10_weight_sigma2"].values if "log10_weight_sigma2" in record else []
+    scale = dict(zip(record["weight"].values, sigma2, strict=False))
+    own = scale.get(record["parameter"].values[b], math.nan)
+    change[-1] -= own if math.isfinite(own) and kind[b] in LAYERS else 0.0
+    for i, k in enumerate(path[1:-1]):
+        forgets = label[k] in thresholds.FORGETFUL and direction == "forward"
+        if kind[k] == "norm" or forgets or not math.isfinite(change[i]):
+            change[i] = 0.0
+    return list(zip(path[1:], change.tolist(), strict=True))
+
+
+def _culprit(record: xr.Dataset, parts: Sequence[list[Operation]], step: int, off: float) -> int:
+    """Return the site of a step whose change is farthest from that of its like, the same way."""
+    label = record["label"].values
+    changes: dict[str, list[float]] = {}
+    for own in parts:
+        for k, change in own:
+            changes.setdefault(str(label[k]), []).append(change)
+    usual = {name: float(np.median(c)) if len(c) > 2 else 0.0 for name, c in changes.items()}
+    return max(parts[step], key=lambda one: (one[1] - usual[str(label[one[0]])]) * off)[0]
 
 
 def without_steps(values: np.ndarray) -> np.ndarray:

@@ -9,12 +9,18 @@ import xarray as xr
 from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
+from propagate.verdicts.grouped import grouped
 from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, not_finite, silent
 from propagate.verdicts.site_rules.parameters import constant, untrained
-from propagate.verdicts.site_rules.peers import odd_branches, odd_steps, odd_weights
+from propagate.verdicts.site_rules.peers import (
+    odd_branches,
+    odd_finding,
+    odd_steps,
+    odd_weights,
+)
 from propagate.verdicts.site_rules.saturated import saturated
 from propagate.verdicts.site_rules.softmax import one_hot
 
@@ -34,8 +40,10 @@ def judge_sites(record: xr.Dataset) -> Findings:
     odd = [*odd_weights(record), *odd_branches(record)]
     merged = alike(record)
     odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
-    growth = [] if lost else [f for d in measured_directions(record) for f in grown(record, d)]
+    directions = [] if lost else measured_directions(record)
+    growth = [f for d in directions for f in grown(record, d, odd)]
+    departing = [odd_finding(record, one) for one in odd]
     rest = [*merged, *alike_tokens(record), *saturated(record), *one_hot(record)]
     rest += [*wild_inputs(record), *first_loss(record)]
     rest += [] if lost else untrained(record)
-    return Findings([*lost, *odd, *growth, *rest, *constant(record)])
+    return grouped([*lost, *departing, *growth, *rest, *constant(record)], record)

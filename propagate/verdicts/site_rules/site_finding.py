@@ -20,6 +20,7 @@ def site_finding(
     parameter: str | None = None,
     rise: Growth | None = None,
     severity: Severity = "fault",
+    total: float = math.nan,
 ) -> Finding:
     """Return a finding on one site of a custom model, or on one of its parameters.
 
@@ -33,13 +34,14 @@ def site_finding(
             the last one before it.
         rise: the growth that the verdict rests on, if it is one.
         severity: `"fault"`, or `"note"` for what is harmless as far as can be told.
+        total: decades that the finding is about, if there is no growth.
     """
     site = "" if k is None else str(record["name"].values[k])
     if parameter is None:
         own = "" if k is None else str(record["parameter"].values[k])
         parameter = own or ("" if k is None else str(record["after"].values[k]))
     if rise is None:
-        rise = Growth(math.nan, math.nan, math.nan, math.nan, 0)
+        rise = Growth(math.nan, math.nan, math.nan, total, 0)
     return Finding(
         init="",
         activation="",

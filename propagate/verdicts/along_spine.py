@@ -1,0 +1,156 @@
+r"""A signal's or gradient's way along the spine of a custom model: its level at each site.
+
+The level of a signal is log10 of its second moment q. That of a gradient is log10 of its sum of
+squares, q times units and positions, since a layer
+
+$$h = W x, \qquad \sum g_x^2 = \mathrm{fan\_in}\cdot Var(W) \sum g_h^2$$
+
+changes both levels by its own $\log_{10} \sigma_w^2$, whatever its shape. A narrow readout or a
+bottleneck changes the second moment of a gradient, and is no fault.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from propagate.record.dataset import second_moment
+from propagate.record.spine import LAYERS, spine
+from propagate.types import Direction
+from propagate.verdicts import thresholds
+
+ON_THE_WAY = (*LAYERS, "embedding", "custom", "activation", "norm", "add", "tag", "elementwise")
+
+
+class Way(NamedTuple):
+    """A way along the spine, in the order of travel.
+
+    Attributes:
+        sites: numbers of the sites.
+        level: at each of them, in decades.
+        slack: of each step, decades that shapes may account for: a change of the number of
+            positions, or Glorot's law where fan_in and fan_out differ.
+        direction: of travel.
+    """
+
+    sites: np.ndarray
+    level: np.ndarray
+    slack: np.ndarray
+    direction: Direction
+
+    @property
+    def total(self) -> float:
+        """Decades from the first site to the last: the level there less that here."""
+        return float(self.level[-1] - self.level[0]) if len(self.level) else 0.0
+
+    @property
+    def steps(self) -> np.ndarray:
+        """Decades from each site to the next."""
+        return np.diff(self.level)
+
+    def of(self, kept: np.ndarray | slice) -> "Way":
+        """Return the way along some of its sites."""
+        numbers = np.arange(len(self.sites))[kept]
+        passed = np.concatenate([[0.0], np.cumsum(self.slack)])[numbers]
+        return Way(self.sites[numbers], self.level[numbers], np.diff(passed), self.direction)
+
+
+def way(record: xr.Dataset, direction: Direction) -> Way:
+    """Return the way along the spine, without sites whose level is not finite."""
+    return _of_sites(record, spine(record)["site"].values.astype(int), direction)
+
+
+def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
+    """Return the level at every site, in decades."""
+    q = second_moment(record, direction).values
+    if direction == "forward":
+        return q
+    return q + np.log10(np.maximum(record["rows"].values * record["units"].values, 1))
+
+
+def _of_sites(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> Way:
+    level = levels(record, direction)[sites]
+    known = np.isfinite(level)
+    sites, level = sites[known], level[known]
+    slack = np.abs(np.diff(np.log10(np.maximum(record["rows"].values[sites], 1))))
+    slack = slack + _of_shapes(record)[sites[1:]]
+    order = slice(None, None, 1 if direction == "forward" else -1)
+    return Way(sites[order], level[order], slack[order], direction)
+
+
+def _of_shapes(record: xr.Dataset) -> np.ndarray:
+    """Return |log10 of fan_in·Var(W)| at each site whose weight follows Glorot's law, else 0.
+
+    That is |log10 of 2 fan_in/(fan_in + fan_out)|, as the framework counts them: 0 for equal ones.
+    """
+    if "log10_weight_sigma2" not in record or "weight_law" not in record:
+        return np.zeros(record.sizes["site"])
+    each = zip(
+        record["weight"].values,
+        record["weight_law"].values,
+        record["log10_weight_sigma2"].values,
+        strict=True,
+    )
+    own = {name: abs(s) for name, law, s in each if "glorot" in str(law) and np.isfinite(s)}
+    return np.array([own.get(name, 0.0) for name in record["parameter"].values])
+
+
+def owners(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
+    """Return the parameter of each site: its own, or that of the last layer before it."""
+    own, after = record["parameter"].values[sites], record["after"].values[sites]
+    return np.where(own == "", after, own)
+
+
+def once(record: xr.Dataset, whole: Way) -> Way:
+    """Return the way past one site for each parameter: a loop's last turn stands for all.
+
+    What the turns of a loop share learns from the last of them, however much of the gradient the
+    first ones see.
+    """
+    names = owners(record, whole.sites)
+    last = {name: k for k, name in enumerate(names)}
+    if whole.direction == "backward":
+        last = {name: k for k, name in reversed(list(enumerate(names)))}
+    alone = [k for k, name in enumerate(names) if name == "" or last[name] == k]
+    return whole.of(np.array(alone, int))
+
+
+def loops(record: xr.Dataset, whole: Way) -> Iterator[tuple[str, Way]]:
+    """Yield the ways through loops whose turns share a parameter, each with its name."""
+    names = owners(record, whole.sites)
+    for name in dict.fromkeys(names[names != ""]):
+        turns = np.flatnonzero(names == name)
+        if len(turns) > thresholds.PEERS:
+            yield _recurrent(record, whole.sites[turns], str(name)), whole.of(turns)
+
+
+def _recurrent(record: xr.Dataset, sites: np.ndarray, name: str) -> str:
+    """Return the parameter that makes a loop's turns deeper: it meets the state, not the input."""
+    depth, kind = record["depth"].values, record["kind"].values
+    inside = np.isin(kind, LAYERS) & np.isin(depth, depth[sites])
+    used = record["parameter"].values
+    deep = {p: len(set(depth[inside & (used == p)])) for p in set(used[inside]) - {""}}
+    return str(max(deep, key=lambda p: (deep[p], p == name))) if deep else name
+
+
+def ripple(level: np.ndarray, sign: float) -> float:
+    """Return how deep the curve goes and comes out of again, against the direction of `sign`.
+
+    A sawtooth, as of normalised, gated or coupled blocks, may end anywhere on its last tooth.
+
+    Example:
+        >>> ripple(np.array([0.0, -2.0, 0.0, -2.0]), sign=-1), ripple(np.arange(3.0), sign=1)
+        (2.0, 0.0)
+    """
+    height = -sign * level
+    before = np.maximum.accumulate(height)
+    after = np.maximum.accumulate(height[::-1])[::-1]
+    return float((np.minimum(before, after) - height).max(initial=0.0))
+
+
+def beyond(part: Way) -> float:
+    """Return the decades of a total that neither ripples nor shapes account for."""
+    sign = 1.0 if part.total > 0 else -1.0
+    slack = min(float(part.slack.sum()), thresholds.FINE_DECADES)
+    return sign * max(abs(part.total) - ripple(part.level, sign) - slack, 0.0)
