@@ -19,7 +19,7 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate.models.causes.look import Look
-from propagate.models.causes.tape import Step, Tape, any_nonzero, local, pulled
+from propagate.models.causes.tape import MOVING, Step, Tape, any_nonzero, local, pulled
 from propagate.tracing import source_labels
 from propagate.tracing.primitives import LAYOUT, PRODUCTS, REDUCTIONS
 from propagate.tracing.trees import brackets
@@ -58,16 +58,25 @@ class Cut(NamedTuple):
         operation: and where it is written; "" where there is none.
         by: the parameter or operation that makes the factor that is zero; "" for other causes.
         step: how far down the tape; -1 where there is none.
+        value: the number of the operand that gets no gradient; -1 where there is none.
     """
 
     cause: Cause
     operation: str = ""
     by: str = ""
     step: int = -1
+    value: int = -1
 
 
-ORDER: dict[Cause, int] = {"gate": 0, "discrete": 3, "chosen": 2, "unread": 2, "cancelled": 2}
-"""Which of several cuts is told: what is meant first, what every mask has last; else 1."""
+ORDER: dict[Cause, int] = {
+    "gate": 0,
+    "single": 1,
+    "discrete": 4,
+    "chosen": 3,
+    "unread": 3,
+    "cancelled": 3,
+}
+"""Which of several cuts is told: what is meant first, what every mask has last; else 2."""
 
 
 def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
@@ -90,9 +99,19 @@ def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
     each = {}
     for row in rows:
         none = Cut("unused" if not _in_branch(look, row) else "branch")
-        ranked = sorted(found[row], key=lambda cut: (ORDER.get(cut.cause, 1), -cut.step))
-        each[row] = next(iter(ranked), none)
+        told = (cut for cut in sorted(found[row], key=_rank) if _is_open(look, row, cut))
+        each[row] = next(told, none)
     return each
+
+
+def _rank(cut: Cut) -> tuple[int, int]:
+    """Sort by cause, then the nearest to the parameters first; of comparisons, the last."""
+    return ORDER.get(cut.cause, 2), -cut.step if cut.cause == "discrete" else cut.step
+
+
+def _is_open(look: Look, row: int, cut: Cut) -> bool:
+    """Return whether the way from a gate that opens back to a parameter is free."""
+    return cut.cause != "gate" or bool(look.reached(cut.step, cut.value) >> row & 1)
 
 
 def _in_branch(look: Look, row: int) -> bool:
@@ -124,10 +143,13 @@ def _given(jaxpr: Any, values: set[Any]) -> bool:
 def _at(look: Look, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
     """Yield the operands at which a step cuts the gradient off, each with the cut."""
     tape, back = look.tape, look.back
-    told = lambda cause, by="": Cut(cause, look.operation(step), by, number)  # noqa: E731
+
+    def told(cause: Cause, k: int) -> Cut:
+        return Cut(cause, look.operation(step), "", number, step.ins[k])
+
     moves = [k for k, n in enumerate(step.ins) if tape.is_float(n)]
     if not any(tape.is_float(out) for out in step.outs):
-        yield from ((k, told("discrete")) for k in moves)
+        yield from ((k, told("discrete", k)) for k in moves)
         return
     shares = back.shares.get(number)
     if shares is None:
@@ -137,7 +159,7 @@ def _at(look: Look, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
         if share is not None and any_nonzero(share):
             total = back.cotangents.get(step.ins[k])
             if total is not None and not any_nonzero(total):
-                yield k, told("single" if _single(tape, step.ins[k]) else "cancelled")
+                yield k, told("single" if _single(tape, step.ins[k]) else "cancelled", k)
         else:
             yield k, _classified(look, number, step, k)
 
@@ -146,7 +168,11 @@ def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
     """Return why no gradient goes from a step to its operand `k`."""
     tape, name = look.tape, step.eqn.primitive.name
     label, values = source_labels.label(step.eqn), [tape.values[n] for n in step.ins]
-    told = lambda cause, by="": Cut(cause, look.operation(step), by, number)  # noqa: E731
+
+
+    def told(cause: Cause, by: str = "") -> Cut:
+        return Cut(cause, look.operation(step), by, number, step.ins[k])
+
     if name == "stop_gradient":
         return told("stopped")
     if name in STEPS or label in STEPS:
@@ -157,7 +183,7 @@ def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
     if name in FACTORS or name == "div":
         zero = next((n for n in factors if not any_nonzero(tape.values[n])), None)
         if zero is not None:
-            return _by_zero(look, number, step, zero)
+            return told(_of_zero(look, zero), _origin(look, zero))
         return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
     if name in ("select_n", "clamp"):
         predicate = tape.depends[step.ins[0]]
@@ -195,14 +221,17 @@ def _underflows(look: Look, number: int, step: Step, k: int) -> bool:
     return share is not None and any_nonzero(share)
 
 
-def _by_zero(look: Look, number: int, step: Step, zero: int) -> Cut:
-    """Return the cut by a factor that is zero: one that learns, or one that will stay."""
-    tape = look.tape
+def _of_zero(look: Look, zero: int) -> Cause:
+    """Return the cause where a factor is zero: it learns, it will stay, or it cannot differ."""
     if _learns(look, zero):
-        return Cut("gate", look.operation(step), _origin(look, zero), number)
+        return "gate"
+    tape = look.tape
     if _is_choice(tape, zero):
-        return Cut("chosen", look.operation(step), _origin(look, zero), number)
-    return Cut("zero", look.operation(step), _origin(look, zero), number)
+        return "chosen"
+    maker = tape.makers.get(zero)
+    if maker is not None and maker.eqn.primitive.name == "sub" and _single(tape, maker.ins[0]):
+        return "single"
+    return "zero"
 
 
 def _learns(look: Look, zero: int) -> bool:
@@ -221,19 +250,17 @@ def _learns(look: Look, zero: int) -> bool:
     return any(n in through and any_nonzero(through[n]) for n in tape.arguments[: len(tape.stacked)])
 
 
-def _is_choice(tape: Tape, number: int) -> bool:
-    """Return whether a value is made from a comparison, or an integer, that depends on the data."""
-    makers = tape.makers
-    for _ in range(DEEP):
-        step = makers.get(number)
-        if step is None:
-            return False
-        floats = [k for k in step.ins if tape.is_float(k)]
-        if not floats:
-            return any(tape.depends[k] for k in step.ins)
-        number = floats[0]
-        if len(floats) > 1 or step.eqn.primitive.name not in LAYOUT:
-            return False
+def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:
+    """Return whether a value of zeros is made from comparisons, or integers, of the data."""
+    step = tape.makers.get(number)
+    if step is None or not deep:
+        return False
+    floats = [k for k in step.ins if tape.is_float(k)]
+    name = step.eqn.primitive.name
+    if not floats or name == "select_n":
+        return any(tape.depends[k] for k in step.ins if not tape.is_float(k))
+    if name in MOVING or name in REDUCTIONS or name in FACTORS:
+        return any(_is_choice(tape, k, deep - 1) for k in floats)
     return False
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from propagate.models.causes.tape import Pulled, Step, Tape, pulled
+from propagate.models.causes.tape import Pulled, Step, Tape, any_nonzero, pulled
 from propagate.tracing import source_labels
 from propagate.tracing.instrument import Probe
 from propagate.tracing.trace import SiteNames, site_key
@@ -70,6 +70,28 @@ class Look:
         """The gradient, pulled back as far as it is not zero."""
         return pulled(self.tape, self.seeds)
 
+    def reached(self, below: int, value: int) -> int:
+        """Return a bit for each parameter's row that a gradient at a value reaches.
+
+        Args:
+            below: how many of the tape's first steps make it.
+            value: its number.
+        """
+        if (below, value) not in self._reached:
+            x = jnp.asarray(self.tape.values[value])
+            g = jax.random.normal(jax.random.key(0), x.shape, jnp.float32).astype(x.dtype)
+            through, bits = pulled(self.tape, {value: g}, below=below).cotangents, 0
+            for number, own in through.items():
+                source = self.tape.source[number]
+                if source is not None and any_nonzero(own):
+                    bits |= self.tape.depends[number]
+            self._reached[below, value] = bits
+        return self._reached[below, value]
+
+    @functools.cached_property
+    def _reached(self) -> dict[tuple[int, int], int]:
+        return {}
+
     @functools.cached_property
     def _keys(self) -> list[tuple[int, ...]]:
         return [site_key(row) for row in self.names.rows()]
@@ -85,7 +107,8 @@ class Look:
 
     def operation(self, step: Step) -> str:
         """Return what a step does and where it is written: `sqrt at model.py:12`."""
-        frame = source_labels.user_frame(step.eqn)
+        frames = map(source_labels.user_frame, (step.eqn, *step.calls[::-1]))
+        frame = next((frame for frame in frames if frame), None)
         where = f" at {frame.file.rpartition('/')[2]}:{frame.line}" if frame else ""
         return source_labels.label(step.eqn) + where
 

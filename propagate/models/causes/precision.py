@@ -30,6 +30,7 @@ from propagate.types import Array
 WIDE = np.finfo(np.float32).minexp  # exponents of float32: a dtype with as many loses nothing
 HEADROOM = 2  # powers of two between the largest gradient at a site and the dtype's largest
 TRIES = 5  # runs until one overflows nowhere
+STEP = 6  # powers of two from one try to the next
 START = 24  # the power of two where every gradient is zero, and nothing tells how small they are
 SLIGHT = 0.001  # share of gradients that may be flushed with the scale that is recommended
 NEAR = 6.0  # decades above the dtype's smallest normal number from which signals are looked at
@@ -56,18 +57,26 @@ def is_narrow(value: Any) -> bool:
     )
 
 
+def log10_smallest(dtypes: list[np.dtype]) -> float:
+    """Return log10 of the smallest positive number of the dtype that flushes first."""
+    return max(math.log10(float(jnp.finfo(d).smallest_subnormal)) for d in dtypes)
+
+
 class Flushed(NamedTuple):
     """What a gradient loses to its dtype.
 
     Attributes:
-        sites: share of the gradient's elements at each site, (site,).
-        weights: share of the gradient's elements of each parameter, (weight,).
+        sites: share of the gradient's elements at each site that are flushed to zero, of those that
+            are not zero for another reason, (site,).
+        weights: the same of each parameter's gradient, (weight,).
+        subnormal: share at each site that is not zero and below the smallest normal number, (site,).
         least: log2 of the smallest factor of the loss with which next to nothing is flushed.
         most: of the largest with which nothing overflows.
     """
 
     sites: np.ndarray
     weights: np.ndarray
+    subnormal: np.ndarray
     least: float
     most: float
 
@@ -76,6 +85,7 @@ class _Run(NamedTuple):
     """Zeros and sizes of one evaluation, (site,) and (weight,); `top` is log2 of the largest."""
 
     sites: np.ndarray
+    subnormal: np.ndarray
     weights: np.ndarray
     top: float
     finite: bool
@@ -85,30 +95,39 @@ def flushed(look: Look, dtypes: list[np.dtype]) -> Flushed:
     """Return what the gradient loses to its dtypes, and the scales of the loss that mend it."""
     room = min(math.log2(float(jnp.finfo(d).max)) for d in dtypes) - HEADROOM
     own = _run(look, 0)
-    k = START if own.top == -math.inf else math.floor(room - own.top)
+    k = math.floor(room - own.top) if own.top > -math.inf else START
+    k = k if own.finite else -STEP
     best = own
     for _ in range(TRIES):
         best = _run(look, k)
         if best.finite and best.top > -math.inf:
             break
-        k += -6 if not best.finite else 12
+        k += 2 * STEP if best.finite else -STEP
     if not best.finite:
         best, k = own, 0
-    most = k + math.floor(min(room - best.top, 0)) if math.isfinite(best.top) else k
-    lost = [np.maximum(a - b, 0) for a, b in ((own.sites, best.sites), (own.weights, best.weights))]
+    sites, weights = _lost(own.sites, best.sites), _lost(own.weights, best.weights)
     least = 0.0
-    if max((float(np.nanmax(x)) for x in lost if np.isfinite(x).any()), default=0) > SLIGHT:
+    if not own.finite or (sites > SLIGHT).any() or (weights > SLIGHT).any():
         least = _least(look, best, k)
-    return Flushed(*lost, least=least, most=float(most))
+    if not own.finite:
+        sites, weights = np.full_like(sites, np.nan), np.full_like(weights, np.nan)
+    return Flushed(sites, weights, own.subnormal, least, float(k))
+
+
+def _lost(zeros: np.ndarray, fewest: np.ndarray) -> np.ndarray:
+    """Return the share that is zero, of what need not be."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = (zeros - fewest) / (1 - fewest)
+    return np.where(fewest < 1, np.maximum(share, 0), 0)
 
 
 def _least(look: Look, best: _Run, most: int) -> float:
     """Return the smallest power of two, by halving, with which next to nothing is flushed."""
-    low, high = min(0, most), most
+    low, high = min(0, most - STEP), most
     while high - low > 1:
         middle = (low + high) // 2
         run = _run(look, middle)
-        more = [run.sites - best.sites, run.weights - best.weights]
+        more = [_lost(run.sites, best.sites), _lost(run.weights, best.weights)]
         enough = all(not (x > SLIGHT).any() for x in more)
         low, high = (low, middle) if enough else (middle, high)
     return float(high)
@@ -116,7 +135,7 @@ def _least(look: Look, best: _Run, most: int) -> float:
 
 def _run(look: Look, k: int) -> _Run:
     """Run the model with its loss times 2^k."""
-    wanted = measures.select(("q", "zero_fraction", "max"), measures.SITE_MEASURES)
+    wanted = measures.select(("q", "zero_fraction", "subnormal_fraction"), measures.SITE_MEASURES)
     tapped = replace(look.tapped, selection=wanted)
 
     def head(outputs: Any) -> tuple[Array, Any]:
@@ -128,13 +147,13 @@ def _run(look: Look, k: int) -> _Run:
     names = replace(look.names, selection=wanted)
     trace = replace(done.trace, names=names)
     record = trace.record()
-    zeros = record["backward_zero_fraction"].values
+    zeros, subnormal = (record[f"backward_{n}_fraction"].values for n in ("zero", "subnormal"))
     table, grads = look.names.parameters, jax.tree.leaves(done.grads)
     shares, tops = _of_parameters(table, grads)
     sizes = [*tops, *_tops(look, done.trace)]
     finite = all(map(math.isfinite, sizes))
     top = max((math.log2(x) for x in sizes if 0 < x < math.inf), default=-math.inf)
-    return _Run(zeros, shares, top, finite)
+    return _Run(zeros, subnormal, shares, top, finite)
 
 
 def _of_parameters(table: ParameterTable, grads: list[Any]) -> tuple[np.ndarray, list[float]]:
@@ -175,7 +194,7 @@ def signals(look: Look, dtypes: list[np.dtype]) -> tuple[np.ndarray, list[str]]:
         own, wide = np.asarray(tape.values[outs[0]]).astype(np.float64), exact.astype(np.float64)
         share = float(np.mean((own == 0) & (wide != 0))) if own.size else 0.0
         k = min(look.site(step) + (share > 0 and not look.is_site(step)), rows - 1)
-        if k >= 0 and not shares[k] >= share:
+        if k >= 0 and not 2 * shares[k] >= share:  # the first, unless a later one loses more
             shares[k], by[k] = share, look.operation(step)
     return shares, by
 

@@ -1,5 +1,8 @@
 """What is refused, since nothing can be said about it: data that is not finite, no gradient."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,29 +43,35 @@ NaN, the first at (1,): replace them or leave these inputs out
         first = tuple(map(int, np.argwhere(bad)[0]))
         raise UnusableInput(
             f"{what} must be finite, but {bad.sum()} of {bad.size} values of "
-            f"{x.dtype}{list(x.shape)} are {words}, the first at {first}: replace them or leave these "
-            "inputs out"
+            f"{x.dtype}{list(x.shape)} are {words}, the first at {first}: replace them or leave "
+            "these inputs out"
         )
 
 
-def check_outputs(outputs: list[jax.core.ShapedArray], with_loss: bool) -> None:
+def check_outputs(results: Sequence[Any], structure: Any, loss: Any) -> None:
     """Raise unless a result of the model, or its loss, has a dtype that has gradients.
 
     Args:
-        outputs: shapes and dtypes of the results; of a loss, that alone.
-        with_loss: whether it is the loss's.
+        results: shapes and dtypes of the loss, if there is one, and of the model's results.
+        structure: of both, a pair.
+        loss: the function; None without one.
 
     Raises:
-        UnusableInput: integers, truth values, None.
+        UnusableInput: integers, truth values, None; a loss that is no scalar.
     """
-    if any(jnp.issubdtype(x.dtype, jnp.inexact) for x in outputs):
+    value, outputs = structure.unflatten(results)
+    whose, own, remedy = "the output", outputs, "return what it is made from, such as the logits"
+    if loss is not None:
+        whose, own, remedy = "the loss", value, "return a mean of floating-point numbers"
+    leaves = jax.tree.leaves(own)
+    got = ", ".join(f"{x.dtype}{list(x.shape)}" for x in leaves) or "None"
+    if loss is not None and len(leaves) == 1 and leaves[0].shape:
+        raise UnusableInput(f"the loss must be a scalar, got {got}: return its mean")
+    has = lambda kind: any(jnp.issubdtype(x.dtype, kind) for x in leaves)  # noqa: E731
+    if has(jnp.floating):
         return
-    got = ", ".join(f"{x.dtype}{list(x.shape)}" for x in outputs) or "None"
-    integer = any(jnp.issubdtype(x.dtype, jnp.integer) for x in outputs)
-    kind = "an integer" if integer else "a truth value" if outputs else "no array"
-    whose, remedy = "the output", "return the numbers it is made from, such as the logits"
-    if with_loss:
-        whose, remedy = "the loss", "return a mean of floating-point numbers"
+    kinds = {"complex": jnp.complexfloating, "an integer": jnp.integer, "a truth value": jnp.bool_}
+    kind = next((name for name, dtype in kinds.items() if has(dtype)), "no array")
     raise UnusableInput(
         f"{whose} must be of floating-point numbers, got {got}: {whose} is {kind} and has no "
         f"gradient; {remedy}"

@@ -34,16 +34,25 @@ from propagate.types import Array
 
 Key = tuple[int, ...]  # of a step: its path, with the number of the turn after each scan
 Cotangents = dict[int, Array]  # by number of the value
-MOVING = LAYOUT | {"slice", "dynamic_slice"} - {"stop_gradient"}  # a parameter stays one
+MOVING = (LAYOUT | {"slice", "dynamic_slice", "jit", "pjit"}) - {"stop_gradient"}  # a parameter stays one
 
 
 class Step(NamedTuple):
-    """An equation that was evaluated; `ins` and `outs` are numbers of values."""
+    """An equation that was evaluated.
+
+    Attributes:
+        key: where it stands.
+        eqn: the equation.
+        ins: numbers of its operands.
+        outs: numbers of its results.
+        calls: the equations that it stands in, the outermost first.
+    """
 
     key: Key
     eqn: JaxprEqn
     ins: tuple[int, ...]
     outs: tuple[int, ...]
+    calls: tuple[JaxprEqn, ...] = ()
 
 
 @dataclass
@@ -57,6 +66,7 @@ class Tape:
         depends: for each, a bit for each row that it depends on, and one more for the data.
         source: for each, the parameter that it is, moved about at most; None for any other.
         steps: in the order of evaluation.
+        calls: the equations that are open, while it is being made.
         arguments: numbers of the program's arguments.
         outputs: numbers of its results.
     """
@@ -69,6 +79,7 @@ class Tape:
     steps: list[Step] = field(default_factory=list)
     arguments: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
+    calls: list[JaxprEqn] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -90,9 +101,9 @@ class Tape:
         tape.outputs = tape._run(body, consts, tape.arguments, ())
         return tape
 
-    @property
+    @functools.cached_property
     def makers(self) -> dict[int, Step]:
-        """Return the step that makes each value that is no argument."""
+        """The step that makes each value that is no argument."""
         return {out: step for step in self.steps for out in step.outs}
 
     def is_float(self, number: int) -> bool:
@@ -123,7 +134,9 @@ class Tape:
 
         for k, eqn in enumerate(jaxpr.eqns):
             rule = RULES.get(eqn.primitive.name, Tape._plain)
+            self.calls.append(eqn)
             outs = rule(self, eqn, [read(v) for v in eqn.invars], (*key, k))
+            self.calls.pop()
             env.update(zip(eqn.outvars, outs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
@@ -139,7 +152,7 @@ class Tape:
             depends = self._bits(source)
         made = compat.bind(eqn, [self.values[k] for k in ins])
         outs = [self._add(x, depends, source) for x in made]
-        self.steps.append(Step(key, eqn, tuple(ins), tuple(outs)))
+        self.steps.append(Step(key, eqn, tuple(ins), tuple(outs), tuple(self.calls[:-1])))
         return outs
 
     def _sliced(self, eqn: JaxprEqn, source: ParameterSlice) -> ParameterSlice:
