@@ -22,6 +22,7 @@ from propagate.record.statistics import (
     q,
     saturated_fraction,
     softmax_measure,
+    subnormal_fraction,
     symmetric_fraction,
     token_correlation,
     token_effective_rank,
@@ -82,6 +83,7 @@ SITE_MEASURES = (
         Measure(name, softmax_measure(k), ("activation",), shaped=True)
         for k, name in enumerate(OF_SOFTMAX)
     ),
+    Measure("subnormal_fraction", subnormal_fraction, ("backward",), on_request=True),
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 Q, MEAN, LARGEST = (

@@ -12,7 +12,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from propagate.record.dataset import measured_directions, second_moment
-from propagate.report.cells import ARROWS, KINDS, Marks, marks_of, number, strings, verdicts_of
+from propagate.report.cells import (
+    ARROWS,
+    KINDS,
+    Marks,
+    is_nan,
+    marks_of,
+    number,
+    strings,
+    verdicts_of,
+)
 from propagate.report.fitted import Printed
 from propagate.verdicts.findings import Findings
 
@@ -94,5 +103,6 @@ def _note(record: xr.Dataset, sites: list[int]) -> str:
         rms = second_moment(record, direction).values[main] / 2
         known = np.sort(rms[~np.isnan(rms)])
         ends = dict.fromkeys(number(end) for end in (*known[:1], *known[-1:]))
+        ends |= {"NaN": None} if is_nan(record, direction)[main].any() else {}
         parts += [f"{ARROWS[direction]} {' to '.join(ends)}"] if ends else []
     return f"({', '.join(parts)})" if parts else ""

@@ -14,6 +14,8 @@ from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, not_finite, silent
+from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
+from propagate.verdicts.site_rules.non_finite import not_finite_behind
 from propagate.verdicts.site_rules.parameters import constant, untrained
 from propagate.verdicts.site_rules.peers import (
     odd_branches,
@@ -36,7 +38,9 @@ def judge_sites(record: xr.Dataset) -> Findings:
             "judge needs a record of diagnose with kind and log10_forward_q, got variables "
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
-    lost = [*not_finite(record), *(list(dead(record)) or silent(record))]
+    lost = [*not_finite(record), *flushed_signal(record)]
+    lost += [] if lost else list(dead(record)) or silent(record)
+    back = [] if lost else [*not_finite_behind(record), *flushed(record)]
     odd = [*odd_weights(record), *odd_branches(record)]
     merged = alike(record)
     odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
@@ -45,5 +49,6 @@ def judge_sites(record: xr.Dataset) -> Findings:
     departing = [odd_finding(record, one) for one in odd]
     rest = [*merged, *alike_tokens(record), *saturated(record), *one_hot(record)]
     rest += [*wild_inputs(record), *first_loss(record)]
-    rest += [] if lost else untrained(record)
-    return grouped([*lost, *departing, *growth, *rest, *constant(record)], record)
+    rest += untrained(record, lost)
+    found = [*lost, *back, *departing, *growth, *rest, *constant(record)]
+    return grouped(found, record)
