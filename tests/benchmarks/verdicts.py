@@ -26,9 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-# compiling is most of the time, and every operation runs but once
 FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("XLA_FLAGS", FLAGS)  # each operation runs but once, compiling takes long
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import history
@@ -38,6 +37,8 @@ CASES_PER_PROCESS = 12
 """A process keeps what it has compiled: it is replaced after so many cases."""
 SECONDS = 900
 """A case that takes longer counts as failed."""
+SENTENCES = 4
+"""So many of the faults of a model that was judged wrongly are printed."""
 SLOW = ("keras (?!hub|auto|bi|MNIST|DCGAN|XceptionUNet)", "haiku (ResNet|Mobile)", "linen ResNet18")
 """Patterns of the models that take more than 20 s, which `--quick` leaves out."""
 ARGUED = {
@@ -59,7 +60,7 @@ class Found(NamedTuple):
 
     Attributes:
         case: which it was.
-        outcome: `"silent"`, `"named"`, `"elsewhere"` or `"failed"`.
+        outcome: `"silent"`, `"alarm"` (of a healthy one), `"named"`, `"elsewhere"`, `"failed"`.
         faults: the sentences of severity fault.
         notes: how many notes.
         seconds: to build and to diagnose it.
@@ -132,8 +133,9 @@ def _examined(case: Case, start: float) -> Found:
     found = pp.diagnose(model, *inputs, key=jax.random.key(7), **options)
     seconds = time.perf_counter() - start
     faults = found.findings.faults.worst_first()
-    named = fault is not None and any(right(fault, one) for one in faults)
-    outcome = "named" if named else "elsewhere" if faults else "silent"
+    named = bool(case.strength) and any(right(fault, one) for one in faults)
+    other = "alarm" if not case.strength else "elsewhere"
+    outcome = "named" if named else other if faults else "silent"
     sentences = tuple(f"[{one.site}] {one}" for one in faults)
     sites = found.record.sizes["site"]
     return Found(case, outcome, sentences, len(found.findings.notes), seconds, sites)
@@ -168,11 +170,6 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def framework(name: str) -> str:
-    """Return the framework of a model, by its name's first word or its last."""
-    return name.split(", ")[-1] if ", " in name else name.split()[0]
-
-
 def healthy_table(found: list[Found]) -> str:
     """Return a row for each framework: models, those with faults, faults, notes, failures."""
     head = ("framework", "models", "with a fault", "argued", "notes", "failed", "s per model")
@@ -190,7 +187,7 @@ def healthy_table(found: list[Found]) -> str:
 
 def planted_table(found: list[Found], kinds: bool) -> str:
     """Return a row for each strength, or for each kind and strength, with shares."""
-    head = ("kind", "× threshold", "models", "named", "elsewhere", "missed", "failed")
+    head = ("kind", "× threshold", "models", *OUTCOMES)
     groups: dict[tuple[str, float], list[Found]] = {}
     for one in found:
         groups.setdefault(("all", one.case.strength), []).append(one)
@@ -204,7 +201,7 @@ def planted_table(found: list[Found], kinds: bool) -> str:
     return table(head, rows)
 
 
-OUTCOMES = ("named", "elsewhere", "silent", "failed")
+OUTCOMES = ("named", "elsewhere", "alarm", "silent", "failed")
 
 
 def details(found: list[Found]) -> Iterator[str]:

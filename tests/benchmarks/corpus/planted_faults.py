@@ -27,8 +27,8 @@ from corpus.planting import (
 )
 
 
-@plant("one layer too small", "linen nnx equinox keras", "departing vanishing", layer(5), sign=-1)
-@plant("one layer too large", "function haiku nnx", "departing exploding", layer(5), sign=1)
+@plant("one layer too small", "linen equinox keras", "departing vanishing", layer(5), sign=-1)
+@plant("one layer too large", "function nnx", "departing exploding", layer(5), sign=1)
 def one_scaled(framework, k, sign):
     """Threshold: a second moment off by 0.8 decades."""
     weights = kernels(12)
@@ -36,15 +36,15 @@ def one_scaled(framework, k, sign):
     return stack(framework, zeros(weights))
 
 
-@plant("all layers too large", "function haiku", "exploding", ANY, sign=1)
-@plant("all layers too small", "linen equinox", "vanishing", ANY, sign=-1)
+@plant("all layers too large", "haiku", "exploding", ANY, sign=1)
+@plant("all layers too small", "equinox", "vanishing", ANY, sign=-1)
 def all_scaled(framework, k, sign):
     """Threshold: 2.6 decades over twelve layers."""
     weights = kernels(12)
     return stack(framework, zeros([w * 10 ** (sign * FINE * k / 24) for w in weights]))
 
 
-@plant("sigmoids", "linen keras equinox", "vanishing collapsing", ANY + "|logistic|sigmoid")
+@plant("sigmoids", "linen keras", "vanishing collapsing", ANY + "|logistic|sigmoid")
 def sigmoids(framework, k):
     """Threshold: three Glorot layers, each of which costs the gradient 1.2 decades."""
     if k == 0:
@@ -52,7 +52,7 @@ def sigmoids(framework, k):
     return stack(framework, zeros(kernels(max(2, round(3 * k)) + 1, 1.0)), jax.nn.sigmoid)
 
 
-@plant("branches without a scale", "function nnx haiku", "exploding", ANY + "|add")
+@plant("branches without a scale", "function haiku", "exploding", ANY + "|add")
 def unscaled_branches(framework, k):
     """Threshold: nine blocks, each of which doubles the variance."""
     blocks = max(4, round(9 * k)) or 18
@@ -81,7 +81,7 @@ def rms_norm(x):
 QUERIES_AND_KEYS = layer(0, 1, 3, 4, 6, 7, 9, 10)
 
 
-@plant("scores too large", "function linen nnx equinox", "saturated", QUERIES_AND_KEYS + "|softmax")
+@plant("scores too large", "function linen equinox", "saturated", QUERIES_AND_KEYS + "|softmax")
 def one_hot_attention(framework, k):
     """Threshold: scores of deviation 4, as without 1/sqrt(d) at d = 16; at 2 it is d = 64."""
 
@@ -94,7 +94,7 @@ def one_hot_attention(framework, k):
     return net(framework, zeros(kernels(12, 1.0)), forward, x)
 
 
-@plant("a layer of zeros", "nnx keras haiku", "dead untrained", layer(5), graded=False)
+@plant("a layer of zeros", "nnx keras", "dead untrained", layer(5), graded=False)
 def zero_layer(framework, k):
     weights = kernels(12)
     weights[CULPRIT] *= k == 0
@@ -108,7 +108,7 @@ def zero_branch(framework, k):
     return residual(framework, zeros(weights), lambda _: 12**-0.5)
 
 
-@plant("dead ReLUs", "linen equinox keras", "dead", layer(5))
+@plant("dead ReLUs", "equinox keras", "dead", layer(5))
 def dead_units(framework, k):
     """Threshold: a bias of -4, three deviations of the signal: most units are 0 on 64 inputs."""
     weights = zeros(kernels(12))
@@ -124,13 +124,13 @@ def saturated_layer(framework, k):
     return stack(framework, zeros(weights), jnp.tanh)
 
 
-@plant("saturated tanhs", "equinox nnx", "saturated exploding", ANY + "|tanh")
+@plant("saturated tanhs", "nnx", "saturated exploding", ANY + "|tanh")
 def saturated_stack(framework, k):
     """Threshold: as above, in every layer."""
     return stack(framework, zeros(kernels(8, (7.5 * k or 1.0) ** 2)), jnp.tanh)
 
 
-@plant("constant weights", "function linen nnx", "symmetric", layer(5), graded=False)
+@plant("constant weights", "function nnx", "symmetric", layer(5), graded=False)
 def constant_weights(framework, k):
     weights = kernels(12)
     if k:
@@ -159,7 +159,7 @@ def nan_gradient(framework, k, root):
     return model, (*params, x.at[0].set(0.0)), options
 
 
-@plant("float16 flushes the gradient", "function linen equinox", "underflowed", "")
+@plant("float16 flushes the gradient", "function linen", "underflowed", "")
 def flushed(framework, k):
     """Threshold: 40 % of the loss's gradients are below half of float16's smallest number."""
     scale = 10 ** (-2.0 - k) if k else 100.0
@@ -201,7 +201,7 @@ def oversmoothed(framework, k):
     return net(framework, zeros(kernels(count + 1)), forward, data.vectors(WIDTH, 32))
 
 
-@plant("inputs become alike", "haiku nnx", "collapsing vanishing", ANY + "|tanh")
+@plant("inputs become alike", "haiku", "collapsing vanishing", ANY + "|tanh")
 def alike(framework, k):
     """Threshold: five layers of variance 0.5 with biases of variance 1."""
     count = max(2, round(5 * k)) if k else 10
@@ -219,14 +219,14 @@ BEFORE = layer("[0-5]") + "|round|stop|argmax|floor"
 
 
 @plant("a stopped gradient", "nnx haiku", "untrained", BEFORE, False, cut="stop")
-@plant("a rounded signal", "function linen", "untrained", BEFORE, False, cut="round")
+@plant("a rounded signal", "function", "untrained", BEFORE, False, cut="round")
 @plant("an argmax inside", "equinox", "untrained", BEFORE, False, cut="argmax")
 def cut_off(framework, k, cut):
     change = lambda i, x: CUTS[cut](x) if k and i == CULPRIT else x  # noqa: E731
     return stack(framework, zeros(kernels(12)), change=change)
 
 
-@plant("raw inputs", "linen keras equinox", "", r"input|data|^x\b|" + layer(0))
+@plant("raw inputs", "linen keras", "", r"input|data|^x\b|" + layer(0))
 def raw_inputs(framework, k):
     """Threshold: an rms of 12, so that pixels from 0 to 255 are at twice that."""
     pixels = jax.random.uniform(data.KEY, (BATCH, WIDTH)) * (3**0.5 * 12.2**k)
@@ -240,7 +240,7 @@ def raw_inputs(framework, k):
     return net(framework, zeros(weights), forward, x, **data.classified(BATCH))
 
 
-@plant("a deep net without norms", "keras haiku equinox", "vanishing", ANY + "|relu")
+@plant("a deep net without norms", "keras haiku", "vanishing", ANY + "|relu")
 def without_norms(framework, k):
     """Threshold: nine ReLU layers of variance 1/n, which halve the signal."""
     change = (lambda i, x: x) if k else lambda i, x: rms_norm(x)
@@ -266,7 +266,7 @@ def unopened(framework, k):
     return stack(framework, zeros(kernels(6)), change=change)
 
 
-@plant("an exploding recurrence", "function linen nnx keras", "exploding", r"rnn|cell|recurrent|hh")
+@plant("an exploding recurrence", "function linen keras", "exploding", r"rnn|cell|recurrent|hh")
 def recurrence(framework, k):
     """Threshold: 2.6 decades over sixty steps of h = g Q h + U x with an orthogonal Q."""
     g, x, same = 10 ** (FINE * k / 120), data.sequences(60, 8), lambda x: x
@@ -276,13 +276,6 @@ def recurrence(framework, k):
 
         cell = nn.SimpleCell(WIDTH, activation_fn=same, recurrent_kernel_init=orthogonal)
         return nn.RNN(cell, name="rnn"), (x,), {}
-    if framework == "nnx":
-        from flax import nnx
-
-        rngs = nnx.Rngs(0)
-        options = {"activation_fn": same, "recurrent_kernel_init": orthogonal}
-        cell = nnx.SimpleCell(8, WIDTH, **options, rngs=rngs)
-        return nnx.RNN(cell, rngs=rngs), (x,), {}
     if framework == "keras":
         import keras
 
