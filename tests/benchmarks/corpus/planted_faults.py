@@ -249,7 +249,7 @@ def without_norms(framework, k):
 
 @plant(
     "a call that multiplies",
-    "function linen equinox",
+    "function equinox",
     "exploding departing",
     layer(2, 3) + "|solve",
 )
