@@ -39,8 +39,6 @@ SECONDS = 900
 """A case that takes longer counts as failed."""
 SENTENCES = 4
 """So many of the faults of a model that was judged wrongly are printed."""
-SLOW = ("keras (?!hub|auto|bi|MNIST|DCGAN|XceptionUNet)", "haiku (ResNet|Mobile)", "linen ResNet18")
-"""Patterns of the models that take more than 20 s, which `--quick` leaves out."""
 ARGUED = {
     "keras VGG16": "16 ReLU layers with Glorot's weights and no norm lose 4 decades; its authors "
     "could not train it from scratch either (Simonyan & Zisserman, 2015, section 3.1)",
@@ -85,6 +83,13 @@ def healthy() -> dict[str, Any]:
     return {name: build for room in rooms for name, build in room.MODELS.items()}
 
 
+def heavy() -> frozenset[str]:
+    """Return the names of models that take more than 20 s."""
+    from corpus import keras_and_haiku
+
+    return frozenset(keras_and_haiku.HEAVY)
+
+
 def planted() -> dict[str, Any]:
     """Return the planted faults by name."""
     from corpus import planted_faults, planting
@@ -98,7 +103,7 @@ def cases(options: argparse.Namespace) -> list[Case]:
     fits = lambda name: re.search(options.only, name, re.IGNORECASE)  # noqa: E731
     models = [name for name in healthy() if fits(name) and not options.planted]
     if options.quick:
-        models = [name for name in models if not any(re.match(slow, name) for slow in SLOW)]
+        models = [name for name in models if name not in heavy()]
     wanted = list(options.strengths)
     faults = [] if options.healthy else [n for n in planted() if fits(n)]
     grades = [Case(n, k) for n in faults for k in planted()[n].strengths(wanted)]

@@ -301,11 +301,8 @@ HUB = {
     ),
 }
 RESCALED = ("MobileNetV3Small", "MobileNetV3Large", "EfficientNetB0", "EfficientNetV2B0")
-APPLICATIONS = (*RESCALED, "ResNet50", "ResNet50V2", "VGG16", "MobileNet", "MobileNetV2")
-MODELS = {
-    **KERAS_EXAMPLES,
-    **HAIKU,
-    **{f"keras hub {name}": build for name, build in HUB.items()},
+APPLICATIONS = ("MobileNet", "MobileNetV2", *RESCALED, "VGG16", "ResNet50", "ResNet50V2")
+HEAVY = {
     "haiku MobileNetV1": partial(haiku_images, "MobileNetV1"),
     "haiku ResNet18": partial(haiku_images, "ResNet18"),
     "haiku ResNet34, V2": partial(haiku_images, "ResNet34", resnet_v2=True),
@@ -322,3 +319,5 @@ MODELS = {
     "keras NASNetMobile": partial(application, "NASNetMobile", size=32),
     "keras DenseNet121": partial(application, "DenseNet121", size=32),
 }
+"""Models of hundreds of sites, whose operations take from half a minute to minutes to compile."""
+MODELS = KERAS_EXAMPLES | HAIKU | {f"keras hub {n}": build for n, build in HUB.items()} | HEAVY
