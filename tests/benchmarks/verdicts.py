@@ -17,6 +17,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import queue
 import re
 import signal
 import sys
@@ -33,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import history
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
-CASES_PER_PROCESS = 12
+PROCESS_CASES = 12
 """A process keeps what it has compiled: it is replaced after so many cases."""
 SECONDS = 900
 """A case that takes longer counts as failed."""
@@ -154,19 +155,30 @@ def right(fault: Any, finding: Any) -> bool:
 
 
 def results(todo: list[Case], jobs: int) -> Iterator[Found]:
-    """Examine all cases in `jobs` processes; one that dies takes no other case with it."""
+    """Examine all cases, `jobs` at once, and yield them as they are done."""
     if jobs == 1:
         yield from map(examine, todo)
         return
+    done: queue.SimpleQueue[Found] = queue.SimpleQueue()
+    batches = [todo[k : k + PROCESS_CASES] for k in range(0, len(todo), PROCESS_CASES)]
+    with concurrent.futures.ThreadPoolExecutor(jobs) as threads:
+        for batch in batches:
+            threads.submit(_in_own_process, list(batch), done)
+        for _ in todo:
+            yield done.get()
+
+
+def _in_own_process(left: list[Case], done: queue.SimpleQueue[Found]) -> None:
+    """Examine a batch in a process of its own; if it dies, the rest gets another one."""
     spawn = multiprocessing.get_context("spawn")
-    size = {"max_workers": jobs, "mp_context": spawn, "max_tasks_per_child": CASES_PER_PROCESS}
-    with concurrent.futures.ProcessPoolExecutor(**size) as pool:
-        running = {pool.submit(examine, case): case for case in todo}
-        for done in concurrent.futures.as_completed(running):
+    while left:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
             try:
-                yield done.result()
+                while left:
+                    done.put(pool.submit(examine, left[0]).result())
+                    left.pop(0)
             except concurrent.futures.BrokenExecutor:
-                yield Found(running[done], "failed", error="its process died")
+                done.put(Found(left.pop(0), "failed", error="its process died"))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
