@@ -88,11 +88,13 @@ def test_tables_count_by_outcome(verdicts):
     table = verdicts.healthy_table(models).splitlines()
     assert table[2] == "| linen | 2 | 1 | 0 | 2 | 0 | 2.0 |"
     assert table[-1] == "| all | 3 | 1 | 1 | 2 | 0 | 1.3 |"
-    faults = [found(case(name, 2.0), word) for word in ("named", "elsewhere", "silent", "named")]
+    said = {"named": ("a", "b"), "elsewhere": ("c",), "silent": ()}
+    words = ("named", "elsewhere", "silent", "named")
+    faults = [found(case(name, 2.0), word, said[word]) for word in words]
     table = verdicts.planted_table(faults, kinds=True).splitlines()
     assert table[-2:] == [
-        "| all | 2 | 4 | 2 | 1 | 0 | 1 | 0 |",
-        "| one layer too large | 2 | 4 | 2 | 1 | 0 | 1 | 0 |",
+        "| all | 2 | 4 | 2 | 1 | 0 | 1 | 0 | 5 |",
+        "| one layer too large | 2 | 4 | 2 | 1 | 0 | 1 | 0 | 5 |",
     ]
     numbers = verdicts.numbers(models, faults)
     assert numbers["healthy: with a fault"] == 1 and numbers["healthy: faults"] == 2

@@ -204,7 +204,7 @@ def healthy_table(found: list[Found]) -> str:
 
 def planted_table(found: list[Found], kinds: bool) -> str:
     """Return a row for each strength, or for each kind and strength, with shares."""
-    head = ("kind", "× threshold", "models", *OUTCOMES)
+    head = ("kind", "× threshold", "models", *OUTCOMES, "faults in all")
     groups: dict[tuple[str, float], list[Found]] = {}
     for one in found:
         groups.setdefault(("all", one.case.strength), []).append(one)
@@ -214,7 +214,8 @@ def planted_table(found: list[Found], kinds: bool) -> str:
     for (kind, strength), own in sorted(groups.items()):
         count = {word: sum(f.outcome == word for f in own) for word in OUTCOMES}
         label = "0 (healthy twin)" if strength == 0 else f"{strength:g}"
-        rows.append((kind, label, len(own), *count.values()))
+        said = sum(len(f.faults) for f in own)
+        rows.append((kind, label, len(own), *count.values(), said))
     return table(head, rows)
 
 

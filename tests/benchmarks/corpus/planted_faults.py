@@ -161,7 +161,7 @@ def nan_gradient(framework, k, root):
 
 @plant("float16 flushes the gradient", "function linen", "underflowed", "")
 def flushed(framework, k):
-    """Threshold: 40 % of the loss's gradients are below half of float16's smallest number."""
+    """Threshold: a fifth of the output's gradients are flushed to zero."""
     scale = 10 ** (-2.0 - k) if k else 100.0
     half = kernels(8, dtype=jnp.float16)
     loss = lambda out, _: scale * jnp.mean(out.astype(jnp.float32) ** 2)  # noqa: E731
