@@ -265,7 +265,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--strengths", type=float, nargs="+", default=STRENGTHS)
     parser.add_argument("--kinds", action="store_true", help="a row for each kind of fault")
     parser.add_argument("--jobs", type=int, default=2, help="how many processes")
-    parser.add_argument("--json", type=Path, help="where to write everything that was said")
+    parser.add_argument("--json", type=Path, help="a file that everything said is added to")
     parser.add_argument("--no-history", action="store_true", help="keep nothing")
     return parser.parse_args()
 
@@ -280,10 +280,11 @@ def main() -> None:
         grade = "" if one.case.strength is None else f" × {one.case.strength:g}"
         line = f"{len(found)}/{len(todo)} {one.case.name}{grade}: {one.outcome}"
         print(f"{line}, {one.seconds:.1f} s, {one.sites} sites", file=sys.stderr, flush=True)
+        if options.json:
+            said = one._asdict() | one.case._asdict()
+            with options.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(said, ensure_ascii=False) + "\n")
     found.sort(key=lambda one: todo.index(one.case))
-    if options.json:
-        everything = [one._asdict() | one.case._asdict() for one in found]
-        options.json.write_text(json.dumps(everything, ensure_ascii=False, indent=1))
     models = [one for one in found if one.case.strength is None]
     faults = [one for one in found if one.case.strength is not None]
     if models:
