@@ -5,6 +5,7 @@ Every builder returns `(model, inputs, options)`, as in `keras_and_haiku`.
 
 import jax
 import jax.numpy as jnp
+
 from corpus import data
 from corpus.equinox_and_functions import GLOROT, HE, LECUN, mlp, rms_norm, stacked
 
@@ -13,11 +14,8 @@ MODELS = {}
 
 def example(build):
     """Register a builder under its name; it takes an endless stream of keys."""
-
-    def made():
-        return build(iter(jax.random.split(data.KEY, 200)))
-
-    MODELS[f"function {build.__name__.replace('_', ' ')}"] = made
+    name = f"function {build.__name__.replace('_', ' ')}"
+    MODELS[name] = lambda: build(iter(jax.random.split(data.KEY, 200)))
     return build
 
 
@@ -35,14 +33,16 @@ def deep_He_net(keys):
 
 @example
 def PINN(keys):
-    """Raissi et al., 2019: Glorot, tanh, two coordinates; the loss is of second derivatives."""
+    """Raissi et al., 2019: Glorot, tanh, Poisson's equation inside and zero on the boundary."""
     params = stacked(keys, [2, *[50] * 6, 1], GLOROT)
 
-    def residual(params, x):
+    def model(params, x):
         u = lambda x: mlp(params, x, jnp.tanh)[0]  # noqa: E731
-        return jax.vmap(lambda x: jnp.trace(jax.hessian(u)(x)) + jnp.sin(3.14 * x[0]))(x)
+        inside = jax.vmap(lambda x: jnp.trace(jax.hessian(u)(x)) + jnp.sin(3.14 * x[0]))(x)
+        return inside, jax.vmap(u)(x.at[:, 0].set(jnp.sign(x[:, 0])))
 
-    return residual, (params, data.points(2)), {"loss": lambda r, _: jnp.mean(r**2)}
+    loss = lambda out, _: jnp.mean(out[0] ** 2) + jnp.mean(out[1] ** 2)  # noqa: E731
+    return model, (params, data.points(2)), {"loss": loss}
 
 
 @example
