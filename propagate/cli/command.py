@@ -1,9 +1,13 @@
 """The command: `propagate VERB`."""
 
 import gc
+import os
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from propagate.cli.diagnose import Diagnose
@@ -24,11 +28,27 @@ Verb = (
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
 
+CACHE_BYTES = 2**29  # of compiled programs; those used longest ago make room
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command: `propagate VERB`."""
+
+    verb: Verb
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile anew: neither read nor write the programs in the user's cache folder."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
     gc.freeze()  # what is imported stays: the collector need not walk it again
-    verb: Any = tyro.cli(Verb, prog="propagate", description=__doc__, args=args)
+    plain = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    config = (*plain, tyro.conf.CascadeSubcommandArgs)
+    given = tyro.cli(Command, prog="propagate", description=__doc__, args=args, config=config)
+    if not given.no_cache:
+        keep_programs()
+    verb: Any = given.verb
     try:
         code = verb()
     except UnusableInput as error:
@@ -41,3 +61,14 @@ def main(args: list[str] | None = None) -> None:
         say("interrupted")
         code = 130
     sys.exit(code)
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless a cache was set up."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "propagate"))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # they are many and small
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -20,6 +20,8 @@ from typing import Any
 
 import jax
 
+from propagate import _jax_compat as compat
+from propagate.tracing.trees import is_array, partition
 from propagate.types import Array, Tree, UnusableInput
 
 _Call = Callable[..., Any]  # (params, key, *inputs) -> outputs
@@ -84,18 +86,13 @@ def _function(arguments: Arguments) -> tuple[_Call, Tree]:
 def _linen(arguments: Arguments) -> tuple[_Call, Tree]:
     core, model, variables = sys.modules["flax.core"], arguments.model, arguments.variables
 
-    def init() -> dict[str, Any]:
-        return core.unfreeze(
-            model.init(_streams(arguments.key), *arguments.inputs, **arguments.kwargs)
-        )
-
     if variables is None:
-        variables = _drawn(init)
+        variables = _drawn(_linen_init, arguments)
     elif not isinstance(variables, Mapping) or "params" not in variables:
         got = list(variables) if isinstance(variables, Mapping) else kind(variables)
         raise UnusableInput(f"variables must hold 'params', got {got}: pass {{'params': …}}")
     elif len(variables) == 1:
-        others = _drawn(lambda: {k: v for k, v in init().items() if k != "params"})
+        others = _drawn(_linen_state, arguments)
         variables = {**others, **variables}
     state = core.unfreeze(core.meta.unbox(variables))
     params = state.pop("params", {})
@@ -108,11 +105,51 @@ def _linen(arguments: Arguments) -> tuple[_Call, Tree]:
     return call, params
 
 
-def _drawn(init: Callable[[], Tree]) -> Tree:
-    """Return what `init` returns, without running the forward pass that it traces."""
-    # compiled without optimisation on a CPU: it runs once, and compiling is what takes long there
-    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-    return jax.jit(init, compiler_options=options)()
+def _linen_init(model: Any, key: Array, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
+    return sys.modules["flax.core"].unfreeze(model.init(_streams(key), *inputs, **kwargs))
+
+
+def _linen_state(*arguments: Any) -> Tree:
+    return {k: v for k, v in _linen_init(*arguments).items() if k != "params"}
+
+
+def _haiku_init(model: Any, key: Array, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
+    return model.init(key, *inputs, **kwargs)
+
+
+def _haiku_state(*arguments: Any) -> Tree:
+    return _haiku_init(*arguments)[1]
+
+
+def _drawn(init: _Call, arguments: Arguments) -> Tree:
+    """Return `init(model, key, inputs, kwargs)`, without running the forward pass that it traces.
+
+    It is compiled once for a model: anew only if the inputs' shapes or the keyword arguments differ.
+    """
+    arrays, fill = partition(arguments.inputs, is_array)
+    fixed = partition(arguments.inputs, lambda x: not is_array(x))[0]
+    known = (init, arguments.model, str(fixed), str(arguments.kwargs), jax.tree.structure(arrays))
+    try:
+        if known not in _initialisers:
+            _initialisers[known] = _initialiser(init, arguments, fill)
+        found = _initialisers[known](arguments.key, arrays)
+    except (TypeError, jax.errors.ConcretizationTypeError):
+        # a model that has no hash, or that looks at the numbers of an input
+        return _initialiser(init, arguments, lambda _: arguments.inputs)(arguments.key, ())
+    while len(_initialisers) > INITIALISERS:
+        del _initialisers[next(iter(_initialisers))]
+    return found
+
+
+def _initialiser(init: _Call, arguments: Arguments, fill: Callable[[Tree], Tree]) -> _Call:
+    # compiled for the least time on a CPU: it runs once, and compiling is what takes long there
+    options = compat.quick_compilation(jax.default_backend()) or None
+    own = lambda key, arrays: init(arguments.model, key, fill(arrays), arguments.kwargs)  # noqa: E731
+    return jax.jit(own, compiler_options=options)
+
+
+INITIALISERS = 8  # programs that are kept, each with its model
+_initialisers: dict[Any, _Call] = {}
 
 
 def _streams(key: Array) -> dict[str, Array]:
@@ -144,25 +181,20 @@ def _equinox(arguments: Arguments) -> tuple[_Call, Tree]:
 
 
 def _haiku(arguments: Arguments) -> tuple[_Call, Tree]:
-    def init() -> Tree:
-        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
-
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return arguments.model.apply(params, key, *inputs, **arguments.kwargs)
 
-    return call, _drawn(init) if arguments.variables is None else arguments.variables
+    weights = arguments.variables
+    return call, _drawn(_haiku_init, arguments) if weights is None else weights
 
 
 def _haiku_with_state(arguments: Arguments) -> tuple[_Call, Tree]:
-    def init() -> tuple[Tree, Tree]:
-        return arguments.model.init(arguments.key, *arguments.inputs, **arguments.kwargs)
-
     if arguments.variables is None:
-        params, state = _drawn(init)
+        params, state = _drawn(_haiku_init, arguments)
     elif isinstance(arguments.variables, tuple):
         params, state = arguments.variables
     else:
-        params, state = arguments.variables, _drawn(lambda: init()[1])
+        params, state = arguments.variables, _drawn(_haiku_state, arguments)
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return arguments.model.apply(params, state, key, *inputs, **arguments.kwargs)[0]

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import theory
+from propagate.models import observation, theory
 from propagate.models.pure_function import pure
 from propagate.record import storage
 from propagate.tracing.instrument import Probe
 from propagate.tracing.probe import Options, Sites, probe
 from propagate.tracing.sites import Unopened
 from propagate.tracing.trace import SiteNames
-from propagate.tracing.value_and_grad import Observed, observed
+from propagate.tracing.value_and_grad import Observed
 from propagate.types import Array, Tree
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
@@ -107,6 +107,7 @@ def diagnose(
     measures: Sequence[str] | None = None,
     sites: Sites = "default",
     only: str | None = None,
+    kept_bytes: int | None = None,
 ) -> Diagnosis:
     """Send inputs forward and gradients backward through a model, and say what goes wrong.
 
@@ -128,6 +129,9 @@ def diagnose(
         measures: endings of the variables to record beside q, such as `("mean",)`; all by default.
         sites: `"default"`, or `"all"` for every floating-point operation.
         only: a pattern for the names of sites, such as `"blocks.*"`.
+        kept_bytes: how much of the signals and gradients may be held at once; an eighth of the
+            memory by default. Beyond it, statistics are taken within the model's program, which
+            then takes longer to compile; they stay the same.
 
     Raises:
         UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
@@ -149,7 +153,7 @@ def diagnose(
     run = _with_loss(ready.fn, loss)
     data = (ready.inputs, labels)
     tapped, names = probe(run, ready.params, data, options)
-    done, without = _observed(tapped, names, ready.params, data, for_cotangent)
+    done, without = _observed(tapped, names, ready.params, data, for_cotangent, kept_bytes)
     found = done.trace.record()
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
     unopened = (*names.unopened, *without)
@@ -178,19 +182,17 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
 
 
 def _observed(
-    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array
+    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array, kept_bytes: int | None
 ) -> tuple[Observed, tuple[Unopened, ...]]:
-    """Run the model forward and backward, or forward alone where a loop ends its gradient.
+    """Run the model forward and backward, or forward alone where a loop ends its gradient."""
 
-    It is not jitted: operations of equal shapes are compiled once, where the whole program, which
-    runs but once, would take four times as long to compile.
-    """
-
-    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
+    def head(out: tuple[Array | None, Tree], key: Array) -> tuple[Array, Tree]:
         value, outputs = out
         return _dot(outputs, key) if value is None else value, outputs
 
-    record = functools.partial(observed, tapped, names, params, data, head)
+    record = functools.partial(
+        observation.observed, tapped, names, params, data, head, key, kept_bytes
+    )
     try:
         return record(), ()
     except ValueError as error:
