@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from propagate import _jax_compat as compat
-from propagate.tracing.trees import is_array, partition
+from propagate.tracing.trees import is_array
 from propagate.types import Array, Tree, UnusableInput
 
 _Call = Callable[..., Any]  # (params, key, *inputs) -> outputs
@@ -124,28 +124,42 @@ def _haiku_state(*arguments: Any) -> Tree:
 def _drawn(init: _Call, arguments: Arguments) -> Tree:
     """Return `init(model, key, inputs, kwargs)`, without running the forward pass that it traces.
 
-    It is compiled once for a model: anew only if the inputs' shapes or the keyword arguments differ.
+    It is compiled once for a model, and anew only for other shapes or keyword arguments.
     """
-    arrays, fill = partition(arguments.inputs, is_array)
-    fixed = partition(arguments.inputs, lambda x: not is_array(x))[0]
-    known = (init, arguments.model, str(fixed), str(arguments.kwargs), jax.tree.structure(arrays))
+    arrays = jax.tree.map(lambda x: x if is_array(x) else None, arguments.inputs)
+    fixed = jax.tree.map(lambda x: None if is_array(x) else x, arguments.inputs)
+    model, kwargs = arguments.model, arguments.kwargs
+    leaves, structure = jax.tree.flatten((fixed, kwargs))
+    known = init, _same(model), structure, *((type(x), x) for x in leaves)
+
+    def whole(arrays: Tree) -> Tree:
+        either = lambda a, b: b if a is None else a  # noqa: E731
+        return jax.tree.map(either, arrays, fixed, is_leaf=lambda x: x is None)
+
     try:
         if known not in _initialisers:
-            _initialisers[known] = _initialiser(init, arguments, fill)
+            _initialisers[known] = _quick(lambda key, given: init(model, key, whole(given), kwargs))
         found = _initialisers[known](arguments.key, arrays)
     except (TypeError, jax.errors.ConcretizationTypeError):
-        # a model that has no hash, or that looks at the numbers of an input
-        return _initialiser(init, arguments, lambda _: arguments.inputs)(arguments.key, ())
+        # an argument that has no hash, or a model that looks at the numbers of an input
+        return _quick(lambda key: init(model, key, arguments.inputs, kwargs))(arguments.key)
     while len(_initialisers) > INITIALISERS:
         del _initialisers[next(iter(_initialisers))]
     return found
 
 
-def _initialiser(init: _Call, arguments: Arguments, fill: Callable[[Tree], Tree]) -> _Call:
+def _same(model: Any) -> Any:
+    """Return what equal models share: themselves, or of one without a hash its identity."""
+    try:
+        hash(model)
+    except TypeError:
+        return id(model)  # which is no other's as long as its program is kept
+    return model
+
+
+def _quick(init: _Call) -> _Call:
     # compiled for the least time on a CPU: it runs once, and compiling is what takes long there
-    options = compat.quick_compilation(jax.default_backend()) or None
-    own = lambda key, arrays: init(arguments.model, key, fill(arrays), arguments.kwargs)  # noqa: E731
-    return jax.jit(own, compiler_options=options)
+    return jax.jit(init, compiler_options=compat.quick_compilation(jax.default_backend()) or None)
 
 
 INITIALISERS = 8  # programs that are kept, each with its model
