@@ -32,9 +32,10 @@ from propagate.tracing.value_and_grad import Observed, Pulled, pulled
 from propagate.types import Array, Tree
 
 KEPT_SHARE = 8  # of the memory: an eighth may hold values
-OPTIMISED = 2**27
-"""Elements of all sites from which the program is compiled with optimisation. Without it an
-element takes some 10 ns more at each site, and a site some 30 ms less to compile."""
+OPTIMISED = 2**19
+"""Elements of a site, on average, from which the program is compiled with optimisation. Without it
+an element takes 37 ns more (ResNet18, forward and backward), and a site 13 to 50 ms less to compile
+(ResNet18, MobileNetV3Small); seconds of one core."""
 PROGRAMS = 8  # that are kept
 
 Head = Callable[[Any, Array], tuple[Array, Any]]
@@ -71,8 +72,9 @@ def observed(
         return pulled(keeping, params, data, own, consts=consts, backward=backward)
 
     args = keeping.consts, params, data, key
-    elements = sum(math.prod((*s.loops, *s.shape)) for s in keeping.sites.values())
-    got = jax.block_until_ready(_compiled(run, args, quick=elements < OPTIMISED)(*args))
+    elements = [math.prod((*s.loops, *s.shape)) for s in keeping.sites.values()]
+    quick = sum(elements) < OPTIMISED * len(elements)
+    got = jax.block_until_ready(_compiled(run, args, quick=quick)(*args))
     return _summed(keeping, names, params, got)
 
 
