@@ -134,7 +134,8 @@ def diagnose(
             then takes longer to compile; they stay the same.
 
     Raises:
-        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
+        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing,
+            a negative number of bytes.
         PropagateError: no value in the model depends on the inputs and can be recorded.
 
     Example:

@@ -29,9 +29,10 @@ from propagate.tracing.probe import uncollected
 from propagate.tracing.sites import EqnPath, Site
 from propagate.tracing.trace import SiteNames, Trace
 from propagate.tracing.value_and_grad import Observed, Pulled, pulled
-from propagate.types import Array, Tree
+from propagate.types import Array, Tree, UnusableInput
 
 KEPT_SHARE = 8  # of the memory: an eighth may hold values
+UNKNOWN_MEMORY = 2**32  # bytes, where the system does not tell
 OPTIMISED = 2**19
 """Elements of a site, on average, from which the program is compiled with optimisation. Without it
 an element takes 37 ns more (ResNet18, forward and backward), and a site 13 to 50 ms less to compile
@@ -63,7 +64,12 @@ def observed(
         key: for the head.
         kept_bytes: of values that may be held at once; a share of the memory by default.
         backward: whether to record gradients too.
+
+    Raises:
+        UnusableInput: a negative number of bytes.
     """
+    if kept_bytes is not None and kept_bytes < 0:
+        raise UnusableInput(f"kept_bytes must be 0 or more, got {kept_bytes}")
     limit = _memory() // KEPT_SHARE if kept_bytes is None else kept_bytes
     keeping = replace(tapped, kept=fitting(tapped, limit))
 
@@ -94,7 +100,10 @@ def _bytes(tapped: Probe, site: Site) -> int:
 def _memory() -> int:
     """Return the bytes of the default device's memory."""
     held = jax.devices()[0].memory_stats() or {}
-    return held.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if "bytes_limit" in held:
+        return held["bytes_limit"]
+    known = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ()))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else UNKNOWN_MEMORY
 
 
 _programs: OrderedDict[Any, Any] = OrderedDict()
@@ -109,7 +118,7 @@ def _compiled(run: Callable[..., Pulled], args: Any, *, quick: bool) -> Any:
         device for x in jax.tree.leaves(args) if isinstance(x, jax.Array) for device in x.devices()
     )
     text = hashlib.sha256(lowered.as_text().encode()).digest()
-    known = text, jax.tree.structure(lowered.out_info), devices, tuple(options)
+    known = text, lowered.in_tree, lowered.out_tree, devices, tuple(options)
     if known not in _programs:
         _programs[known] = lowered.compile(options or None)
     _programs.move_to_end(known)
