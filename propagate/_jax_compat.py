@@ -4,9 +4,11 @@ Equations are told apart by the names of their primitives; names that changed ar
 their spellings. Everything else uses JAX's public functions.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
 from jax.ad_checkpoint import checkpoint_name
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
@@ -47,6 +49,23 @@ class Frame(NamedTuple):
 def is_traced(x: Any) -> bool:
     """Return whether a value stands for one within a program that JAX is tracing."""
     return isinstance(x, Tracer)
+
+
+@functools.cache
+def quick_compilation(platform: str) -> dict[str, Any]:
+    """Return the options that compile a program in the least time, for one that runs once.
+
+    On a CPU most of the time goes into optimising kernels, and into their emitters of a second
+    generation, which may be turned off up to 0.11.
+    """
+    if platform != "cpu":
+        return {}
+    least = {"xla_backend_optimization_level": 0}
+    try:
+        jax.jit(lambda: 0).lower().compile({"xla_cpu_use_fusion_emitters": False})
+    except jax.errors.JaxRuntimeError:
+        return least
+    return least | {"xla_cpu_use_fusion_emitters": False}
 
 
 def opened(value: Any) -> tuple[Jaxpr, list[Any]]:

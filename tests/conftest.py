@@ -22,6 +22,7 @@ FLAGS = (
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a command would fill the user's own
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")

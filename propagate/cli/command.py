@@ -1,9 +1,13 @@
 """The command: `propagate VERB`. `propagate --version` says which one it is."""
 
 import gc
+import os
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from propagate import _interrupts
@@ -25,6 +29,17 @@ Verb = (
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
+
+CACHE_BYTES = 2**29  # of compiled programs; those used longest ago make room
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command: `propagate VERB`."""
+
+    verb: Verb
+    no_cache: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile anew: neither read nor write the programs in the user's cache folder."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -50,16 +65,33 @@ def _run(args: list[str]) -> int:
     if args == ["--version"]:
         show(f"propagate {provenance()['propagate']}")
         return 0
-    return _verb(args)()
+    given = _parsed(args)
+    if not given.no_cache:
+        keep_programs()
+    verb: Any = given.verb
+    return verb()
 
 
-def _verb(args: list[str]) -> Any:
+def _parsed(args: list[str]) -> Command:
     """Return the verb with its options; print the help, or what is wrong with them, and leave."""
+    plain = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+    config = (*plain, tyro.conf.CascadeSubcommandArgs)
     try:
-        return tyro.cli(Verb, prog="propagate", description=__doc__, args=args)
+        return tyro.cli(Command, prog="propagate", description=__doc__, args=args, config=config)
     except BrokenPipeError:  # of the help somebody read the first lines
         code: Any = 0
     except SystemExit as left:
         code = left.code
     with unread(sys.stdout), unread(sys.stderr):
         sys.exit(code)
+
+
+def keep_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless a cache was set up."""
+    if jax.config.read("jax_compilation_cache_dir"):
+        return
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "propagate"))
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # they are many and small
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -15,10 +15,10 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import beginning, theory
+from propagate.models import beginning, observation, theory
 from propagate.models.causes import refused
 from propagate.models.causes.explain import explained
-from propagate.models.causes.look import Head, Look
+from propagate.models.causes.look import Look
 from propagate.models.losses import Named, check_classes, loss_of
 from propagate.models.pure_function import pure
 from propagate.record import storage
@@ -27,7 +27,7 @@ from propagate.tracing.instrument import Probe
 from propagate.tracing.probe import Options, Sites, probe
 from propagate.tracing.sites import Unopened
 from propagate.tracing.trace import SiteNames
-from propagate.tracing.value_and_grad import Observed, observed
+from propagate.tracing.value_and_grad import Observed
 from propagate.types import Array, Tree
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
@@ -121,6 +121,7 @@ def diagnose(
     measures: Sequence[str] | None = None,
     sites: Sites = "default",
     only: str | None = None,
+    kept_bytes: int | None = None,
 ) -> Diagnosis:
     """Send inputs forward and gradients backward through a model, and say what goes wrong.
 
@@ -147,11 +148,14 @@ def diagnose(
         measures: endings of the variables to record beside q, such as `("mean",)`; all by default.
         sites: `"default"`, or `"all"` for every floating-point operation.
         only: a pattern for the names of sites, such as `"blocks.*"`.
+        kept_bytes: how much of the signals and gradients may be held at once; an eighth of the
+            memory by default. Beyond it, statistics are taken within the model's program, which
+            then takes longer to compile; they stay the same.
 
     Raises:
         UnusableInput: not a model, no data, data that is not finite, an output or a loss without a
             gradient, an unknown measure, a pattern that matches nothing, labels without a loss, or
-            labels that do not suit the named one.
+            labels that do not suit the named one, or a negative number of bytes.
         PropagateError: no value in the model depends on the inputs and can be recorded, or no
             gradient flows from the output.
 
@@ -177,11 +181,11 @@ def diagnose(
     refused.check_finite("labels", labels)
     tapped, names = probe(run, ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
-    head = _head(for_cotangent)
-    done, without = _observed(tapped, names, ready.params, data, head)
+    done, without = _observed(tapped, names, ready.params, data, for_cotangent, kept_bytes)
     check_classes(loss, labels, done.aux)
     found = done.trace.record()
     if not without:
+        head = functools.partial(_head, key=for_cotangent)
         found = explained(Look(tapped, names, ready.params, data, head, found))
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
     if ready.mode:
@@ -215,25 +219,20 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
     return run
 
 
-def _head(key: Array) -> Head:
-    """Return the function from the results of `_with_loss` to what gradients start at."""
-
-    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
-        value, outputs = out
-        return _dot(outputs, key) if value is None else value, outputs
-
-    return head
+def _head(out: tuple[Array | None, Tree], key: Array) -> tuple[Array, Tree]:
+    """Return what gradients start at, and the outputs, from the results of `_with_loss`."""
+    value, outputs = out
+    return _dot(outputs, key) if value is None else value, outputs
 
 
 def _observed(
-    tapped: Probe, names: SiteNames, params: Tree, data: Tree, head: Head
+    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array, kept_bytes: int | None
 ) -> tuple[Observed, tuple[Unopened, ...]]:
-    """Run the model forward and backward, or forward alone where a loop ends its gradient.
+    """Run the model forward and backward, or forward alone where a loop ends its gradient."""
 
-    It is not jitted: operations of equal shapes are compiled once, where the whole program, which
-    runs but once, would take four times as long to compile.
-    """
-    record = functools.partial(observed, tapped, names, params, data, head)
+    record = functools.partial(
+        observation.observed, tapped, names, params, data, _head, key, kept_bytes
+    )
     try:
         return record(), ()
     except ValueError as error:

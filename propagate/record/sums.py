@@ -90,6 +90,7 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
     "spread": spread,
     "zeros": lambda x, _: (x == 0).sum(dtype=x.dtype),
     "dead": lambda x, _: (abs(x).max(axis=(0, 1)) == 0).sum(dtype=x.dtype),
+    "flat": lambda x, _: (abs(x) < SATURATED_SLOPE).sum(dtype=x.dtype),
     "cosines": lambda x, largest: cosines((x / largest).reshape(x.shape[0], -1)),
     "token_cosines": lambda x, largest: cosines(x / largest),
     "directions": directions,
@@ -101,8 +102,8 @@ Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 """
 BY_HEAD = {"softmax": softmax_statistics}
 """What is added up given (heads, rows, units)."""
-COUNTS = ("zeros", "dead", "subnormal")
-OVER_ALL = ("sum", "squares", "zeros")  # sums over all elements, for which axes need no order
+COUNTS = ("zeros", "dead", "flat", "subnormal")
+OVER_ALL = ("sum", "squares", "zeros", "flat")  # over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
 

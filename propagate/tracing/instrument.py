@@ -67,6 +67,8 @@ class Probe:
         selection: the measures of each kind of signal.
         take: `take(site, eqn, ins, x)`, what to record of the value x at a site, the result of an
             equation with operands `ins`; its statistics by default.
+        kept: paths of the sites whose values are results themselves, to be summed later; None:
+            those of few elements.
     """
 
     jaxpr: Any
@@ -74,6 +76,7 @@ class Probe:
     sites: dict[EqnPath, Site]
     selection: Selection
     take: Take | None = None
+    kept: frozenset[EqnPath] | None = None
 
     @functools.cached_property
     def outer(self) -> frozenset[EqnPath]:
@@ -88,9 +91,25 @@ class Probe:
         """Return the zeros of one site."""
         return _zeros(self.backward(site), site.shape, site.dtype, site.loops)
 
+    def parts(self, site: Site) -> dict[str, tuple[str, ...]]:
+        """Return the sums of each signal that is recorded at a site, by what `seen` calls it."""
+        sums = self._sums("forward")
+        alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
+        weights = self._sums("activation", *OF_SOFTMAX) if is_softmax(site) else ()
+        own = {"forward": tuple(dict.fromkeys((*sums, *alive, *weights)))}
+        flat = self._sums("activation", "saturated_fraction")
+        if site.slope is not None and flat:
+            own["slope"] = flat
+        unseen = [k for k, path in enumerate(site.terms) if path is None]
+        return own | {f"term{k}": self._sums("forward", "q") for k in unseen}
+
+    def gradient_sums(self) -> tuple[str, ...]:
+        """Return the sums of a site's gradient."""
+        return self._sums("backward")
+
     def backward(self, site: Site) -> Callable[[Array], Stats]:
         """Return the function that takes the statistics of a site's gradient."""
-        return _statistics(self._sums("backward"), site.layout, _is_small(site))
+        return self._taken(site, self.gradient_sums())
 
     def forward(self, site: Site, eqn: JaxprEqn, ins: list[Any], x: Array) -> dict[str, Stats]:
         """Return what is recorded of a site's value."""
@@ -98,33 +117,45 @@ class Probe:
 
     def _statistics(self, site: Site, eqn: JaxprEqn, ins: list[Any], x: Array) -> dict[str, Stats]:
         """Return the statistics of a site's value, and of what it is made of."""
-        sums = self._sums("forward")
-        alive = self._sums("activation", "dead_fraction") if site.kind == "activation" else ()
-        weights = self._sums("activation", *OF_SOFTMAX) if is_softmax(site) else ()
-        seen = {"forward": _statistics((*sums, *alive, *weights), site.layout, _is_small(site))(x)}
-        if site.slope is not None and self._sums("activation", "saturated_fraction"):
-            seen["slope"] = _flat(_slope(eqn, ins) / site.slope)
-        unseen = [k for k, path in enumerate(site.terms) if path is None]
-        q = _statistics(self._sums("forward", "q"), site.layout, _is_small(site))
-        return seen | {f"term{k}": q(ins[k]) for k in unseen}
+
+        def value(part: str) -> Array:
+            if part == "slope":
+                return _slope(eqn, ins) / (site.slope or 1.0)
+            return x if part == "forward" else ins[int(part.removeprefix("term"))]
+
+        parts = self.parts(site).items()
+        return {part: self._taken(site, sums)(value(part)) for part, sums in parts}
+
+    def _taken(self, site: Site, sums: tuple[str, ...]) -> Callable[[Array], Stats]:
+        kept = _is_small(site) if self.kept is None else site.path in self.kept
+        return _statistics(sums, site.layout, kept)
 
     def _sums(self, place: types.Place, *names: str) -> tuple[str, ...]:
         measures = dict(self.selection)[place]
         return needed(m for m in measures if not names or m.name in names)
 
-    def __call__(self, params: Tree, data: Tree, slots: Slots) -> tuple[Tree, Seen]:
+    @property
+    def consts(self) -> list[Any]:
+        """The arrays that the program holds beside its arguments."""
+        return compat.opened(self.jaxpr)[1]
+
+    def __call__(
+        self, params: Tree, data: Tree, slots: Slots, consts: list[Any] | None = None
+    ) -> tuple[Tree, Seen]:
         """Run the program.
 
         Args:
             params: what it was traced with, in the same structure.
             data: likewise.
             slots: of `slots`, to differentiate by.
+            consts: in place of its own.
 
         Returns:
             Its results, and what was recorded at each site.
         """
-        body, consts = compat.opened(self.jaxpr)
-        outs, seen = _run(self, body, consts, arguments(params, data), (), slots)
+        body, own = compat.opened(self.jaxpr)
+        given = own if consts is None else consts
+        outs, seen = _run(self, body, given, arguments(params, data), (), slots)
         return self.structure.unflatten(outs), seen
 
 
@@ -139,10 +170,14 @@ def _is_small(site: Site) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _statistics(sums: tuple[str, ...], layout: Layout, small: bool) -> Callable[[Array], Stats]:
+def _statistics(sums: tuple[str, ...], layout: Layout, kept: bool) -> Callable[[Array], Stats]:
     """Return a function that is traced once for each shape, however many sites have it."""
-    taken = keep if small else jax.jit(lambda x: reduce(x, sums, layout))
+    taken = keep if kept else jax.jit(lambda x: _sums(x, sums, layout))
     return lambda x: taken(jax.lax.stop_gradient(x))
+
+
+def _sums(x: Array, sums: tuple[str, ...], layout: Layout) -> Stats:
+    return flat(x) if sums == ("flat",) else reduce(x, sums, layout)  # a count needs no largest
 
 
 @functools.lru_cache(maxsize=4096)
@@ -151,10 +186,9 @@ def _zeros(
 ) -> Stats:
     """Return zeros of the shapes of statistics: the same ones for all sites of a shape."""
     shapes = jax.eval_shape(statistics, jax.ShapeDtypeStruct(shape, dtype))
-    return jax.tree.map(lambda v: np.zeros((*loops, *v.shape), v.dtype), shapes)
-
-
-_flat = jax.jit(flat)
+    # of one element each in memory, for values that are kept may be many and large
+    zero = lambda v: np.broadcast_to(np.zeros((), v.dtype), (*loops, *v.shape))  # noqa: E731
+    return jax.tree.map(zero, shapes)
 
 
 def _slope(eqn: Any, ins: list[Any]) -> Array:

@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from propagate import _jax_compat as compat
+from propagate.record.kept_values import Kept, reduced
 from propagate.record.measures import Measure
 from propagate.record.sums import Layout, Sizes, finish, needed, reduce
 from propagate.types import Array, Tree, UnusableInput
@@ -112,6 +114,11 @@ class ParameterTable:
             measures: of `record.measures`.
         """
         arrays, wanted = jax.tree.leaves(tree), needed(measures)
+        if not any(map(compat.is_traced, arrays)):
+            each = zip(arrays, self.stacked, strict=True)
+            own = reduced([Kept(x, wanted, Layout(None, 0), axes) for x, axes in each])
+            rows = [[own[k] for k in bundle] for bundle in self.bundles]
+            return tuple(jax.tree.map(lambda *v: np.stack(v), *row) for row in rows)
         return tuple(
             _sums([arrays[k] for k in bundle], self.stacked[bundle[0]], wanted)
             for bundle in self.bundles

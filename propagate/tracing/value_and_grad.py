@@ -28,7 +28,7 @@ import numpy as np
 from propagate import _jax_compat as compat
 from propagate.record.measures import Q
 from propagate.tracing import weight_laws
-from propagate.tracing.instrument import Probe
+from propagate.tracing.instrument import Probe, Seen, Slots
 from propagate.tracing.probe import Options, Sites, probe, uncollected
 from propagate.tracing.trace import SiteNames, Trace
 from propagate.tracing.trees import arguments, partition
@@ -92,6 +92,24 @@ def value_and_grad(
     return run
 
 
+class Pulled(NamedTuple):
+    """What one evaluation of a probed program leaves behind; a pytree.
+
+    Attributes:
+        value: the scalar.
+        aux: what else the program returned.
+        seen: what was recorded at each site.
+        grads: by the parameters; None without a backward pass.
+        gradients: what was recorded of the gradient at each site.
+    """
+
+    value: Array
+    aux: Any
+    seen: Seen
+    grads: Tree | None
+    gradients: Slots
+
+
 class Observed(NamedTuple):
     """A program's value, what else it returned, its gradients, and the statistics."""
 
@@ -107,8 +125,6 @@ def observed(
     params: Tree,
     data: Tree,
     head: Callable[[Any], tuple[Array, Any]],
-    *,
-    backward: bool = True,
 ) -> Observed:
     """Run a program that was probed, and record its sites.
 
@@ -118,22 +134,45 @@ def observed(
         params: what to differentiate by.
         data: the batch and whatever else the program takes.
         head: from the program's result to a scalar and anything else.
-        backward: whether to record gradients too.
     """
-
-    def scalar(params: Tree, slots: Any) -> tuple[Array, Any]:
-        outputs, seen = tapped(params, data, slots)
-        value, aux = head(outputs)
-        return value, (aux, seen)
-
     weights = names.parameters.sums(params, weight_laws.MOMENTS)
-    if not backward:
-        value, (aux, seen) = scalar(params, tapped.slots())
-        return Observed(value, aux, None, Trace(seen, {}, weights, None, names))
     # within a jitted step this is tracing, too; otherwise it is the user's own computation
     inside = any(map(compat.is_traced, arguments(params, data)))
     with uncollected() if inside else contextlib.nullcontext():
-        pulled = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)(params, tapped.slots())
-    (value, (aux, seen)), (grads, gradients) = pulled
-    of_weights = names.parameters.sums(grads, (Q,))
-    return Observed(value, aux, grads, Trace(seen, gradients, weights, of_weights, names))
+        got = pulled(tapped, params, data, head)
+    of_weights = names.parameters.sums(got.grads, (Q,))
+    trace = Trace(got.seen, got.gradients, weights, of_weights, names)
+    return Observed(got.value, got.aux, got.grads, trace)
+
+
+def pulled(
+    tapped: Probe,
+    params: Tree,
+    data: Tree,
+    head: Callable[[Any], tuple[Array, Any]],
+    *,
+    consts: list[Any] | None = None,
+    backward: bool = True,
+) -> Pulled:
+    """Evaluate a probed program, forward and backward.
+
+    Args:
+        tapped: of `probe`.
+        params: what to differentiate by.
+        data: the batch and whatever else the program takes.
+        head: from the program's result to a scalar and anything else.
+        consts: in place of the program's own.
+        backward: whether to take gradients too.
+    """
+
+    def scalar(params: Tree, slots: Slots) -> tuple[Array, Any]:
+        outputs, seen = tapped(params, data, slots, consts)
+        value, aux = head(outputs)
+        return value, (aux, seen)
+
+    if not backward:
+        value, (aux, seen) = scalar(params, tapped.slots())
+        return Pulled(value, aux, seen, None, {})
+    run = jax.value_and_grad(scalar, argnums=(0, 1), has_aux=True)
+    (value, (aux, seen)), (grads, gradients) = run(params, tapped.slots())
+    return Pulled(value, aux, seen, grads, gradients)

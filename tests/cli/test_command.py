@@ -287,3 +287,19 @@ def test_labels_without_a_loss_are_told(tmp_path, capfd):
 def test_what_theory_does_not_cover_is_a_usage_error(capsys):
     assert run("predict", "--init", "lsuv") == 2
     assert "not covered by theory" in capsys.readouterr().err
+
+
+def test_a_command_keeps_what_it_compiles_in_the_users_cache_unless_told_not_to(tmp_path):
+    """And a second one reads it: it adds no program."""
+
+    def programs(*options: str) -> set[str]:
+        enabled = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(tmp_path)}
+        line = [sys.executable, "-m", "propagate", "predict", "--depth", "3", "--width", "16"]
+        command = [*line, "--seeds", "1", *options]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | enabled)
+        assert done.returncode == 0, done.stderr
+        return {path.name for path in (tmp_path / "propagate").glob("*-cache")}
+
+    assert not programs("--no-cache")
+    first = programs()
+    assert first and programs() == first

@@ -273,7 +273,7 @@ def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, fl
     own = np.hypot(error[1:], error[:-1])
     if len(rest) < thresholds.PEERS:
         limit = thresholds.FINE_DECADES + thresholds.STEP_SPREADS * own
-        far = [(k, float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
+        far = [(int(k), float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
     else:
         far = _outliers(rest, own)
     slack = whole.slack

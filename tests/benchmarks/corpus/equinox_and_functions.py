@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import zoo
+
 from corpus import data
 
 MODELS = {
