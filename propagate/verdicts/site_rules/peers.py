@@ -97,7 +97,7 @@ def _cost(record: xr.Dataset, odd: Odd) -> str:
                 "learning rate that trains the other layers is too large"
             )
         whole = beyond(once(record, there))
-        if off < -thresholds.STEP and whole < -thresholds.VANISHED and off < whole / 2:
+        if whole < -thresholds.VANISHED and off < thresholds.SHARE * whole:
             return f"the {subject} that reaches {end} is {10 ** (-left / 2):.2g} times as small"
     return ""
 
@@ -273,7 +273,7 @@ def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, fl
     own = np.hypot(error[1:], error[:-1])
     if len(rest) < thresholds.PEERS:
         limit = thresholds.FINE_DECADES + thresholds.STEP_SPREADS * own
-        far = [(k, float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
+        far = [(int(k), float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
     else:
         far = _outliers(rest, own)
     slack = whole.slack

@@ -38,8 +38,9 @@ def judge_sites(record: xr.Dataset) -> Findings:
     odd = [*odd_weights(record), *odd_branches(record)]
     odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
     directions = [] if lost else measured_directions(record)
-    growth = [f for d in directions for f in grown(record, d, odd)]
     departing = [odd_finding(record, one) for one in odd]
+    at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
+    growth = [f for d in directions for f in grown(record, d, at_fault)]
     rest = [*collapsed(record), *alike_tokens(record), *saturated(record)]
     rest += [] if lost else untrained(record)
     return grouped([*lost, *departing, *growth, *rest, *constant(record)], record)
