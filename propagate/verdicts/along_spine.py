@@ -132,12 +132,13 @@ def _recurrent(record: xr.Dataset, sites: np.ndarray, name: str) -> str:
     """
     depth, used = record["depth"].values, record["parameter"].values
     q = record["log10_forward_q"].values
-    inside = np.isin(record["kind"].values, LAYERS) & np.isin(depth, depth[sites])
+    near = (depth >= depth[sites].min() - 1) & (depth <= depth[sites].max())
+    inside = np.isin(record["kind"].values, LAYERS) & near
 
-    def state_like(parameter: str) -> tuple[int, bool, float]:
+    def state_like(parameter: str) -> tuple[bool, bool, int, float]:
         own = q[inside & (used == parameter)]
         grown = float(own[-1] - own[0]) if np.isfinite(own[[0, -1]]).all() else 0.0
-        return len(own), bool(np.isneginf(own[0])), grown
+        return 2 * len(own) > len(sites), bool(np.isneginf(own[0])), len(own), grown
 
     return max(sorted(set(used[inside]) - {""}), key=state_like, default=name)
 
