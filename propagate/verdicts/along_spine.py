@@ -126,12 +126,21 @@ def loops(record: xr.Dataset, whole: Way) -> Iterator[tuple[str, Way]]:
 
 
 def _recurrent(record: xr.Dataset, sites: np.ndarray, name: str) -> str:
-    """Return the parameter that makes a loop's turns deeper: it meets the state, not the input."""
-    depth, kind = record["depth"].values, record["kind"].values
-    inside = np.isin(kind, LAYERS) & np.isin(depth, depth[sites])
-    used = record["parameter"].values
-    deep = {p: len(set(depth[inside & (used == p)])) for p in set(used[inside]) - {""}}
-    return str(max(deep, key=lambda p: (deep[p], p == name))) if deep else name
+    """Return the parameter that meets the state, and not the input, in the turns of a loop.
+
+    What it makes is zero in the first turn, where the state is; or it grows the most.
+    """
+    depth, used = record["depth"].values, record["parameter"].values
+    q = record["log10_forward_q"].values
+    near = (depth >= depth[sites].min() - 1) & (depth <= depth[sites].max())
+    inside = np.isin(record["kind"].values, LAYERS) & near
+
+    def state_like(parameter: str) -> tuple[bool, bool, int, float]:
+        own = q[inside & (used == parameter)]
+        grown = float(own[-1] - own[0]) if np.isfinite(own[[0, -1]]).all() else 0.0
+        return 2 * len(own) > len(sites), bool(np.isneginf(own[0])), len(own), grown
+
+    return max(sorted(set(used[inside]) - {""}), key=state_like, default=name)
 
 
 def ripple(level: np.ndarray, sign: float) -> float:

@@ -41,6 +41,12 @@ FORGOTTEN = 6.0
 The rms is then a thousandth of that at the last turn. LSTMs and GRUs at their defaults are there
 after 13 to 35 turns; they learn to remember, and it is no fault.
 """
+SHARE = 0.25
+"""Share of a fall that one layer must make to be at fault beside the growth of all.
+
+Three equal ones are each named; what a sound layer makes by chance is a tenth of a decade, 2.5 %
+of `VANISHED`.
+"""
 SETTLED_FROM = 0.25
 """Share of the depth after which growth is taken to have settled, in both directions.
 

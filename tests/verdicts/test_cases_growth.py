@@ -85,10 +85,12 @@ def test_a_call_that_was_not_opened_is_judged_in_a_shallow_model(factor, verdict
     assert 11 < abs(one.total) < 13
 
 
+@pytest.mark.parametrize("swapped", [False, True])
 @pytest.mark.parametrize(("gain", "words"), [(1.0, "learns from the last"), (2.0, "share wh")])
-def test_a_recurrent_net_gets_a_sentence_and_not_one_for_each_step(gain, words):
+def test_a_recurrent_net_gets_a_sentence_and_not_one_for_each_step(gain, words, swapped):
     def model(p, x):
-        step = lambda h, x: (jax.nn.relu(x @ p["wx"] + h @ p["wh"]), None)  # noqa: E731
+        terms = lambda h, x: (x @ p["wx"], h @ p["wh"])[:: -1 if swapped else 1]  # noqa: E731
+        step = lambda h, x: (jax.nn.relu(sum(terms(h, x)[1:], terms(h, x)[0])), None)  # noqa: E731
         return jax.lax.scan(step, jnp.zeros((len(x), 32)), x.swapaxes(0, 1))[0]
 
     (wh,) = gaussian([K(1)], 32, gain)

@@ -175,6 +175,15 @@ def test_the_operation_that_acts_is_named_and_not_the_rarest():
     assert (one.site, one.verdict.value) == ("3/exp", "exploding") and one.is_fault
 
 
+@pytest.mark.parametrize("layers", [(2, 4), (1, 2, 3, 4, 5)])
+def test_small_layers_that_add_up_are_at_fault_together(layers):
+    planted = [w / 32 if k in layers else w for k, w in enumerate(stack([64] * 7, 2.0))]
+    found = pp.diagnose(net([jax.nn.relu] * 6), planted, X, key=K(0)).findings
+    assert found.faults
+    if len(layers) == 2:
+        assert {f.parameter for f in found.faults} == {"2", "4"}
+
+
 def test_in_two_layers_a_step_of_many_decades_counts():
     weights = stack([64] * 3, 2.0)
     assert pp.diagnose(net([jax.nn.relu]), weights, X, key=K(0)).findings == ()

@@ -18,12 +18,12 @@ def grown(record: xr.Dataset, direction: Direction, odd: Sequence[Odd]) -> Itera
     """Vanishing or exploding: the level at the end of the spine against that at its start.
 
     A finding names both sites. Ripples, changes of positions and a small readout are no growth, nor
-    is what the odd layers account for, which have findings of their own.
+    is what single layers account for that have faults of their own.
 
     Args:
         record: of `diagnose`.
         direction: of travel.
-        odd: what is out of line at single layers.
+        odd: single layers that are at fault.
     """
     whole = way(record, direction)
     alone = _without_readout(record, once(record, whole))

@@ -97,7 +97,7 @@ def _cost(record: xr.Dataset, odd: Odd) -> str:
                 "learning rate that trains the other layers is too large"
             )
         whole = beyond(once(record, there))
-        if off < -thresholds.STEP and whole < -thresholds.VANISHED and off < whole / 2:
+        if whole < -thresholds.VANISHED and off < thresholds.SHARE * whole:
             return f"the {subject} that reaches {end} is {10 ** (-left / 2):.2g} times as small"
     return ""
 

@@ -45,8 +45,9 @@ def judge_sites(record: xr.Dataset) -> Findings:
     merged = alike(record)
     odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
     directions = [] if lost else measured_directions(record)
-    growth = [f for d in directions for f in grown(record, d, odd)]
     departing = [odd_finding(record, one) for one in odd]
+    at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
+    growth = [f for d in directions for f in grown(record, d, at_fault)]
     rest = [*merged, *alike_tokens(record), *saturated(record), *one_hot(record)]
     rest += [*wild_inputs(record), *first_loss(record)]
     rest += untrained(record, lost)
