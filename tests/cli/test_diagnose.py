@@ -29,7 +29,7 @@ def build():
     return net, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
 
 def noise(weights, x, train=False):
-    return net(weights, x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape).astype(x.dtype) if train else x)
+    return net(weights, x * jax.random.uniform(jax.random.key(0), x.shape) if train else x)
 
 def noisy():
     return noise, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
