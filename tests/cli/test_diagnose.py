@@ -29,7 +29,7 @@ def build():
     return net, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
 
 def noise(weights, x, train=False):
-    return net(weights, x * jax.random.bernoulli(jax.random.key(0), 0.5, x.shape).astype(x.dtype) if train else x)
+    return net(weights, x * jax.random.uniform(jax.random.key(0), x.shape) if train else x)
 
 def noisy():
     return noise, stack(2.0), jax.ShapeDtypeStruct((32, 16), jnp.float32)
@@ -122,7 +122,8 @@ def test_a_healthy_model_has_a_table_no_findings_and_exit_code_0(here, capfd):
 def test_the_mode_is_chosen_and_said(here, capfd):
     for args, mode in (([], "training"), (["--mode", "inference"], "inference")):
         assert run("my_model.py:noisy", *args) == 0
-        assert capfd.readouterr().out.splitlines()[0] == f"rms at each site of noise, {mode} mode"
+        head = capfd.readouterr().out.splitlines()[0].rstrip()
+        assert head == f"rms at each site of noise, {mode} mode"
         assert run("my_model.py:noisy", *args, "--json") == 0
         assert json.loads(capfd.readouterr().out)["provenance"]["mode"] == mode
         assert run("my_model.py:noisy", *args, verb="predict") == 0
