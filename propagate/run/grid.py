@@ -128,7 +128,8 @@ def expect(found: xr.Dataset, grid: Grid, feed: Feed) -> xr.Dataset:
                 columns.setdefault(name, np.full((*log_q.shape[:2], log_q.shape[-1]), np.nan))
                 columns[name][i, k] = one
     about = {"long_name": "second moment, or its spread over draws, by theory", "units": "log10"}
-    rows = {name: (("init", "activation", "layer"), values, about) for name, values in columns.items()}
+    dims = ("init", "activation", "layer")
+    rows = {name: (dims, values, about) for name, values in columns.items()}
     return found.assign(rows)
 
 
