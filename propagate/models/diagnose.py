@@ -15,6 +15,9 @@ import xarray as xr
 
 from propagate.checks import random_key
 from propagate.models import theory
+from propagate.models.causes import refused
+from propagate.models.causes.explain import explained
+from propagate.models.causes.look import Head, Look
 from propagate.models.pure_function import pure
 from propagate.record import storage
 from propagate.tracing.instrument import Probe
@@ -130,8 +133,10 @@ def diagnose(
         only: a pattern for the names of sites, such as `"blocks.*"`.
 
     Raises:
-        UnusableInput: not a model, no data, an unknown measure, a pattern that matches nothing.
-        PropagateError: no value in the model depends on the inputs and can be recorded.
+        UnusableInput: not a model, no data, data that is not finite, an output or a loss without a
+            gradient, an unknown measure, a pattern that matches nothing.
+        PropagateError: no value in the model depends on the inputs and can be recorded, or no
+            gradient flows from the output.
 
     Example:
         >>> params = {"layers": [jnp.eye(4) * 0.5] * 9}
@@ -148,9 +153,15 @@ def diagnose(
     ready = pure(model, *inputs, key=for_model, variables=variables, kwargs=kwargs, vmap=vmap)
     run = _with_loss(ready.fn, loss)
     data = (ready.inputs, labels)
+    refused.check_finite("inputs", ready.inputs)
+    refused.check_finite("labels", labels)
     tapped, names = probe(run, ready.params, data, options)
-    done, without = _observed(tapped, names, ready.params, data, for_cotangent)
+    refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
+    head = _head(for_cotangent)
+    done, without = _observed(tapped, names, ready.params, data, head)
     found = done.trace.record()
+    if not without:
+        found = explained(Look(tapped, names, ready.params, data, head, found))
     found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
     unopened = (*names.unopened, *without)
     given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
@@ -177,19 +188,24 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
     return run
 
 
+def _head(key: Array) -> Head:
+    """Return the function from the results of `_with_loss` to what gradients start at."""
+
+    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
+        value, outputs = out
+        return _dot(outputs, key) if value is None else value, outputs
+
+    return head
+
+
 def _observed(
-    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array
+    tapped: Probe, names: SiteNames, params: Tree, data: Tree, head: Head
 ) -> tuple[Observed, tuple[Unopened, ...]]:
     """Run the model forward and backward, or forward alone where a loop ends its gradient.
 
     It is not jitted: operations of equal shapes are compiled once, where the whole program, which
     runs but once, would take four times as long to compile.
     """
-
-    def head(out: tuple[Array | None, Tree]) -> tuple[Array, Tree]:
-        value, outputs = out
-        return _dot(outputs, key) if value is None else value, outputs
-
     record = functools.partial(observed, tapped, names, params, data, head)
     try:
         return record(), ()

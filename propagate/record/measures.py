@@ -20,6 +20,7 @@ from propagate.record.statistics import (
     mean,
     q,
     saturated_fraction,
+    subnormal_fraction,
     symmetric_fraction,
     token_correlation,
     variance,
@@ -71,6 +72,7 @@ MEASURES = (
 SITE_MEASURES = (
     *(m for m in MEASURES if m.name not in ("symmetric_fraction", "histogram")),
     Measure("token_correlation", token_correlation, ("forward",)),
+    Measure("subnormal_fraction", subnormal_fraction, ("backward",), on_request=True),
 )
 """Of the sites of a custom model, whose values may have positions beside inputs and units."""
 Q, MEAN, LARGEST = (

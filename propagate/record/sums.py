@@ -72,7 +72,7 @@ SUMS: dict[str, Callable[[Laid, AnyNumber], AnyNumber | tuple[AnyNumber, ...]]] 
 
 Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 """
-COUNTS = ("zeros", "dead")
+COUNTS = ("zeros", "dead", "subnormal")
 OVER_ALL = ("sum", "squares", "zeros")  # sums over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
@@ -162,6 +162,7 @@ REDUCTIONS = {
     "max": Reduction(("squares",), _largest),
     "correlation": Reduction(("cosines",), _correlation),
     "token_correlation": Reduction(("token_cosines",), _token_correlation),
+    "subnormal_fraction": Reduction(("subnormal",), _share("subnormal")),
     "zero_fraction": Reduction(("zeros",), _share("zeros")),
     "dead_fraction": Reduction(("dead",), _dead),
     "saturated_fraction": Reduction(("flat",), _share("flat")),
@@ -174,17 +175,23 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for m in measures for name in REDUCTIONS[m.name].sums))
 
 
-def reduce(x: AnyArray, sums: tuple[str, ...], layout: Layout) -> dict[str, Any]:
+def reduce(
+    x: AnyArray, sums: tuple[str, ...], layout: Layout, tiny: float | None = None
+) -> dict[str, Any]:
     """Return `largest`, max|x|, and the sums.
 
     XLA has maxima and sums of floats, of squares and of quotients ready-made; a scale of any other
     kind, a guard against 0/0, or a quotient that two sums share would be one more program for each
-    site.
+    site. `tiny` is the smallest normal number of the value's own dtype, if x has another.
     """
+    tiny = float(jax.numpy.finfo(x.dtype).tiny) if tiny is None else tiny
     x = x.astype(at_least_float32(x.dtype))
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
     for name in sums:
+        if name == "subnormal":
+            taken[name] = ((x != 0) & (abs(x) < tiny)).sum(dtype=x.dtype)
+            continue
         taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
 
@@ -199,7 +206,9 @@ def kept(seen: Sums, sums: tuple[str, ...], layout: Layout) -> Sums:
     if "values" not in seen:
         return seen
     with np.errstate(all="ignore"):  # as on the device
-        return reduce(np.asarray(seen["values"], np.float64), sums, layout)
+        values = np.asarray(seen["values"])
+        tiny = float(jax.numpy.finfo(values.dtype).tiny)
+        return reduce(values.astype(np.float64), sums, layout, tiny)
 
 
 def flat(slope: AnyArray) -> dict[str, Any]:

@@ -163,6 +163,8 @@ class _Walk:
             return self._scan(eqn, ins, at)
         if name == "cond":
             return self._cond(eqn, ins, at)
+        if not eqn.outvars:
+            return []  # as of `jax.debug.print`
         out = follow(eqn, ins, at.path)
         if out.data and not self.settling:
             self._note_unopened(eqn)

@@ -64,7 +64,7 @@ class SiteNames:
     def rows(self) -> list[Row]:
         """Return the sites, one for each iteration of the scans around it, in program order."""
         rows = [(s, t) for s in self.sites for t in itertools.product(*map(range, s.loops))]
-        return sorted(rows, key=_order)
+        return sorted(rows, key=site_key)
 
     def names(self, rows: list[Row]) -> list[str]:
         """Return a name for each row: its parameter's, or that of its layer and operation."""
@@ -87,8 +87,8 @@ class SiteNames:
         return f"{owner}/{site.label}{index}" if owner else site.label + index
 
 
-def _order(row: Row) -> tuple[int, ...]:
-    """Sort by path, with the number of the iteration after each scan."""
+def site_key(row: Row) -> tuple[int, ...]:
+    """Return what rows are sorted by: the path, with the number of the iteration after each scan."""
     site, turn = row
     key = list(site.path)
     for at, k in reversed(list(zip(site.turns, turn, strict=True))):

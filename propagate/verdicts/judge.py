@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from propagate.record.dataset import measured_directions
+from propagate.record.dataset import measured_directions, second_moment_name
 from propagate.types import UnusableInput
 from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
@@ -25,7 +25,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         Two findings for each pairing: forward, backward. Of a custom model, only what is wrong.
 
     Raises:
-        UnusableInput: the record has no second moments, or no site.
+        UnusableInput: the record has no second moments, none that is a number, or no site.
 
     Example:
         >>> import numpy as np
@@ -36,6 +36,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
     """
     if record.sizes.get("site") == 0:
         raise UnusableInput("judge needs a record with sites, got one with none: nothing was seen")
+    _check_measured(record)
     if "site" in record.dims:
         return judge_sites(record)
     directions = measured_directions(record)
@@ -50,3 +51,18 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         for pairing in pairings_of(record)
         for direction in directions
     )
+
+
+def _check_measured(record: xr.Dataset) -> None:
+    """Raise if a record has second moments, and all are NaN; of sites, if everything is.
+
+    A model that makes NaN at once has counts besides, of zeros for one.
+    """
+    names = [second_moment_name(d) for d in measured_directions(record)]
+    if "site" in record.dims:
+        names = [str(k) for k, v in record.data_vars.items() if v.dtype.kind == "f" and v.size]
+    if names and not any(record[name].notnull().any() for name in names):
+        raise UnusableInput(
+            "judge needs a record of which something was measured, but all values of "
+            f"{', '.join(names[:3])} are NaN: measure again, with inputs and weights that are finite"
+        )

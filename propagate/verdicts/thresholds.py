@@ -144,6 +144,25 @@ STREAM_SHARE = spine.STREAM_SHARE
 A transformer block has 2 or 3 of them to each of its two additions (4 with the three projections of
 attention apart); a plain stack with a few additions has more.
 """
+FLUSHED = 0.1
+"""Share of a gradient's or signal's elements that a dtype may flush to zero, of those that are not
+zero for another reason.
+
+Of Gaussian numbers a tenth lies below half of float16's smallest, 2^-25, if their rms is 2^-22; the
+rounding of the others to multiples of 2^-24 is then 7 % of the rms.
+"""
+FLUSHED_NOTE = 0.01
+"""Share from which that is noted: at an rms of 2^-18.6, where rounding is 0.7 % of it."""
+FLUSHED_DECADES = 5 * math.log10(2.0)
+"""Decades above the dtype's smallest number below which the rms must be for a flush to matter.
+
+What is flushed is smaller than half of that number: with an rms 2^5 of it, it is 1/64 of the rms at
+most, as the gradients of improbable classes are that a softmax makes.
+"""
+LOSS_SCALE = 15
+"""log2 of the factor of the loss that is recommended where it does: that of Micikevicius et al.
+(2018), arXiv:1710.03740, and of most implementations at the start.
+"""
 
 
 def unit_error(units: np.ndarray) -> np.ndarray:

@@ -1,38 +1,83 @@
 """The rules for parameters: without a gradient, or all equal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
 
-from propagate.verdicts.findings import Finding, Verdict
+from propagate.verdicts.findings import Finding, Severity, Verdict
 from propagate.verdicts.site_rules.site_finding import site_finding
 
+CAUSES = {
+    "stopped": "{cut} cuts it off; take that out of the path, or leave the parameter out of those "
+    "that are trained",
+    "discrete": "{cut} makes integers or truth values, which have no gradient; use softmax in its "
+    "place, or pass the gradient around it, soft + stop_gradient(hard - soft)",
+    "flat": "{cut} has slope zero there; pass the gradient around it, "
+    "x + stop_gradient(f(x) - x)",
+    "saturated": "{cut} is flat at each of its inputs; scale them down",
+    "dead": "{cut} is flat at each of its inputs; raise the bias or the scale of what comes in",
+    "zero": "{cut} multiplies it by {by}, which is exactly zero and stays so; make that nonzero",
+    "masked": "{cut} leaves out everything that depends on it",
+    "chosen": "{cut} chooses nothing that depends on it for this batch",
+    "single": "{cut} normalises over a single element, whatever that is; normalise over another "
+    "axis, or leave the normalisation out",
+    "cancelled": "its gradients cancel at {cut}: the result does not depend on it",
+    "unread": "{cut} lets only values through that do not depend on it",
+    "own rule": "the derivative rule of {cut} returns zero",
+    "branch": "it stands in a branch that was not taken",
+    "unused": "no result is computed from it; use it, or take it out of the parameters",
+}
+"""What the causes of `models.causes.cuts` are in words, with what to do."""
+SILENT = ("gate", "underflow")  # meant; told with the dtype's other losses
+HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it does not matter
+OF_ZEROS = ("dead", "zero", "saturated", "masked")  # which follow from a signal that is lost
 
-def untrained(record: xr.Dataset) -> list[Finding]:
-    """Untrained: parameters whose gradient is exactly zero, unless that is intended."""
-    if _zero_gates(record) or "log10_gradient_q" not in record:
-        return []
-    names = record["weight"].values[np.isneginf(record["log10_gradient_q"].values)]
-    reason = "its gradient is exactly zero"
-    return [
-        site_finding(record, None, "backward", Verdict.UNTRAINED, reason, parameter=str(name))
-        for name in names
-    ]
 
+def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
+    """Untrained: parameters whose gradient is exactly zero, unless that is intended.
 
-def _zero_gates(record: xr.Dataset) -> tuple[str, ...]:
-    """Return the parameters that are zero at initialisation and learn, as ReZero's scales do.
-
-    Until they have moved no gradient passes them, which is intended.
+    Args:
+        record: of `diagnose`.
+        lost: the findings on signals that are lost, of which a zero gradient may follow.
     """
     if "log10_gradient_q" not in record:
-        return ()
+        return
+    zero = np.isneginf(record["log10_gradient_q"].values)
+    for k in np.flatnonzero(zero):
+        cause, reason, severity = _told(record, int(k))
+        if cause in SILENT or (lost and cause in ("", *OF_ZEROS)):
+            continue
+        name = str(record["weight"].values[k])
+        yield site_finding(
+            record,
+            None,
+            "backward",
+            Verdict.UNTRAINED,
+            reason,
+            parameter=name,
+            severity=severity,
+        )
+
+
+def _told(record: xr.Dataset, k: int) -> tuple[str, str, Severity]:
+    """Return the cause, the reason and the severity of a gradient of zero."""
+    reason = "its gradient is exactly zero"
+    if "gradient_cause" not in record:  # it was traced in a step, where no second look was taken
+        return "", reason, "note" if _a_zero_learns(record) else "fault"
+    cause, cut, by = (
+        str(record[name].values[k])
+        for name in ("gradient_cause", "gradient_cut", "gradient_cut_by")
+    )
+    words = CAUSES.get(cause, "").format(cut=cut, by=by)
+    severity: Severity = "note" if cause in HARMLESS else "fault"
+    return cause, f"{reason}: {words}" if words else reason, severity
+
+
+def _a_zero_learns(record: xr.Dataset) -> bool:
+    """Return whether a parameter is zero and has a gradient, which may close the way of others."""
     zero = np.isneginf(record["log10_weight_q"].values)
-    learns = np.isfinite(record["log10_gradient_q"].values)
-    names = [str(name) for name in record["weight"].values]
-    bias = np.array([name.endswith(("bias", ".b", "beta", "offset")) for name in names], bool)
-    return tuple(names[k] for k in np.flatnonzero(zero & learns & ~bias))
+    return bool((zero & np.isfinite(record["log10_gradient_q"].values)).any())
 
 
 def constant(record: xr.Dataset) -> Iterator[Finding]:

@@ -12,6 +12,8 @@ from propagate.verdicts.findings import Findings
 from propagate.verdicts.site_rules.collapsed import alike_tokens, collapsed
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, not_finite, silent
+from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
+from propagate.verdicts.site_rules.non_finite import not_finite_behind
 from propagate.verdicts.site_rules.parameters import constant, untrained
 from propagate.verdicts.site_rules.peers import odd_branches, odd_steps, odd_weights
 from propagate.verdicts.site_rules.saturated import saturated
@@ -28,10 +30,12 @@ def judge_sites(record: xr.Dataset) -> Findings:
             "judge needs a record of diagnose with kind and log10_forward_q, got variables "
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
-    lost = [*not_finite(record), *(list(dead(record)) or silent(record))]
+    lost = [*not_finite(record), *flushed_signal(record)]
+    lost += [] if lost else list(dead(record)) or silent(record)
+    back = [] if lost else [*not_finite_behind(record), *flushed(record)]
     odd = [*odd_weights(record), *odd_branches(record)]
     odd += odd_steps(record, {f.parameter for f in (*lost, *odd)})
     growth = [] if lost else [f for d in measured_directions(record) for f in grown(record, d)]
     rest = [*collapsed(record), *alike_tokens(record), *saturated(record)]
-    rest += [] if lost else untrained(record)
-    return Findings([*lost, *odd, *growth, *rest, *constant(record)])
+    rest += untrained(record, lost)
+    return Findings([*lost, *back, *odd, *growth, *rest, *constant(record)])

@@ -1,0 +1,296 @@
+r"""Which operation cuts the gradient of a parameter off.
+
+A cut is an equation into which a gradient comes that is not zero, and out of which none goes to the
+operand that depends on the parameter:
+
+    x @ a @ b, b = 0     the second product multiplies by zero
+    round(x @ w)         the slope of round is zero everywhere
+    h - mean(h)          of one element: two gradients cancel
+
+`Cut.cause` says which of these it is. A factor that is zero, but moves at the first step, is no
+fault: `gates` tells the plain ones, and here the gradient is followed through the factor.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from propagate import _jax_compat as compat
+from propagate.models.causes.look import Look
+from propagate.models.causes.tape import MOVING, Step, Tape, any_nonzero, local, pulled
+from propagate.tracing import source_labels
+from propagate.tracing.primitives import LAYOUT, PRODUCTS, REDUCTIONS
+from propagate.tracing.trees import brackets
+
+Cause = Literal[
+    "gate",
+    "stopped",
+    "discrete",
+    "flat",
+    "saturated",
+    "dead",
+    "zero",
+    "masked",
+    "chosen",
+    "single",
+    "cancelled",
+    "unread",
+    "underflow",
+    "own rule",
+    "branch",
+    "unused",
+]
+STEPS = ("round", "floor", "ceil", "sign", "nextafter", "clz")  # slope zero wherever there is one
+BOUNDED = ("tanh", "logistic", "erf", "erfc", "softmax", "sigmoid")
+PICKS = ("gather", "dynamic_slice", "scatter", "sort", "top_k", "dynamic_update_slice")
+READS = ("slice", "concatenate", "pad", "reduce_max", "reduce_min", "argmax", "split", "cumsum")
+FACTORS = (*PRODUCTS, "mul")
+DEEP = 12  # products of products by zero that are followed back
+
+
+class Cut(NamedTuple):
+    """What cuts a gradient off.
+
+    Attributes:
+        cause: what kind.
+        operation: and where it is written; "" where there is none.
+        by: the parameter or operation that makes the factor that is zero; "" for other causes.
+        step: how far down the tape; -1 where there is none.
+        value: the number of the operand that gets no gradient; -1 where there is none.
+    """
+
+    cause: Cause
+    operation: str = ""
+    by: str = ""
+    step: int = -1
+    value: int = -1
+
+
+ORDER: dict[Cause, int] = {
+    "gate": 0,
+    "single": 1,
+    "discrete": 4,
+    "chosen": 3,
+    "unread": 3,
+    "cancelled": 3,
+}
+"""Which of several cuts is told: what is meant first, what every mask has last; else 2."""
+
+
+def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
+    """Return what cuts the gradient of parameters off.
+
+    Args:
+        look: at the model.
+        rows: numbers of the parameters' rows, whose gradient is exactly zero.
+    """
+    tape = look.tape
+    found: dict[int, list[Cut]] = {row: [] for row in rows}
+    every = sum(1 << row for row in rows)
+    for number, step in enumerate(tape.steps):
+        bits = [tape.depends[k] & every for k in step.ins]
+        if any(bits):
+            for operand, cut in _at(look, number, step):
+                for row in rows:
+                    if bits[operand] >> row & 1:
+                        found[row].append(cut)
+    each = {}
+    for row in rows:
+        none = Cut("unused" if not _in_branch(look, row) else "branch")
+        told = (cut for cut in sorted(found[row], key=_rank) if _is_open(look, row, cut))
+        each[row] = next(told, none)
+    return each
+
+
+def _rank(cut: Cut) -> tuple[int, int]:
+    """Sort by cause, then the nearest to the parameters first; of comparisons, the last."""
+    return ORDER.get(cut.cause, 2), -cut.step if cut.cause == "discrete" else cut.step
+
+
+def _is_open(look: Look, row: int, cut: Cut) -> bool:
+    """Return whether the way from a gate that opens back to a parameter is free."""
+    return cut.cause != "gate" or bool(look.reached(cut.step, cut.value) >> row & 1)
+
+
+def _in_branch(look: Look, row: int) -> bool:
+    """Return whether a conditional's branch that was not taken uses a parameter."""
+    number, _ = look.names.parameters.rows()[row]
+    body, _ = compat.opened(look.tapped.jaxpr)
+    return _given(body, {body.invars[number]})
+
+
+def _given(jaxpr: Any, values: set[Any]) -> bool:
+    """Return whether a conditional takes one of some values, or what is made of them."""
+    values = set(values)
+    for eqn in jaxpr.eqns:
+        own = [k for k, v in enumerate(eqn.invars) if not isinstance(v, compat.Literal) and v in values]
+        if not own:
+            continue
+        if eqn.primitive.name == "cond":
+            return True
+        for one in compat.inner(eqn):
+            inside, _ = compat.opened(one)
+            first = len(inside.invars) - len(eqn.invars)
+            given = {inside.invars[k + first] for k in own if 0 <= k + first < len(inside.invars)}
+            if _given(inside, given):
+                return True
+        values.update(eqn.outvars)
+    return False
+
+
+def _at(look: Look, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
+    """Yield the operands at which a step cuts the gradient off, each with the cut."""
+    tape, back = look.tape, look.back
+
+    def told(cause: Cause, k: int) -> Cut:
+        return Cut(cause, look.operation(step), "", number, step.ins[k])
+
+    moves = [k for k, n in enumerate(step.ins) if tape.is_float(n)]
+    if not any(tape.is_float(out) for out in step.outs):
+        yield from ((k, told("discrete", k)) for k in moves)
+        return
+    shares = back.shares.get(number)
+    if shares is None:
+        return
+    for k in moves:
+        share = shares[k]
+        if share is not None and any_nonzero(share):
+            total = back.cotangents.get(step.ins[k])
+            if total is not None and not any_nonzero(total):
+                yield k, told("single" if _single(tape, step.ins[k]) else "cancelled", k)
+        else:
+            yield k, _classified(look, number, step, k)
+
+
+def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
+    """Return why no gradient goes from a step to its operand `k`."""
+    tape, name = look.tape, step.eqn.primitive.name
+    label, values = source_labels.label(step.eqn), [tape.values[n] for n in step.ins]
+
+
+    def told(cause: Cause, by: str = "") -> Cut:
+        return Cut(cause, look.operation(step), by, number, step.ins[k])
+
+    if name == "stop_gradient":
+        return told("stopped")
+    if name in STEPS or label in STEPS:
+        return told("flat")
+    if _underflows(look, number, step, k):
+        return told("underflow")
+    factors = [n for j, n in enumerate(step.ins) if j != k and tape.is_float(n)]
+    if name in FACTORS or name == "div":
+        zero = next((n for n in factors if not any_nonzero(tape.values[n])), None)
+        if zero is not None:
+            return told(_of_zero(look, zero), _origin(look, zero))
+        return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
+    if name in ("select_n", "clamp"):
+        predicate = tape.depends[step.ins[0]]
+        own = tape.depends[step.ins[k]]
+        data = 1 << len(tape.rows)
+        if name == "clamp" or predicate & own & ~data:
+            return told("dead")
+        return told("chosen" if predicate & data else "masked")
+    if name in PICKS or name.startswith("scatter"):
+        return told("chosen")
+    if name in READS:
+        return told("unread")
+    if name in LAYOUT or name in REDUCTIONS:
+        return told("cancelled")
+    if any(word in label for word in BOUNDED) or name in BOUNDED:
+        whole = [np.asarray(tape.values[out]) for out in step.outs]
+        return told("single" if all((x == 1).all() for x in whole) else "saturated")
+    if name == "custom_vjp_call":
+        return told("own rule")
+    nonzero = any(np.size(x) and any_nonzero(x) for x in values)
+    return told("dead" if nonzero else "flat")
+
+
+def _underflows(look: Look, number: int, step: Step, k: int) -> bool:
+    """Return whether a gradient large enough would get through."""
+    tape, scaled = look.tape, []
+    for out in step.outs:
+        g = look.back.cotangents.get(out)
+        if g is not None and any_nonzero(g):
+            top = float(np.max(np.abs(np.asarray(g).astype(np.float64))))
+            wide = np.asarray(g).astype(np.float64) * 2.0 ** -math.floor(math.log2(top))
+            g = wide.astype(g.dtype)
+        scaled.append(g)
+    share = local(tape, step, scaled)[k]
+    return share is not None and any_nonzero(share)
+
+
+def _of_zero(look: Look, zero: int) -> Cause:
+    """Return the cause where a factor is zero: it learns, it will stay, or it cannot differ."""
+    if _learns(look, zero):
+        return "gate"
+    tape = look.tape
+    if _is_choice(tape, zero):
+        return "chosen"
+    maker = tape.makers.get(zero)
+    if maker is not None and maker.eqn.primitive.name == "sub" and _single(tape, maker.ins[0]):
+        return "single"
+    return "zero"
+
+
+def _learns(look: Look, zero: int) -> bool:
+    """Return whether a value has a gradient that moves it: one that reaches a parameter."""
+    tape, back = look.tape, look.back
+    own = back.cotangents.get(zero)
+    if own is None or not any_nonzero(own):
+        return False
+    source, rows = tape.source[zero], (1 << len(tape.rows)) - 1
+    if source is not None:
+        return True
+    maker = next((k for k, step in enumerate(tape.steps) if zero in step.outs), None)
+    if maker is None or not tape.depends[zero] & rows:
+        return False
+    through = pulled(tape, {zero: own}, below=maker + 1).cotangents
+    return any(n in through and any_nonzero(through[n]) for n in tape.arguments[: len(tape.stacked)])
+
+
+def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:
+    """Return whether a value of zeros is made from comparisons, or integers, of the data."""
+    step = tape.makers.get(number)
+    if step is None or not deep:
+        return False
+    floats = [k for k in step.ins if tape.is_float(k)]
+    name = step.eqn.primitive.name
+    if not floats or name == "select_n":
+        return any(tape.depends[k] for k in step.ins if not tape.is_float(k))
+    if name in MOVING or name in REDUCTIONS or name in FACTORS:
+        return any(_is_choice(tape, k, deep - 1) for k in floats)
+    return False
+
+
+def _origin(look: Look, number: int) -> str:
+    """Return the parameter that a value of zeros is, or the operation that makes it zero."""
+    tape = look.tape
+    makers, operation = tape.makers, "an input"
+    for _ in range(DEEP):
+        source, step = tape.source[number], makers.get(number)
+        if source is not None:
+            return look.names.parameters.paths[source.number] + brackets(source.index)
+        if step is None:
+            return operation if tape.depends[number] else "a constant"
+        name = step.eqn.primitive.name
+        zero = [k for k in step.ins if tape.is_float(k) and not any_nonzero(tape.values[k])]
+        if not zero or (name not in FACTORS and name not in LAYOUT and len(zero) < len(step.ins)):
+            return look.operation(step)
+        operation, number = look.operation(step), zero[0]
+    return operation
+
+
+def _single(tape: Tape, number: int) -> bool:
+    """Return whether a value, or what follows it at once, is reduced over one element."""
+    values = {number}
+    for step in tape.steps:
+        if values.intersection(step.ins):
+            name = step.eqn.primitive.name
+            if name in REDUCTIONS:
+                shape = np.shape(tape.values[step.ins[0]])
+                return math.prod(shape[axis] for axis in step.eqn.params["axes"]) == 1
+            if name in LAYOUT:
+                values.update(step.outs)
+    return False

@@ -1,0 +1,118 @@
+"""`explained`: a record of `diagnose` with why a gradient is zero, not finite or flushed.
+
+A model whose gradients are finite and not zero, in dtypes of float32's exponents, is not looked at
+again. Of any other, variables over `weight`, `origin` and `site` say what was found:
+
+| variable | dims | of |
+|---|---|---|
+| `gradient_cause`, `gradient_cut`, `gradient_cut_by` | weight | a gradient that is exactly zero |
+| `origin_…` | origin | one that is not finite |
+| `backward_flushed_fraction`, `backward_subnormal_fraction` | site | a narrow dtype |
+| `forward_flushed_fraction`, coordinate `flushed_by` | site | likewise |
+| `gradient_flushed_fraction` | weight | likewise |
+| `log2_loss_scale_least`, `log2_loss_scale_most`, `log10_smallest` | – | likewise |
+"""
+
+import numpy as np
+import xarray as xr
+
+from propagate.models.causes import cuts, gates, non_finite, precision
+from propagate.models.causes.look import Look
+from propagate.models.causes.refused import no_gradient
+
+
+def explained(look: Look) -> xr.Dataset:
+    """Return the record with the causes of what is wrong with gradients.
+
+    Raises:
+        PropagateError: no gradient flows from the output at all.
+    """
+    record = look.record
+    if "log10_gradient_q" not in record and "log10_backward_q" not in record:
+        return record
+    zero, broken = _zero_and_broken(record)
+    narrow = precision.narrow(look.tapped.jaxpr)
+    if broken:
+        record = _with_origins(look, record)
+    elif len(zero):
+        record = _with_cuts(look, record, zero)
+    flushed = "gradient_cause" in record and (record["gradient_cause"] == "underflow").any()
+    if narrow or flushed:
+        dtypes = narrow or [np.dtype(np.float32)]
+        record = _with_flushed(look, record, dtypes)
+    return record
+
+
+def _zero_and_broken(record: xr.Dataset) -> tuple[np.ndarray, bool]:
+    """Return the rows of parameters without a gradient, and whether one is not finite where the
+    signal is."""
+    q = record["log10_forward_q"].values
+    finite = np.isfinite(q) | np.isneginf(q) | ~record["taken"].values
+    gradients = [record[n].values for n in ("log10_gradient_q",) if n in record]
+    zero = np.flatnonzero(np.isneginf(gradients[0])) if gradients else np.array([], int)
+    sites = [record[n].values[record["taken"].values] for n in ("log10_backward_q",) if n in record]
+    of_sites = any((np.isnan(g) | (g == np.inf)).any() for g in sites)
+    of_parameters = any((np.isnan(g) | (g == np.inf)).any() for g in gradients)
+    return zero, bool(finite.all() and (of_sites or of_parameters))
+
+
+def _with_origins(look: Look, record: xr.Dataset) -> xr.Dataset:
+    found = non_finite.origins(look)
+    if not found:
+        return record
+    columns = zip(*found, strict=True)
+    named = dict(zip(non_finite.Origin._fields, map(np.array, columns), strict=True))
+    return record.assign({f"origin_{name}": ("origin", v) for name, v in named.items()})
+
+
+def _with_cuts(look: Look, record: xr.Dataset, zero: np.ndarray) -> xr.Dataset:
+    meant = _intended(look, record)
+    rows = [int(k) for k in zero if k not in meant]
+    found = dict.fromkeys(map(int, zero), cuts.Cut("gate")) | (cuts.cuts(look, rows) if rows else {})
+    blocked = [cut for k, cut in found.items() if cut.cause in ("stopped", "unused")]
+    silent = np.isneginf(record["log10_backward_q"].values[record["taken"].values])
+    if len(blocked) == record.sizes["weight"] and silent.all():
+        stops = [cut.operation for cut in blocked if cut.operation]
+        raise no_gradient(next(iter(stops), "the result depends on none of them"))
+    columns = {"gradient_cause": "cause", "gradient_cut": "operation", "gradient_cut_by": "by"}
+    values = {
+        name: [str(getattr(found[k], field)) if k in found else "" for k in _rows(record)]
+        for name, field in columns.items()
+    }
+    return record.assign({k: ("weight", np.array(v, dtype=np.str_)) for k, v in values.items()})
+
+
+def _rows(record: xr.Dataset) -> range:
+    return range(record.sizes["weight"])
+
+
+def _intended(look: Look, record: xr.Dataset) -> set[int]:
+    """Return the rows of parameters that a zero factor which learns keeps from a gradient."""
+    table = look.names.parameters
+    numbers = np.array([number for number, _ in table.rows()])
+    zero = np.isneginf(record["log10_weight_q"].values)
+    learns = zero & np.isfinite(record["log10_gradient_q"].values)
+    every = range(len(table.paths))
+    learning = {k for k in every if (numbers == k).any() and learns[numbers == k].all()}
+    if not learning:
+        return set()
+    meant = gates.intended(look.tapped.jaxpr, learning, len(table.paths))
+    return {row for row, number in enumerate(numbers) if number in meant}
+
+
+def _with_flushed(look: Look, record: xr.Dataset, dtypes: list[np.dtype]) -> xr.Dataset:
+    lost = precision.flushed(look, dtypes)
+    shares, by = precision.signals(look, dtypes)
+    made = record.assign(
+        backward_flushed_fraction=("site", lost.sites),
+        backward_subnormal_fraction=("site", lost.subnormal),
+        forward_flushed_fraction=("site", shares),
+        log2_loss_scale_least=lost.least,
+        log2_loss_scale_most=lost.most,
+        log10_smallest=precision.log10_smallest(dtypes),
+    )
+    if record.sizes.get("weight"):
+        made = made.assign(gradient_flushed_fraction=("weight", lost.weights))
+    flushed_by = np.array(by, dtype=np.str_)
+    made = made.assign_coords(flushed_by=("site", flushed_by))
+    return made.assign_attrs(narrow=", ".join(str(d) for d in dtypes))

@@ -1,0 +1,121 @@
+r"""Zeros that are meant: parameters whose gradient is zero until a zero factor has moved.
+
+LoRA's A is multiplied by B = 0, a branch by ReZero's scale, by a norm's gain or by a last layer of
+zeros, features by a readout of zeros. The factor has a gradient, moves at the first step, and lets
+the others' pass. Whether every way of a parameter to the results leads through such a factor is
+read off the program:
+
+    >>> import jax, jax.numpy as jnp
+    >>> lora = lambda w, a, b, x: x @ w + x @ a @ b
+    >>> w, a, b, x = (jnp.zeros((2, 2)) for _ in range(4))
+    >>> sorted(intended(jax.make_jaxpr(lora)(w, a, b, x), {2}, parameters=3))
+    [1]
+
+By structure alone: a way that is closed for another reason as well is left to `cuts`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from propagate import _jax_compat as compat
+from propagate._jax_compat import JaxprEqn
+from propagate.tracing.primitives import LAYOUT, PRODUCTS
+from propagate.tracing.sites import LOOP
+
+FACTORS = frozenset({*PRODUCTS, "mul"})  # linear in each of two operands
+KEEPS = (
+    LAYOUT
+    | {"slice", "dynamic_slice", "gather", "reduce_sum", "neg", "concatenate", "split"}
+    | {"add", "sub", "tanh", "erf", "sin", "asinh", "cumsum"}
+) - {"stop_gradient"}  # what makes zero of zero, with a slope that is not
+
+
+class Ways(NamedTuple):
+    """What is known of a value.
+
+    Attributes:
+        open: a bit for each parameter with a way to it that no zero factor closes.
+        closed: for each with a way that one does.
+        zero: whether it is zero because of parameters that learn.
+    """
+
+    open: int = 0
+    closed: int = 0
+    zero: bool = False
+
+    def gated(self) -> "Ways":
+        """Return it behind a factor that is zero."""
+        return Ways(0, self.closed | self.open, self.zero)
+
+
+def intended(program: Any, learning: set[int], parameters: int) -> set[int]:
+    """Return the parameters all of whose ways to the results lead through a zero that learns.
+
+    Args:
+        program: a jaxpr, whose first arguments are the parameters.
+        learning: numbers of the parameters that are zero and have a gradient.
+        parameters: how many there are.
+    """
+    body, _ = compat.opened(program)
+    args = [Ways(open=1 << k, zero=k in learning) for k in range(parameters)]
+    args += [Ways()] * (len(body.invars) - parameters)
+    outs = _run(program, args)
+    out = _joined(outs)
+    return {k for k in range(parameters) if out.closed >> k & 1 and not out.open >> k & 1}
+
+
+def _run(program: Any, args: Sequence[Ways]) -> list[Ways]:
+    jaxpr, _ = compat.opened(program)
+    env: dict[Any, Ways] = dict.fromkeys(jaxpr.constvars, Ways())
+    env.update(zip(jaxpr.invars, args, strict=True))
+    read = lambda v: Ways() if isinstance(v, compat.Literal) else env[v]  # noqa: E731
+    for eqn in jaxpr.eqns:
+        env.update(zip(eqn.outvars, _step(eqn, [read(v) for v in eqn.invars]), strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _step(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
+    name = eqn.primitive.name
+    if name in compat.CALLS or name in compat.REMATS:
+        return _run(eqn.params[(compat.CALLS | compat.REMATS)[name]], ins)
+    if name == "scan":
+        return _scan(eqn, ins)
+    if name == "cond":
+        each = zip(*(_run(branch, ins[1:]) for branch in eqn.params["branches"]), strict=True)
+        return [_joined(outs) for outs in each]
+    if name in (LOOP, "stop_gradient"):
+        return [Ways()] * len(eqn.outvars)
+    if name in FACTORS:
+        others = ins[::-1]
+        ways = [x.gated() if y.zero else x for x, y in zip(ins, others, strict=True)]
+        out = _joined(ways)._replace(zero=any(x.zero for x in ins))
+    else:
+        floats = [x for x, v in zip(ins, eqn.invars, strict=True) if _has_gradient(v)]
+        zero = name in KEEPS and bool(floats) and all(x.zero for x in floats)
+        out = _joined(floats)._replace(zero=zero)
+    return [out if _has_gradient(v) else Ways() for v in eqn.outvars]
+
+
+def _scan(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
+    n_consts, n_carry = compat.scan_split(eqn)
+    consts, carry, xs = ins[:n_consts], ins[n_consts : n_consts + n_carry], ins[n_consts + n_carry :]
+    while True:
+        outs = _run(eqn.params["jaxpr"], [*consts, *carry, *xs])
+        settled = [_joined([a, b]) for a, b in zip(carry, outs[:n_carry], strict=True)]
+        if settled == carry:
+            return outs
+        carry = settled
+
+
+def _joined(ways: Sequence[Ways]) -> Ways:
+    out = Ways(zero=bool(ways) and all(x.zero for x in ways))
+    for x in ways:
+        out = Ways(out.open | x.open, out.closed | x.closed, out.zero)
+    return out
+
+
+def _has_gradient(v: Any) -> bool:
+    dtype = getattr(v.aval, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
