@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import xarray as xr
 
+from propagate.record.dataset import second_moment
 from propagate.types import Direction
 from propagate.verdicts.findings import Finding, Findings
 
@@ -37,8 +39,21 @@ def verdicts_of(found: Sequence[Finding]) -> str:
     return ", ".join(dict.fromkeys(f"{f.verdict.value} {ARROWS[f.direction]}" for f in found))
 
 
-def number(decades: float) -> str:
-    """Write 10^decades with three digits: 0 if it is exactly zero, – if it was not measured."""
+def is_nan(record: xr.Dataset, direction: Direction) -> np.ndarray:
+    """Return where a second moment was measured, and is NaN."""
+    if direction == "backward" and record.attrs.get("backward") == "not measured":
+        return np.zeros(record.sizes["site"], bool)
+    taken = record["taken"].values if "taken" in record.coords else True
+    return np.isnan(second_moment(record, direction).values) & taken
+
+
+def number(decades: float, measured: bool = False) -> str:
+    """Write 10^decades with three digits: 0 if it is exactly zero, – if it was not measured.
+
+    Args:
+        decades: log10 of a number.
+        measured: whether NaN is what was measured.
+    """
     if math.isnan(decades):
-        return "–"
+        return "NaN" if measured else "–"
     return f"{10.0**decades:.3g}" if decades < LARGEST else "∞"

@@ -22,6 +22,7 @@ from propagate.report.cells import (
     LABELLED,
     WORDS,
     Marks,
+    is_nan,
     marks_of,
     number,
     strings,
@@ -113,7 +114,8 @@ def _columns(record: xr.Dataset, marks: Marks) -> Iterator[tuple[str, list[str]]
     yield "operation", [label if kind in LABELLED else kind for kind, label in named]
     for direction in measured_directions(record):
         rms = second_moment(record, direction).values / 2
-        yield f"{ARROWS[direction]} rms", [number(decades) for decades in rms]
+        cells = zip(rms, is_nan(record, direction), strict=True)
+        yield f"{ARROWS[direction]} rms", [number(decades, bool(known)) for decades, known in cells]
     yield "σ_w²", _of_weights(record, "log10_weight_sigma2")
     yield "law", _of_weights(record, "weight_law")
     yield "∇/w", _of_weights(record, "log10_gradient_to_weight")
@@ -130,6 +132,12 @@ def _of_weights(record: xr.Dataset, name: str) -> list[str]:
     if name not in record:
         return []
     values = record[name].values
-    cells = [number(v) if values.dtype.kind == "f" else str(v) for v in values]
+    nan = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
+    if name == "log10_gradient_to_weight" and record.attrs.get("backward") != "not measured":
+        nan &= np.isnan(record["log10_gradient_q"].values)  # and not 0 / 0
+    else:
+        nan[:] = False
+    numbers = zip(values, nan, strict=True)
+    cells = [number(v, bool(k)) if values.dtype.kind == "f" else str(v) for v, k in numbers]
     by_path = dict(zip(strings(record, "weight"), cells, strict=True))
     return [by_path.get(path, "") for path in strings(record, "parameter")]

@@ -11,7 +11,16 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from propagate.record.dataset import measured_directions, second_moment
-from propagate.report.cells import ARROWS, KINDS, Marks, marks_of, number, strings, verdicts_of
+from propagate.report.cells import (
+    ARROWS,
+    KINDS,
+    Marks,
+    is_nan,
+    marks_of,
+    number,
+    strings,
+    verdicts_of,
+)
 from propagate.verdicts.findings import Findings
 
 LONGEST_GAP = 8  # lines without numbers that `source` still shows between lines with numbers
@@ -69,5 +78,6 @@ def _note(record: xr.Dataset, sites: list[int]) -> str:
         rms = second_moment(record, direction).values[main] / 2
         known = np.sort(rms[~np.isnan(rms)])
         ends = dict.fromkeys(number(end) for end in (*known[:1], *known[-1:]))
+        ends |= {"NaN": None} if is_nan(record, direction)[main].any() else {}
         parts += [f"{ARROWS[direction]} {'…'.join(ends)}"] if ends else []
     return f"({', '.join(parts)})" if parts else ""

@@ -88,7 +88,7 @@ class SiteNames:
 
 
 def site_key(row: Row) -> tuple[int, ...]:
-    """Return what rows are sorted by: the path, with the number of the iteration after each scan."""
+    """Return what rows are sorted by: the path, with the number of the turn after each scan."""
     site, turn = row
     key = list(site.path)
     for at, k in reversed(list(zip(site.turns, turn, strict=True))):
@@ -137,7 +137,8 @@ class Trace:
         if "log10_gradient_q" in made:
             made["log10_weight_gradient_q"] = "site", _of_parameter(made, "log10_gradient_q")
         unopened = [str(one) for one in self.names.unopened]
-        return made.assign_attrs(provenance.provenance(unopened=unopened))
+        backward = None if self.gradients else "not measured"
+        return made.assign_attrs(provenance.provenance(unopened=unopened, backward=backward))
 
     def _of_weights(self, rows: list[Row]) -> dict[str, Any]:
         named = ((self.names.parameter(s.parameter, t), s.fans) for s, t in rows)

@@ -64,5 +64,5 @@ def _check_measured(record: xr.Dataset) -> None:
     if names and not any(record[name].notnull().any() for name in names):
         raise UnusableInput(
             "judge needs a record of which something was measured, but all values of "
-            f"{', '.join(names[:3])} are NaN: measure again, with inputs and weights that are finite"
+            f"{', '.join(names[:3])} are NaN: measure again, with finite inputs and weights"
         )

@@ -125,7 +125,9 @@ def _given(jaxpr: Any, values: set[Any]) -> bool:
     """Return whether a conditional takes one of some values, or what is made of them."""
     values = set(values)
     for eqn in jaxpr.eqns:
-        own = [k for k, v in enumerate(eqn.invars) if not isinstance(v, compat.Literal) and v in values]
+        own = [
+            k for k, v in enumerate(eqn.invars) if not isinstance(v, compat.Literal) and v in values
+        ]
         if not own:
             continue
         if eqn.primitive.name == "cond":
@@ -168,7 +170,6 @@ def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
     """Return why no gradient goes from a step to its operand `k`."""
     tape, name = look.tape, step.eqn.primitive.name
     label, values = source_labels.label(step.eqn), [tape.values[n] for n in step.ins]
-
 
     def told(cause: Cause, by: str = "") -> Cut:
         return Cut(cause, look.operation(step), by, number, step.ins[k])
@@ -247,7 +248,9 @@ def _learns(look: Look, zero: int) -> bool:
     if maker is None or not tape.depends[zero] & rows:
         return False
     through = pulled(tape, {zero: own}, below=maker + 1).cotangents
-    return any(n in through and any_nonzero(through[n]) for n in tape.arguments[: len(tape.stacked)])
+    return any(
+        n in through and any_nonzero(through[n]) for n in tape.arguments[: len(tape.stacked)]
+    )
 
 
 def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:

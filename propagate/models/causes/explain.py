@@ -30,6 +30,8 @@ def explained(look: Look) -> xr.Dataset:
     record = look.record
     if "log10_gradient_q" not in record and "log10_backward_q" not in record:
         return record
+    _check_flows(record)
+    record = _with_masked(look, record)
     zero, broken = _zero_and_broken(record)
     narrow = precision.narrow(look.tapped.jaxpr)
     if broken:
@@ -43,17 +45,47 @@ def explained(look: Look) -> xr.Dataset:
     return record
 
 
+def _check_flows(record: xr.Dataset) -> None:
+    """Raise if no site of a model without parameters has a gradient."""
+    if record.sizes.get("weight") or "log10_backward_q" not in record:
+        return
+    if np.isneginf(record["log10_backward_q"].values[record["taken"].values]).all():
+        raise no_gradient("every gradient is zero, at every site")
+
+
 def _zero_and_broken(record: xr.Dataset) -> tuple[np.ndarray, bool]:
     """Return the rows of parameters without a gradient, and whether one is not finite where the
     signal is."""
-    q = record["log10_forward_q"].values
-    finite = np.isfinite(q) | np.isneginf(q) | ~record["taken"].values
+    finite = ~_not_finite(record)
     gradients = [record[n].values for n in ("log10_gradient_q",) if n in record]
     zero = np.flatnonzero(np.isneginf(gradients[0])) if gradients else np.array([], int)
     sites = [record[n].values[record["taken"].values] for n in ("log10_backward_q",) if n in record]
     of_sites = any((np.isnan(g) | (g == np.inf)).any() for g in sites)
     of_parameters = any((np.isnan(g) | (g == np.inf)).any() for g in gradients)
     return zero, bool(finite.all() and (of_sites or of_parameters))
+
+
+def _not_finite(record: xr.Dataset) -> np.ndarray:
+    """Return at which sites the signal is not finite, and no `where` leaves that out."""
+    q = record["log10_forward_q"].values
+    bad = record["taken"].values & (np.isnan(q) | (q == np.inf))
+    return bad & ~record["masked"].values if "masked" in record.coords else bad
+
+
+def _with_masked(look: Look, record: xr.Dataset) -> xr.Dataset:
+    """Return the record with a coordinate `masked`, where some signal is not finite, and why."""
+    bad = np.flatnonzero(_not_finite(record))
+    if not len(bad):
+        return record
+    masked = np.zeros(record.sizes["site"], bool)
+    if look.has_finite_results:
+        masked[bad] = non_finite.left_out(look, bad.tolist())
+    record = record.assign_coords(masked=("site", masked))
+    first = None if masked[bad].all() else non_finite.first_value(look)
+    if first is None:
+        return record
+    operation, operand = first
+    return record.assign(overflow_operand=operand).assign_attrs(overflow_operation=operation)
 
 
 def _with_origins(look: Look, record: xr.Dataset) -> xr.Dataset:
@@ -68,7 +100,9 @@ def _with_origins(look: Look, record: xr.Dataset) -> xr.Dataset:
 def _with_cuts(look: Look, record: xr.Dataset, zero: np.ndarray) -> xr.Dataset:
     meant = _intended(look, record)
     rows = [int(k) for k in zero if k not in meant]
-    found = dict.fromkeys(map(int, zero), cuts.Cut("gate")) | (cuts.cuts(look, rows) if rows else {})
+    found = dict.fromkeys(map(int, zero), cuts.Cut("gate")) | (
+        cuts.cuts(look, rows) if rows else {}
+    )
     blocked = [cut for k, cut in found.items() if cut.cause in ("stopped", "unused")]
     silent = np.isneginf(record["log10_backward_q"].values[record["taken"].values])
     if len(blocked) == record.sizes["weight"] and silent.all():

@@ -100,7 +100,11 @@ def _step(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
 
 def _scan(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
     n_consts, n_carry = compat.scan_split(eqn)
-    consts, carry, xs = ins[:n_consts], ins[n_consts : n_consts + n_carry], ins[n_consts + n_carry :]
+    consts, carry, xs = (
+        ins[:n_consts],
+        ins[n_consts : n_consts + n_carry],
+        ins[n_consts + n_carry :],
+    )
     while True:
         outs = _run(eqn.params["jaxpr"], [*consts, *carry, *xs])
         settled = [_joined([a, b]) for a, b in zip(carry, outs[:n_carry], strict=True)]

@@ -2,7 +2,7 @@
 
 import bisect
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from propagate.models.causes.tape import Pulled, Step, Tape, any_nonzero, pulled
+from propagate.models.causes.tape import Pulled, Step, Tape, all_finite, any_nonzero, pulled
 from propagate.tracing import source_labels
 from propagate.tracing.instrument import Probe
 from propagate.tracing.trace import SiteNames, site_key
@@ -46,6 +46,11 @@ class Look:
         table = self.names.parameters
         flat = arguments(self.params, self.data)
         return Tape.of(self.tapped.jaxpr, flat, table.rows(), table.stacked)
+
+    @property
+    def has_finite_results(self) -> bool:
+        """Whether all that the program returns is finite."""
+        return all(all_finite(self.tape.values[k]) for k in self.tape.outputs)
 
     @functools.cached_property
     def seeds(self) -> dict[int, Array]:
@@ -83,7 +88,8 @@ class Look:
             through, bits = pulled(self.tape, {value: g}, below=below).cotangents, 0
             for number, own in through.items():
                 source = self.tape.source[number]
-                if source is not None and any_nonzero(own):
+                whole = source is None or len(source.index) < self.tape.stacked[source.number]
+                if not whole and any_nonzero(own):
                     bits |= self.tape.depends[number]
             self._reached[below, value] = bits
         return self._reached[below, value]
@@ -99,6 +105,12 @@ class Look:
     def site(self, step: Step) -> int:
         """Return the number of the last site up to a step; -1 if there is none."""
         return bisect.bisect_right(self._keys, step.key) - 1
+
+    def steps_of(self, rows: Sequence[int]) -> list[Step | None]:
+        """Return the step that makes the value of each site."""
+        wanted = {self._keys[row]: row for row in rows}
+        made = {wanted[s.key]: s for s in self.tape.steps if s.key in wanted}
+        return [made.get(row) for row in rows]
 
     def is_site(self, step: Step) -> bool:
         """Return whether a step makes the value of a site."""

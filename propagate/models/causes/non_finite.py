@@ -1,13 +1,14 @@
-r"""Where a gradient stops being finite, though the values are: the first equation on its way back.
+r"""Where a gradient stops being finite, though the values are: the first equation on its way.
 
-For `sqrt(x)` at x = 0 the derivative $1/(2\sqrt x)$ is infinite, and NaN behind a `where` that hands
-it a gradient of 0. The origin is the equation whose cotangent is finite and whose operands' are not:
+For `sqrt(x)` at x = 0 the derivative $1/(2\sqrt x)$ is infinite, and NaN behind a `where` that
+hands it a gradient of 0. The origin is the equation whose cotangent is finite, and whose operands'
+are not:
 
     loss ◀── where ◀── sqrt ◀── sum ◀── square ◀── …
           1         0       NaN     NaN         NaN      origin: sqrt, operand 0
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,56 @@ def origins(look: Look) -> list[Origin]:
         if len(found) == MOST:
             break
     return list(found.values())
+
+
+def first_value(look: Look) -> tuple[str, float] | None:
+    """Return the first operation whose value is not finite though its operands are, and one."""
+    tape = look.tape
+    for step in tape.steps:
+        bad = [k for k in step.outs if tape.is_float(k) and not all_finite(tape.values[k])]
+        if bad and _makes_infinity(tape, step):
+            at = np.argwhere(~np.isfinite(_float(tape.values[bad[0]])))[0]
+            return look.operation(step), _operand(tape, step, at)
+    return None
+
+
+def left_out(look: Look, rows: Sequence[int]) -> list[bool]:
+    """Return of which sites no value that is not finite goes on.
+
+    A `where` leaves such values out; a softmax makes zeros of the -inf of a mask.
+    """
+    tape, users = look.tape, dict[int, list[Step]]()
+    for step in tape.steps:
+        for number in step.ins:
+            users.setdefault(number, []).append(step)
+    return [step is not None and _ends(tape, users, step) for step in look.steps_of(rows)]
+
+
+def _ends(tape: Tape, users: dict[int, list[Step]], step: Step) -> bool:
+    """Return whether what is not finite ends at operations that leave it out."""
+    todo, seen = list(step.outs), set(step.outs)
+    while todo:
+        number = todo.pop()
+        lowest = (_float(tape.values[number]) != np.inf).all() and not _has_nan(tape, number)
+        for user in users.get(number, ()):
+            going = [k for k in user.outs if tape.is_float(k) and not all_finite(tape.values[k])]
+            name = user.eqn.primitive.name
+            leaves_out = name in ("select_n", "stop_gradient") or (lowest and _of_masks(user))
+            if not going and any(map(tape.is_float, user.outs)) and not leaves_out:
+                return False
+            todo += [k for k in going if k not in seen]
+            seen.update(going)
+    return True
+
+
+def _of_masks(step: Step) -> bool:
+    """Return whether an operation makes something sensible of -inf."""
+    name = step.eqn.primitive.name
+    return name.startswith(("exp", "reduce_max", "max", "custom_jvp", "logistic", "sort", "cummax"))
+
+
+def _has_nan(tape: Tape, number: int) -> bool:
+    return bool(np.isnan(_float(tape.values[number])).any())
 
 
 def _origin(

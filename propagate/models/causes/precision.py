@@ -31,6 +31,7 @@ WIDE = np.finfo(np.float32).minexp  # exponents of float32: a dtype with as many
 HEADROOM = 2  # powers of two between the largest gradient at a site and the dtype's largest
 TRIES = 5  # runs until one overflows nowhere
 STEP = 6  # powers of two from one try to the next
+MOST = 120  # so that 2^k is a float32
 START = 24  # the power of two where every gradient is zero, and nothing tells how small they are
 SLIGHT = 0.001  # share of gradients that may be flushed with the scale that is recommended
 NEAR = 6.0  # decades above the dtype's smallest normal number from which signals are looked at
@@ -41,7 +42,8 @@ def narrow(program: Any) -> list[np.dtype]:
     body, _ = compat.opened(program)
     found: dict[np.dtype, None] = {}
     for eqn in body.eqns:
-        found.update({v.aval.dtype: None for v in eqn.outvars if is_narrow(v.aval)})
+        avals: list[Any] = [v.aval for v in eqn.outvars]
+        found.update({aval.dtype: None for aval in avals if is_narrow(aval)})
         for inside in compat.inner(eqn):
             found.update(dict.fromkeys(narrow(inside)))
     return list(found)
@@ -51,9 +53,7 @@ def is_narrow(value: Any) -> bool:
     """Return whether an array, or what stands for it, has fewer exponents than float32."""
     dtype = getattr(value, "dtype", None)
     return (
-        dtype is not None
-        and jnp.issubdtype(dtype, jnp.floating)
-        and jnp.finfo(dtype).minexp > WIDE
+        dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).minexp > WIDE
     )
 
 
@@ -69,7 +69,7 @@ class Flushed(NamedTuple):
         sites: share of the gradient's elements at each site that are flushed to zero, of those that
             are not zero for another reason, (site,).
         weights: the same of each parameter's gradient, (weight,).
-        subnormal: share at each site that is not zero and below the smallest normal number, (site,).
+        subnormal: share at each site that is below the smallest normal number, not zero, (site,).
         least: log2 of the smallest factor of the loss with which next to nothing is flushed.
         most: of the largest with which nothing overflows.
     """
@@ -96,7 +96,7 @@ def flushed(look: Look, dtypes: list[np.dtype]) -> Flushed:
     room = min(math.log2(float(jnp.finfo(d).max)) for d in dtypes) - HEADROOM
     own = _run(look, 0)
     k = math.floor(room - own.top) if own.top > -math.inf else START
-    k = k if own.finite else -STEP
+    k = min(k, MOST) if own.finite else -STEP
     best = own
     for _ in range(TRIES):
         best = _run(look, k)

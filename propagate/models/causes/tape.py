@@ -34,7 +34,9 @@ from propagate.types import Array
 
 Key = tuple[int, ...]  # of a step: its path, with the number of the turn after each scan
 Cotangents = dict[int, Array]  # by number of the value
-MOVING = (LAYOUT | {"slice", "dynamic_slice", "jit", "pjit"}) - {"stop_gradient"}  # a parameter stays one
+MOVING = (LAYOUT | {"slice", "dynamic_slice", "jit", "pjit"}) - {
+    "stop_gradient"
+}  # a parameter stays one
 
 
 class Step(NamedTuple):
@@ -174,7 +176,11 @@ class Tape:
     def _scan(self, eqn: JaxprEqn, ins: list[int], key: Key) -> list[int]:
         body, consts = compat.opened(eqn.params["jaxpr"])
         n_consts, n_carry = compat.scan_split(eqn)
-        fixed, carry, xs = ins[:n_consts], ins[n_consts : n_consts + n_carry], ins[n_consts + n_carry :]
+        fixed, carry, xs = (
+            ins[:n_consts],
+            ins[n_consts : n_consts + n_carry],
+            ins[n_consts + n_carry :],
+        )
         length = eqn.params["length"]
         turns = range(length - 1, -1, -1) if eqn.params["reverse"] else range(length)
         rows: dict[int, list[int]] = {}

@@ -15,9 +15,14 @@ from propagate.verdicts.site_rules.site_finding import site_finding
 def not_finite(record: xr.Dataset) -> Iterator[Finding]:
     """Overflowed: the first site, in the direction of travel, whose values are not finite."""
     q = record["log10_forward_q"].values
-    bad = np.flatnonzero(record["taken"].values & (np.isnan(q) | (q == math.inf)))
+    goes_on = ~record["masked"].values if "masked" in record.coords else True  # no `where` behind
+    bad = np.flatnonzero(record["taken"].values & (np.isnan(q) | (q == math.inf)) & goes_on)
     if len(bad):
         reason = f"values are not finite from {record['name'].values[bad[0]]} on"
+        if "overflow_operand" in record:
+            operand = float(record["overflow_operand"])
+            of = "" if math.isnan(operand) else f" of {operand:.3g}"
+            reason += f": {record.attrs['overflow_operation']}{of}"
         yield site_finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
 
 
