@@ -41,10 +41,10 @@ def verdicts_of(found: Sequence[Finding]) -> str:
 
 def is_nan(record: xr.Dataset, direction: Direction) -> np.ndarray:
     """Return where a second moment was measured, and is NaN."""
-    if direction == "backward" and record.attrs.get("backward") == "not measured":
+    skipped = direction == "backward" and record.attrs.get("backward") == "not measured"
+    if skipped or "taken" not in record.coords:
         return np.zeros(record.sizes["site"], bool)
-    taken = record["taken"].values if "taken" in record.coords else True
-    return np.isnan(second_moment(record, direction).values) & taken
+    return np.isnan(second_moment(record, direction).values) & record["taken"].values
 
 
 def number(decades: float, measured: bool = False) -> str:

@@ -133,7 +133,8 @@ def _of_weights(record: xr.Dataset, name: str) -> list[str]:
         return []
     values = record[name].values
     nan = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
-    if name == "log10_gradient_to_weight" and record.attrs.get("backward") != "not measured":
+    measured = "log10_gradient_q" in record and record.attrs.get("backward") != "not measured"
+    if name == "log10_gradient_to_weight" and measured:
         nan &= np.isnan(record["log10_gradient_q"].values)  # and not 0 / 0
     else:
         nan[:] = False

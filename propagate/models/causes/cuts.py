@@ -19,7 +19,7 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate.models.causes.look import Look
-from propagate.models.causes.tape import MOVING, Step, Tape, any_nonzero, local, pulled
+from propagate.models.causes.tape import MOVING, Pulled, Step, Tape, any_nonzero, local, pulled
 from propagate.tracing import source_labels
 from propagate.tracing.primitives import LAYOUT, PRODUCTS, REDUCTIONS
 from propagate.tracing.trees import brackets
@@ -29,6 +29,7 @@ Cause = Literal[
     "stopped",
     "discrete",
     "flat",
+    "kink",
     "saturated",
     "dead",
     "zero",
@@ -86,22 +87,37 @@ def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
         look: at the model.
         rows: numbers of the parameters' rows, whose gradient is exactly zero.
     """
+    found = _candidates(look, look.back, rows)
+    waiting = {row: [c for c in found[row] if c.cause == "gate"] for row in rows}
+    each = {row: _told(look, row, found[row]) for row in rows}
+    left = [row for row in rows if each[row] is None]
+    # behind a gate that will open something else may stay closed: with a gradient there it is seen
+    seeds = {c.value: look.random_gradient(c.value) for row in left for c in waiting[row]}
+    if seeds:
+        found = _candidates(look, pulled(look.tape, seeds), left)
+        each |= {row: _told(look, row, found[row]) for row in left}
+    for row in rows:
+        each[row] = each[row] or Cut("branch" if _in_branch(look, row) else "unused")
+    return {row: cut for row, cut in each.items() if cut is not None}
+
+
+def _candidates(look: Look, back: Pulled, rows: list[int]) -> dict[int, list[Cut]]:
+    """Return the cuts on the ways of each parameter, with a gradient that was pulled back."""
     tape = look.tape
     found: dict[int, list[Cut]] = {row: [] for row in rows}
     every = sum(1 << row for row in rows)
     for number, step in enumerate(tape.steps):
         bits = [tape.depends[k] & every for k in step.ins]
         if any(bits):
-            for operand, cut in _at(look, number, step):
+            for operand, cut in _at(look, back, number, step):
                 for row in rows:
                     if bits[operand] >> row & 1:
                         found[row].append(cut)
-    each = {}
-    for row in rows:
-        none = Cut("unused" if not _in_branch(look, row) else "branch")
-        told = (cut for cut in sorted(found[row], key=_rank) if _is_open(look, row, cut))
-        each[row] = next(told, none)
-    return each
+    return found
+
+
+def _told(look: Look, row: int, found: list[Cut]) -> Cut | None:
+    return next((cut for cut in sorted(found, key=_rank) if _is_open(look, row, cut)), None)
 
 
 def _rank(cut: Cut) -> tuple[int, int]:
@@ -142,9 +158,9 @@ def _given(jaxpr: Any, values: set[Any]) -> bool:
     return False
 
 
-def _at(look: Look, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
+def _at(look: Look, back: Pulled, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
     """Yield the operands at which a step cuts the gradient off, each with the cut."""
-    tape, back = look.tape, look.back
+    tape = look.tape
 
     def told(cause: Cause, k: int) -> Cut:
         return Cut(cause, look.operation(step), "", number, step.ins[k])
@@ -163,10 +179,10 @@ def _at(look: Look, number: int, step: Step) -> Iterator[tuple[int, Cut]]:
             if total is not None and not any_nonzero(total):
                 yield k, told("single" if _single(tape, step.ins[k]) else "cancelled", k)
         else:
-            yield k, _classified(look, number, step, k)
+            yield k, _classified(look, back, number, step, k)
 
 
-def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
+def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cut:
     """Return why no gradient goes from a step to its operand `k`."""
     tape, name = look.tape, step.eqn.primitive.name
     label, values = source_labels.label(step.eqn), [tape.values[n] for n in step.ins]
@@ -178,13 +194,13 @@ def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
         return told("stopped")
     if name in STEPS or label in STEPS:
         return told("flat")
-    if _underflows(look, number, step, k):
+    if _underflows(look.tape, back, step, k):
         return told("underflow")
     factors = [n for j, n in enumerate(step.ins) if j != k and tape.is_float(n)]
     if name in FACTORS or name == "div":
         zero = next((n for n in factors if not any_nonzero(tape.values[n])), None)
         if zero is not None:
-            return told(_of_zero(look, zero), _origin(look, zero))
+            return told(_of_zero(look, back, zero), _origin(look, zero))
         return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
     if name in ("select_n", "clamp"):
         predicate = tape.depends[step.ins[0]]
@@ -204,15 +220,15 @@ def _classified(look: Look, number: int, step: Step, k: int) -> Cut:
         return told("single" if all((x == 1).all() for x in whole) else "saturated")
     if name == "custom_vjp_call":
         return told("own rule")
-    nonzero = any(np.size(x) and any_nonzero(x) for x in values)
-    return told("dead" if nonzero else "flat")
+    kink = not tape.depends[step.ins[k]] >> len(tape.rows) and not any_nonzero(values[k])
+    return told("kink" if kink else "dead")
 
 
-def _underflows(look: Look, number: int, step: Step, k: int) -> bool:
+def _underflows(tape: Tape, back: Pulled, step: Step, k: int) -> bool:
     """Return whether a gradient large enough would get through."""
-    tape, scaled = look.tape, []
+    scaled = []
     for out in step.outs:
-        g = look.back.cotangents.get(out)
+        g = back.cotangents.get(out)
         if g is not None and any_nonzero(g):
             top = float(np.max(np.abs(np.asarray(g).astype(np.float64))))
             wide = np.asarray(g).astype(np.float64) * 2.0 ** -math.floor(math.log2(top))
@@ -222,9 +238,9 @@ def _underflows(look: Look, number: int, step: Step, k: int) -> bool:
     return share is not None and any_nonzero(share)
 
 
-def _of_zero(look: Look, zero: int) -> Cause:
+def _of_zero(look: Look, back: Pulled, zero: int) -> Cause:
     """Return the cause where a factor is zero: it learns, it will stay, or it cannot differ."""
-    if _learns(look, zero):
+    if _learns(look.tape, back, zero):
         return "gate"
     tape = look.tape
     if _is_choice(tape, zero):
@@ -235,9 +251,8 @@ def _of_zero(look: Look, zero: int) -> Cause:
     return "zero"
 
 
-def _learns(look: Look, zero: int) -> bool:
+def _learns(tape: Tape, back: Pulled, zero: int) -> bool:
     """Return whether a value has a gradient that moves it: one that reaches a parameter."""
-    tape, back = look.tape, look.back
     own = back.cotangents.get(zero)
     if own is None or not any_nonzero(own):
         return False

@@ -121,16 +121,16 @@ def _rows(record: xr.Dataset) -> range:
 
 
 def _intended(look: Look, record: xr.Dataset) -> set[int]:
-    """Return the rows of parameters that a zero factor which learns keeps from a gradient."""
+    """Return the rows of parameters that zero factors keep from a gradient at first only."""
     table = look.names.parameters
     numbers = np.array([number for number, _ in table.rows()])
     zero = np.isneginf(record["log10_weight_q"].values)
     learns = zero & np.isfinite(record["log10_gradient_q"].values)
-    every = range(len(table.paths))
-    learning = {k for k in every if (numbers == k).any() and learns[numbers == k].all()}
-    if not learning:
-        return set()
-    meant = gates.intended(look.tapped.jaxpr, learning, len(table.paths))
+
+    def whole(rows: np.ndarray) -> set[int]:
+        return {int(k) for k in np.unique(numbers) if rows[numbers == k].all()}
+
+    meant = gates.intended(look.tapped.jaxpr, whole(zero), whole(learns), len(table.paths))
     return {row for row, number in enumerate(numbers) if number in meant}
 
 

@@ -8,10 +8,14 @@ read off the program:
     >>> import jax, jax.numpy as jnp
     >>> lora = lambda w, a, b, x: x @ w + x @ a @ b
     >>> w, a, b, x = (jnp.zeros((2, 2)) for _ in range(4))
-    >>> sorted(intended(jax.make_jaxpr(lora)(w, a, b, x), {2}, parameters=3))
+    >>> program = jax.make_jaxpr(lora)(w, a, b, x)
+    >>> sorted(intended(program, zero={2}, learning={2}, parameters=3))
     [1]
+    >>> sorted(intended(program, zero={1, 2}, learning=set(), parameters=3))  # neither will move
+    []
 
-By structure alone: a way that is closed for another reason as well is left to `cuts`.
+A zero may wait for another one, as ReZero's scales do for a readout of zeros. What is closed for
+any other reason is left to `cuts`.
 """
 
 from collections.abc import Sequence
@@ -37,33 +41,36 @@ class Ways(NamedTuple):
 
     Attributes:
         open: a bit for each parameter with a way to it that no zero factor closes.
-        closed: for each with a way that one does.
-        zero: whether it is zero because of parameters that learn.
+        zero: whether it is zero because of parameters.
     """
 
     open: int = 0
-    closed: int = 0
     zero: bool = False
 
-    def gated(self) -> "Ways":
-        """Return it behind a factor that is zero."""
-        return Ways(0, self.closed | self.open, self.zero)
 
-
-def intended(program: Any, learning: set[int], parameters: int) -> set[int]:
-    """Return the parameters all of whose ways to the results lead through a zero that learns.
+def intended(program: Any, zero: set[int], learning: set[int], parameters: int) -> set[int]:
+    """Return the parameters that zero factors keep from a gradient, and will no longer.
 
     Args:
         program: a jaxpr, whose first arguments are the parameters.
-        learning: numbers of the parameters that are zero and have a gradient.
+        zero: numbers of the parameters that are zero.
+        learning: of those among them that have a gradient.
         parameters: how many there are.
     """
-    body, _ = compat.opened(program)
-    args = [Ways(open=1 << k, zero=k in learning) for k in range(parameters)]
-    args += [Ways()] * (len(body.invars) - parameters)
-    outs = _run(program, args)
-    out = _joined(outs)
-    return {k for k in range(parameters) if out.closed >> k & 1 and not out.open >> k & 1}
+
+    def reaching(zeros: set[int]) -> set[int]:
+        body, _ = compat.opened(program)
+        args = [Ways(open=1 << k, zero=k in zeros) for k in range(parameters)]
+        args += [Ways()] * (len(body.invars) - parameters)
+        bits = _joined(_run(program, args)).open
+        return {k for k in range(parameters) if bits >> k & 1}
+
+    if not learning:
+        return set()
+    left, before = zero - learning, zero
+    while left != before:
+        before, left = left, left - reaching(left)
+    return reaching(left) - reaching(zero)
 
 
 def _run(program: Any, args: Sequence[Ways]) -> list[Ways]:
@@ -89,7 +96,7 @@ def _step(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
         return [Ways()] * len(eqn.outvars)
     if name in FACTORS:
         others = ins[::-1]
-        ways = [x.gated() if y.zero else x for x, y in zip(ins, others, strict=True)]
+        ways = [Ways(0, x.zero) if y.zero else x for x, y in zip(ins, others, strict=True)]
         out = _joined(ways)._replace(zero=any(x.zero for x in ins))
     else:
         floats = [x for x, v in zip(ins, eqn.invars, strict=True) if _has_gradient(v)]
@@ -114,10 +121,10 @@ def _scan(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
 
 
 def _joined(ways: Sequence[Ways]) -> Ways:
-    out = Ways(zero=bool(ways) and all(x.zero for x in ways))
+    bits = 0
     for x in ways:
-        out = Ways(out.open | x.open, out.closed | x.closed, out.zero)
-    return out
+        bits |= x.open
+    return Ways(bits, bool(ways) and all(x.zero for x in ways))
 
 
 def _has_gradient(v: Any) -> bool:

@@ -83,9 +83,8 @@ class Look:
             value: its number.
         """
         if (below, value) not in self._reached:
-            x = jnp.asarray(self.tape.values[value])
-            g = jax.random.normal(jax.random.key(0), x.shape, jnp.float32).astype(x.dtype)
-            through, bits = pulled(self.tape, {value: g}, below=below).cotangents, 0
+            seeds = {value: self.random_gradient(value)}
+            through, bits = pulled(self.tape, seeds, below=below).cotangents, 0
             for number, own in through.items():
                 source = self.tape.source[number]
                 whole = source is None or len(source.index) < self.tape.stacked[source.number]
@@ -93,6 +92,11 @@ class Look:
                     bits |= self.tape.depends[number]
             self._reached[below, value] = bits
         return self._reached[below, value]
+
+    def random_gradient(self, value: int) -> Array:
+        """Return a Gaussian of a value's shape and dtype."""
+        x = jnp.asarray(self.tape.values[value])
+        return jax.random.normal(jax.random.key(0), x.shape, jnp.float32).astype(x.dtype)
 
     @functools.cached_property
     def _reached(self) -> dict[tuple[int, int], int]:

@@ -14,6 +14,7 @@ CAUSES = {
     "discrete": "{cut} makes integers or truth values, which have no gradient; use softmax in its "
     "place, or pass the gradient around it, soft + stop_gradient(hard - soft)",
     "flat": "{cut} has slope zero there; pass the gradient around it, x + stop_gradient(f(x) - x)",
+    "kink": "{cut} has slope zero at 0, which the parameter is; start it off that",
     "saturated": "{cut} is flat at each of its inputs; scale them down",
     "dead": "{cut} is flat at each of its inputs; raise the bias or the scale of what comes in",
     "zero": "{cut} multiplies it by {by}, which is exactly zero and stays so; make that nonzero",
