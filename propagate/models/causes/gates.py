@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
@@ -41,7 +42,7 @@ class Ways(NamedTuple):
 
     Attributes:
         open: a bit for each parameter with a way to it that no zero factor closes.
-        zero: whether it is zero because of parameters.
+        zero: whether it is zero because of parameters or constants.
     """
 
     open: int = 0
@@ -74,10 +75,11 @@ def intended(program: Any, zero: set[int], learning: set[int], parameters: int) 
 
 
 def _run(program: Any, args: Sequence[Ways]) -> list[Ways]:
-    jaxpr, _ = compat.opened(program)
-    env: dict[Any, Ways] = dict.fromkeys(jaxpr.constvars, Ways())
+    jaxpr, consts = compat.opened(program)
+    constants = dict(zip(jaxpr.constvars, consts, strict=False))
+    env: dict[Any, Ways] = {v: _constant(v, constants.get(v)) for v in jaxpr.constvars}
     env.update(zip(jaxpr.invars, args, strict=True))
-    read = lambda v: Ways() if isinstance(v, compat.Literal) else env[v]  # noqa: E731
+    read = lambda v: _constant(v, v.val) if isinstance(v, compat.Literal) else env[v]  # noqa: E731
     for eqn in jaxpr.eqns:
         env.update(zip(eqn.outvars, _step(eqn, [read(v) for v in eqn.invars]), strict=True))
     return [read(v) for v in jaxpr.outvars]
@@ -118,6 +120,11 @@ def _scan(eqn: JaxprEqn, ins: list[Ways]) -> list[Ways]:
         if settled == carry:
             return outs
         carry = settled
+
+
+def _constant(v: Any, value: Any) -> Ways:
+    """Return what is known of a constant: whether it is zero."""
+    return Ways(zero=value is not None and _has_gradient(v) and not np.any(np.asarray(value)))
 
 
 def _joined(ways: Sequence[Ways]) -> Ways:
