@@ -203,12 +203,10 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
             return told(_of_zero(look, back, zero), _origin(look, zero))
         return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
     if name in ("select_n", "clamp"):
-        predicate = tape.depends[step.ins[0]]
-        own = tape.depends[step.ins[k]]
-        data = 1 << len(tape.rows)
-        if name == "clamp" or predicate & own & ~data:
+        if name == "clamp" or _bends(tape, step):
             return told("dead")
-        return told("chosen" if predicate & data else "masked")
+        data = tape.depends[step.ins[0]] >> len(tape.rows)
+        return told("chosen" if data else "masked")
     if name in PICKS or name.startswith("scatter"):
         return told("chosen")
     if name in READS:
@@ -276,10 +274,24 @@ def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:
     floats = [k for k in step.ins if tape.is_float(k)]
     name = step.eqn.primitive.name
     if not floats or name == "select_n":
-        return any(tape.depends[k] for k in step.ins if not tape.is_float(k))
+        return not _bends(tape, step) and any(
+            tape.depends[k] for k in step.ins if not tape.is_float(k)
+        )
     if name in MOVING or name in REDUCTIONS or name in FACTORS:
         return any(_is_choice(tape, k, deep - 1) for k in floats)
     return False
+
+
+def _bends(tape: Tape, step: Step) -> bool:
+    """Return whether a `where` asks about what it chooses from, as a leaky ReLU does."""
+    asked = tape.makers.get(step.ins[0])
+    if asked is None or step.eqn.primitive.name != "select_n":
+        return False
+    cases = set(step.ins[1:])
+    for k in step.ins[1:]:
+        maker = tape.makers.get(k)
+        cases.update(maker.ins if maker is not None else ())
+    return any(k in cases and tape.is_float(k) and tape.depends[k] for k in asked.ins)
 
 
 def _origin(look: Look, number: int) -> str:

@@ -31,7 +31,7 @@ CAUSES = {
 """What the causes of `models.causes.cuts` are in words, with what to do."""
 SILENT = ("gate", "underflow")  # meant; told with the dtype's other losses
 HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it does not matter
-OF_ZEROS = ("dead", "zero", "saturated", "masked")  # which follow from a signal that is lost
+OWN = ("stopped", "discrete", "flat", "single")  # which follow from no signal that is lost
 
 
 def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
     zero = np.isneginf(record["log10_gradient_q"].values)
     for k in np.flatnonzero(zero):
         cause, reason, severity = _told(record, int(k))
-        if cause in SILENT or (lost and cause in ("", *OF_ZEROS)):
+        if cause in SILENT or (lost and cause not in OWN):
             continue
         name = str(record["weight"].values[k])
         yield site_finding(
