@@ -149,7 +149,10 @@ FLUSHED = 0.1
 zero for another reason.
 
 Of Gaussian numbers a tenth lies below half of float16's smallest, 2^-25, if their rms is 2^-22; the
-rounding of the others to multiples of 2^-24 is then 7 % of the rms.
+rounding of the others to multiples of 2^-24 is then 7 % of the rms. A ReLU network of 7 layers that
+learns another's outputs in float16 (SGD with momentum, 1500 steps, 3 seeds) ends at the loss of
+float32 with shares up to 4 % at the start, at 1.3 times that with 7 %, 2.3 times with 12 % and 5
+times with 23 %.
 """
 FLUSHED_NOTE = 0.01
 """Share from which that is noted: at an rms of 2^-18.6, where rounding is 0.7 % of it."""
