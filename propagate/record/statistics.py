@@ -78,7 +78,7 @@ def token_effective_rank(y: Float[Array, "batch tokens units"]) -> Float[Array, 
     return jnp.mean(jax.vmap(effective_rank)(spread_out(y, 0, FIRST)))
 
 
-def spread_out(y: AnyArray, axis: int, most: int) -> AnyArray:
+def spread_out(y: AnyArray, axis: int, most: int) -> Any:
     """Return at most so many slices along an axis, at equal distances."""
     index = [slice(None)] * y.ndim
     index[axis] = slice(None, None, max(-(-y.shape[axis] // most), 1))
