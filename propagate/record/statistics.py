@@ -78,7 +78,7 @@ def token_effective_rank(y: Float[Array, "batch tokens units"]) -> Float[Array, 
     return jnp.mean(jax.vmap(effective_rank)(spread_out(y, 0, FIRST)))
 
 
-def spread_out(y: Any, axis: int, most: int) -> Any:
+def spread_out(y: AnyArray, axis: int, most: int) -> Any:
     """Return at most so many slices along an axis, at equal distances."""
     index = [slice(None)] * y.ndim
     index[axis] = slice(None, None, max(-(-y.shape[axis] // most), 1))
@@ -171,12 +171,6 @@ def _row_max(y: Float[Array, "batch units"]) -> Float[Array, " batch"]:
 def zero_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     """Share of zeros (of values below 2^-126 of the layer's largest, to be exact)."""
     return jnp.mean(y == 0, dtype=y.dtype)
-
-
-def subnormal_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
-    """Share of values that are not zero and below the smallest normal number of their dtype."""
-    small = (y != 0) & (jnp.abs(y) < jnp.finfo(y.dtype).tiny)
-    return jnp.mean(small, dtype=y.dtype)
 
 
 def dead_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:

@@ -10,6 +10,7 @@ A jaxpr is a list of equations. That of `lambda w, x: jnp.tanh(x @ w)` reads
 and `find` sees a product, made by the first parameter, and an activation behind it:
 
     >>> import jax, jax.numpy as jnp
+    >>> from propagate.tracing.sites import ParameterSlice
     >>> closed = jax.make_jaxpr(lambda w, x: jnp.tanh(x @ w))(jnp.ones((3, 4)), jnp.ones((2, 3)))
     >>> w, x = Facts(parameters=(ParameterSlice(0, (), 12),)), Facts(data=True)
     >>> sites, unopened = find(closed, [w, x], every=False)

@@ -12,6 +12,7 @@ it returns the kind and the result's facts, or None where it has nothing to say:
 
     >>> import jax, jax.numpy as jnp
     >>> from propagate.tracing.dataflow import follow
+    >>> from propagate.tracing.sites import ParameterSlice
     >>> eqn, = jax.make_jaxpr(jnp.dot)(jnp.ones((2, 3)), jnp.ones((3, 4))).eqns
     >>> x, w = Facts(data=True), Facts(parameters=(ParameterSlice(0, (), 12),))
     >>> kind, facts = kind_of(eqn, [x, w], follow(eqn, [x, w], (0,)), (0,))
