@@ -65,7 +65,7 @@ def main(args: list[str] | None = None) -> None:
 
 def keep_programs() -> None:
     """Let JAX keep what it compiles in the user's cache folder, unless a cache was set up."""
-    if jax.config.jax_compilation_cache_dir:
+    if jax.config.read("jax_compilation_cache_dir"):
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     jax.config.update("jax_compilation_cache_dir", str(Path(base) / "propagate"))
