@@ -88,10 +88,11 @@ def _parsed(args: list[str]) -> Command:
 
 def keep_programs() -> None:
     """Let JAX keep what it compiles in the user's cache folder, unless a cache was set up."""
-    if jax.config.read("jax_compilation_cache_dir"):
+    config: Any = jax.config  # whose options type checkers do not know
+    if config.jax_compilation_cache_dir:
         return
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(Path(base) / "propagate"))
-    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # they are many and small
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    config.update("jax_compilation_cache_dir", str(Path(base) / "propagate"))
+    config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # they are many and small
+    config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -119,8 +119,8 @@ class Probe:
         """Return the statistics of a site's value, and of what it is made of."""
 
         def value(part: str) -> Array:
-            if part == "slope":
-                return _slope(eqn, ins) / (site.slope or 1.0)
+            if part == "slope" and site.slope is not None:
+                return _slope(eqn, ins) / site.slope
             return x if part == "forward" else ins[int(part.removeprefix("term"))]
 
         parts = self.parts(site).items()
