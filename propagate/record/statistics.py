@@ -173,6 +173,12 @@ def zero_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     return jnp.mean(y == 0, dtype=y.dtype)
 
 
+def subnormal_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
+    """Share of values that are not zero and below the smallest normal number of their dtype."""
+    small = (y != 0) & (jnp.abs(y) < jnp.finfo(y.dtype).tiny)
+    return jnp.mean(small, dtype=y.dtype)
+
+
 def dead_fraction(y: Float[Array, "batch units"]) -> Float[Array, ""]:
     """Share of units that are zero for every input."""
     return jnp.mean(jnp.all(y == 0, axis=0), dtype=y.dtype)
