@@ -15,12 +15,13 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import beginning, observation, theory
+from propagate.models import beginning, observation
 from propagate.models.causes import refused
 from propagate.models.causes.explain import explained
 from propagate.models.causes.look import Look
 from propagate.models.losses import Named, check_classes, loss_of
 from propagate.models.pure_function import pure
+from propagate.models.site_theory import theory
 from propagate.record import storage
 from propagate.record.provenance import how_it_ran
 from propagate.tracing.instrument import Probe

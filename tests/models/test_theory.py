@@ -8,8 +8,8 @@ import pytest
 
 import propagate as pp
 from propagate.activations import ACTIVATIONS, activation
-from propagate.models.theory_elementwise import NEAR_GAUSSIAN
-from propagate.models.theory_rules import MIN_UNITS
+from propagate.models.site_theory.elementwise import NEAR_GAUSSIAN
+from propagate.models.site_theory.rules import MIN_UNITS
 from propagate.theory import gauss
 
 KEY = jax.random.key(11)

@@ -1,7 +1,7 @@
 r"""What mean-field theory expects at each site of a user's model, from its weights' statistics.
 
 The traced program is interpreted once more. Parameters, and all that follows from them alone, are
-arrays as before; what depends on the data is a value of `theory_values`. Take two layers
+arrays as before; what depends on the data is a value of `values`. Take two layers
 
     h = x @ W        # Moments: mean 0, second moment fan_in E W^2 E x^2; Gaussian, so node 0
     y = relu(h)      # FunctionOfGaussian of h: E y^2 = E h^2/2
@@ -33,10 +33,10 @@ import xarray as xr
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
-from propagate.models.theory_elementwise import is_elementwise
-from propagate.models.theory_gradients import GradientGraph, Node
-from propagate.models.theory_rules import apply_rule
-from propagate.models.theory_values import (
+from propagate.models.site_theory.elementwise import is_elementwise
+from propagate.models.site_theory.gradients import GradientGraph, Node
+from propagate.models.site_theory.rules import apply_rule
+from propagate.models.site_theory.values import (
     FunctionOfGaussian,
     Moments,
     Random,
@@ -86,7 +86,7 @@ def expected(model: TracedModel, record: xr.Dataset) -> xr.Dataset:
     $$q' = \mathrm{fan\_in}\cdot E W^2\cdot E x^2,$$
 
     and what is added to a signal is taken to be independent of it. Gradients start at the outputs,
-    as unit Gaussians, and go back along the graph of `theory_gradients`.
+    as unit Gaussians, and go back along the graph of `gradients`.
 
     Theory has no answer behind a softmax, pooling, a mean over a batch, tied weights or weights
     whose mean is not 0. The second moment is NaN at such a site, and what follows it starts from

@@ -1,9 +1,9 @@
-r"""What an elementwise operation makes of the values of `theory_values`.
+r"""What an elementwise operation makes of the values of `values`.
 
 Operands that are functions of one Gaussian h are combined point by point, whatever the operation.
 Independent operands are combined by their moments, for the operations of `MOMENTS`:
 
->>> from propagate.models.theory_values import gaussian
+>>> from propagate.models.site_theory.values import gaussian
 >>> x = jnp.ones((8, 32))
 >>> (add,) = jax.make_jaxpr(lambda a, b: a + b)(x, x).eqns
 >>> h, branch = gaussian(1.0, 3.0, node=0), gaussian(0.0, 0.5, node=1)
@@ -27,7 +27,7 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
-from propagate.models.theory_values import (
+from propagate.models.site_theory.values import (
     CHANCE_SIGMAS,
     NEGLIGIBLE,
     Constant,

@@ -1,11 +1,11 @@
-r"""What each operation makes of the values of `theory_values`: one rule per primitive, in `RULES`.
+r"""What each operation makes of the values of `values`: one rule per primitive, in `RULES`.
 
 Take `x @ W` followed by a ReLU, with 32 units, E x^2 = 1 and E W^2 = 1/16. The product is a sum
 over many units, hence Gaussian, of second moment fan_in E W^2 E x^2 = 2. Half of it and half of the
 gradient pass the ReLU:
 
 >>> import jax
->>> from propagate.models.theory_values import gaussian
+>>> from propagate.models.site_theory.values import gaussian
 >>> x, w = jnp.ones((8, 32)), jnp.tile(jnp.array([0.25, -0.25]), (32, 16))
 >>> product, relu = jax.make_jaxpr(lambda x, w: jax.nn.relu(x @ w))(x, w).eqns
 >>> (h,) = apply_rule(product, [Moments(0.0, 1.0), w])
@@ -35,8 +35,8 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
-from propagate.models.theory_elementwise import elementwise, is_elementwise
-from propagate.models.theory_values import (
+from propagate.models.site_theory.elementwise import elementwise, is_elementwise
+from propagate.models.site_theory.values import (
     CHANCE_SIGMAS,
     NEGLIGIBLE,
     Constant,

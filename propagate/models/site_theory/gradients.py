@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from propagate.models.theory_values import GradientFactors
+from propagate.models.site_theory.values import GradientFactors
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""What theory expects at each site of a custom model."""
