@@ -17,16 +17,22 @@ import inspect
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from propagate import _jax_compat as compat
 from propagate.models import modes
+from propagate.models.initial_weights import (
+    drawn,
+    haiku_init,
+    haiku_state,
+    linen_init,
+    linen_state,
+    streams,
+)
 from propagate.models.modes import Mode
-from propagate.tracing.trees import is_array
 from propagate.types import Array, Tree, UnusableInput
 
 _Call = Callable[..., Any]  # (params, key, *inputs) -> outputs
@@ -116,89 +122,24 @@ def _linen(arguments: Arguments) -> Adapted:
     model, own_mode = modes.linen(arguments.model, arguments.training)
     closed = [name for name in modes.SWITCHES if getattr(model, name, None) is not None]
     kwargs, mode = _switched(arguments, model.__call__, closed=closed)
-    own = replace(arguments, model=model, kwargs=kwargs)
+    own = kwargs
 
     if variables is None:
-        variables = _drawn(_linen_init, own)
+        variables = drawn(linen_init, model, arguments.key, arguments.inputs, own)
     elif not isinstance(variables, Mapping) or "params" not in variables:
         got = list(variables) if isinstance(variables, Mapping) else kind(variables)
         raise UnusableInput(f"variables must hold 'params', got {got}: pass {{'params': …}}")
     elif len(variables) == 1:
-        others = _drawn(_linen_state, own)
+        others = drawn(linen_state, model, arguments.key, arguments.inputs, own)
         variables = {**others, **variables}
     state = core.unfreeze(core.meta.unbox(variables))
     params = state.pop("params", {})
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         full = {"params": params, **state}
-        return model.apply(full, *inputs, rngs=_streams(key), mutable=list(state), **kwargs)[0]
+        return model.apply(full, *inputs, rngs=streams(key), mutable=list(state), **kwargs)[0]
 
     return Adapted(call, params, own_mode if mode is None else mode)
-
-
-def _linen_init(model: Any, key: Array, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
-    return sys.modules["flax.core"].unfreeze(model.init(_streams(key), *inputs, **kwargs))
-
-
-def _linen_state(*arguments: Any) -> Tree:
-    return {k: v for k, v in _linen_init(*arguments).items() if k != "params"}
-
-
-def _haiku_init(model: Any, key: Array, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Tree:
-    return model.init(key, *inputs, **kwargs)
-
-
-def _haiku_state(*arguments: Any) -> Tree:
-    return _haiku_init(*arguments)[1]
-
-
-def _drawn(init: _Call, arguments: Arguments) -> Tree:
-    """Return `init(model, key, inputs, kwargs)`, without running the forward pass that it traces.
-
-    It is compiled once for a model, and anew only for other shapes or keyword arguments.
-    """
-    arrays = jax.tree.map(lambda x: x if is_array(x) else None, arguments.inputs)
-    fixed = jax.tree.map(lambda x: None if is_array(x) else x, arguments.inputs)
-    model, kwargs = arguments.model, arguments.kwargs
-    leaves, structure = jax.tree.flatten((fixed, kwargs))
-    known = init, _same(model), structure, *((type(x), x) for x in leaves)
-
-    def whole(arrays: Tree) -> Tree:
-        either = lambda a, b: b if a is None else a  # noqa: E731
-        return jax.tree.map(either, arrays, fixed, is_leaf=lambda x: x is None)
-
-    try:
-        if known not in _initialisers:
-            _initialisers[known] = _quick(lambda key, given: init(model, key, whole(given), kwargs))
-        found = _initialisers[known](arguments.key, arrays)
-    except (TypeError, jax.errors.ConcretizationTypeError):
-        # an argument that has no hash, or a model that looks at the numbers of an input
-        return _quick(lambda key: init(model, key, arguments.inputs, kwargs))(arguments.key)
-    while len(_initialisers) > INITIALISERS:
-        del _initialisers[next(iter(_initialisers))]
-    return found
-
-
-def _same(model: Any) -> Any:
-    """Return what equal models share: themselves, or of one without a hash its identity."""
-    try:
-        hash(model)
-    except TypeError:
-        return id(model)  # which is no other's as long as its program is kept
-    return model
-
-
-def _quick(init: _Call) -> _Call:
-    # compiled for the least time on a CPU: it runs once, and compiling is what takes long there
-    return jax.jit(init, compiler_options=compat.quick_compilation(jax.default_backend()) or None)
-
-
-INITIALISERS = 8  # programs that are kept, each with its model
-_initialisers: dict[Any, _Call] = {}
-
-
-def _streams(key: Array) -> dict[str, Array]:
-    return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
 
 
 def _switched(
@@ -280,26 +221,33 @@ def _takes_key(apply: Callable[..., Any], position: int) -> bool:
 def _haiku(arguments: Arguments) -> Adapted:
     model, takes_key = arguments.model, _takes_key(arguments.model.apply, 1)
     kwargs, mode = _switched(arguments, model.apply, before=1 + takes_key)
-    own = replace(arguments, kwargs=modes.in_training(kwargs))
+    own = modes.in_training(kwargs)
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return model.apply(params, *((key,) if takes_key else ()), *inputs, **kwargs)
 
     weights = arguments.variables
-    weights = _drawn(_haiku_init, own) if weights is None else weights
+    weights = (
+        drawn(haiku_init, model, arguments.key, arguments.inputs, own)
+        if weights is None
+        else weights
+    )
     return Adapted(call, weights, mode)
 
 
 def _haiku_with_state(arguments: Arguments) -> Adapted:
     model, takes_key = arguments.model, _takes_key(arguments.model.apply, 2)
     kwargs, mode = _switched(arguments, model.apply, before=2 + takes_key)
-    own = replace(arguments, kwargs=modes.in_training(kwargs))  # running averages are made there
+    own = modes.in_training(kwargs)  # running averages are made there
     if arguments.variables is None:
-        params, state = _drawn(_haiku_init, own)
+        params, state = drawn(haiku_init, model, arguments.key, arguments.inputs, own)
     elif isinstance(arguments.variables, tuple):
         params, state = arguments.variables
     else:
-        params, state = arguments.variables, _drawn(_haiku_state, own)
+        params, state = (
+            arguments.variables,
+            drawn(haiku_state, model, arguments.key, arguments.inputs, own),
+        )
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return model.apply(params, state, *((key,) if takes_key else ()), *inputs, **kwargs)[0]

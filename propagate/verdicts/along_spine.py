@@ -7,6 +7,10 @@ $$h = W x, \qquad \sum g_x^2 = \mathrm{fan\_in}\cdot Var(W) \sum g_h^2$$
 
 changes both levels by its own $\log_{10} \sigma_w^2$, whatever its shape. A narrow readout or a
 bottleneck changes the second moment of a gradient, and is no fault.
+
+What is normalised does not depend on its scale. So the level of a signal that a norm follows is
+that of the norm's output; that of its gradient, which the norm divides by the rms of what came in,
+is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal.
 """
 
 from collections.abc import Iterator
@@ -63,10 +67,21 @@ def way(record: xr.Dataset, direction: Direction) -> Way:
 
 def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
     """Return the level at every site, in decades."""
-    q = second_moment(record, direction).values
+    q, norm = second_moment(record, direction).values, _norm_after(record)
     if direction == "forward":
-        return q
-    return q + np.log10(np.maximum(record["rows"].values * record["units"].values, 1))
+        return np.where(norm >= 0, q[norm], q)
+    sizes = np.log10(np.maximum(record["rows"].values * record["units"].values, 1))
+    signal = np.where(norm >= 0, second_moment(record, "forward").values, 0.0)
+    return q + sizes + np.where(np.isfinite(signal), signal, 0.0)
+
+
+def _norm_after(record: xr.Dataset) -> np.ndarray:
+    """Return for each layer the site of the norm that takes its values, -1 if none does."""
+    kind, depth = record["kind"].values, record["depth"].values
+    last = {d: k for k, d in enumerate(depth) if kind[k] == "norm"}
+    layers = np.isin(kind, LAYERS) & (record["parameter"].values != "")
+    after = np.array([last.get(d, -1) for d in depth], int)
+    return np.where(layers & (after > np.arange(len(depth))), after, -1)
 
 
 def _of_sites(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> Way:

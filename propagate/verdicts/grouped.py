@@ -9,12 +9,13 @@ import xarray as xr
 from propagate.verdicts.findings import Finding, Findings
 
 SMALLEST_GROUP = 3  # two places are both named
+LISTED = 5  # places that are listed beside the first
 
 
 def grouped(findings: Iterable[Finding], record: xr.Dataset | None = None) -> Findings:
     """Return one finding for three or more that differ in the numbers of their places only.
 
-    The first of them stands for all; its reason says how many they are, and the last place. The
+    The first of them stands for all; its reason lists the others, or how many there are. The
     places are those of equal verdict, direction, severity, and names once numbers are left out.
 
     Args:
@@ -25,9 +26,9 @@ def grouped(findings: Iterable[Finding], record: xr.Dataset | None = None) -> Fi
         >>> from propagate.verdicts.findings import Verdict
         >>> nan = float("nan")
         >>> turns = [Finding("", "", "forward", Verdict.SATURATED, nan, (nan, nan), nan, nan, k,
-        ...                  "98% of the inputs", f"lstm/tanh[{k}]") for k in range(3, 9)]
+        ...                  "98% of the inputs", f"lstm/tanh[{k}]") for k in range(3, 10)]
         >>> print(grouped(turns))
-        lstm/tanh[3], forward: saturated (98% of the inputs; so at 6 places up to lstm/tanh[8])
+        lstm/tanh[3], forward: saturated (98% of the inputs; so at 7 places up to lstm/tanh[9])
     """
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for one in findings:
@@ -60,6 +61,9 @@ def _as_one(own: list[Finding], record: xr.Dataset | None) -> list[Finding]:
         return own
     if record is not None:
         own = sorted(own, key=lambda f: -1 if f.layer is None else f.layer)
-    first, last = own[0], own[-1]
-    where = last.site or last.parameter
-    return [replace(first, reason=f"{first.reason}; so at {len(own)} places up to {where}")]
+    first, *others = own
+    names = [one.site or one.parameter for one in others]
+    also = f"{len(own)} places up to {names[-1]}"
+    if len(names) <= LISTED:
+        also = f"{', '.join(names[:-1])} and {names[-1]}"
+    return [replace(first, reason=f"{first.reason}; so at {also}")]

@@ -54,6 +54,7 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         judge_pairing(pairing, direction, expected.get(direction))
         for pairing in pairings_of(record)
         for direction in directions
+        if pairing.measured(direction)
     ]
     return Findings(found)
 

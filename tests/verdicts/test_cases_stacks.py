@@ -146,7 +146,7 @@ def test_seeds_that_are_equal_are_said_to_say_nothing():
 
 def test_a_record_of_nothing_but_nan_is_an_error():
     record = pp.measure(pp.Network(4, 8), KEY, seeds=2, batch=4)
-    with pytest.raises(pp.UnusableInput, match="nothing was measured"):
+    with pytest.raises(pp.UnusableInput, match="something was measured"):
         pp.judge(record * np.nan)
     half = record.assign(log10_backward_q=record.log10_backward_q * np.nan)
     assert [f.direction for f in pp.judge(half)] == ["forward"]

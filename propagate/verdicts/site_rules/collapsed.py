@@ -10,7 +10,7 @@ from propagate.record.spine import spine
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import growth, in_words
-from propagate.verdicts.site_rules.peers import without_steps
+from propagate.verdicts.site_rules.peers import outliers
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
@@ -59,7 +59,7 @@ def collapsed(record: xr.Dataset) -> Iterator[Finding]:
     share = share[np.isfinite(share)]
     if len(share) <= thresholds.PEERS:
         return
-    fall = growth(without_steps(share)[None], "forward")
+    fall = growth(_without_steps(share)[None], "forward")
     if fall.high < -thresholds.FINE_DECADES / (len(share) - 1):
         reason = f"the share of the second moment that tells inputs apart goes {in_words(fall)}"
         last = int(chain["site"].values[-1])
@@ -81,3 +81,11 @@ def alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
             rank = chain["forward_token_effective_rank"].values
             reason += f", their effective rank {rank[close[0]]:.3f}, {rank[0]:.2f} at the start"
         yield site_finding(record, k, "forward", Verdict.COLLAPSING, reason)
+
+
+def _without_steps(values: np.ndarray) -> np.ndarray:
+    """Take out single steps that are out of line: they are findings of their own, not growth."""
+    steps = np.diff(values)
+    for k, off in outliers(steps):
+        steps[k] -= off
+    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])

@@ -110,7 +110,7 @@ def _peers(names: np.ndarray) -> dict[str, list[int]]:
     return groups
 
 
-def _outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple[int, float]]:
+def outliers(values: np.ndarray, error: np.ndarray | float = 0.0) -> list[tuple[int, float]]:
     """Return which values are out of line with the rest, given their errors, and by how much."""
     known = np.isfinite(values)
     if known.sum() < thresholds.PEERS:
@@ -134,7 +134,7 @@ def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
     named = [not str(law).startswith(UNNAMED) for law in record["weight_law"].values]
     scales = _scales(record)
     for group in _peers(names).values():
-        off_by = dict(_outliers(sigma2[group]))
+        off_by = dict(outliers(sigma2[group]))
         for k in sorted(_odd_in_all([scale[group] for scale in scales]) & set(off_by)):
             n = group[k]
             if named[n]:
@@ -158,7 +158,7 @@ def _odd_in_all(scales: list[np.ndarray]) -> set[int]:
     spreads = [_spread(scale[np.isfinite(scale)]) for scale in scales]
     least = min(spreads)
     kept = [s for s, own in zip(scales, spreads, strict=True) if own <= least + thresholds.ALIKE_BY]
-    return set.intersection(*({k for k, _ in _outliers(scale)} for scale in kept))
+    return set.intersection(*({k for k, _ in outliers(scale)} for scale in kept))
 
 
 def _spread(values: np.ndarray) -> float:
@@ -207,7 +207,7 @@ def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
     adds = adds[_once_each(owners(record, adds))]
     for group in _peers(record["after"].values[adds]).values():
         own = adds[group]
-        for k, off in _outliers(share[own]):
+        for k, off in outliers(share[own]):
             reason = (
                 f"the branch into {record['name'].values[own[k]]} is {10 ** (off / 2):.2g} times "
                 "as large, against its skip, as those of its peers"
@@ -275,7 +275,7 @@ def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, fl
         limit = thresholds.FINE_DECADES + thresholds.STEP_SPREADS * own
         far = [(int(k), float(rest[k])) for k in np.flatnonzero(np.abs(rest) > limit)]
     else:
-        far = _outliers(rest, own)
+        far = outliers(rest, own)
     slack = whole.slack
     less = [(k, math.copysign(max(abs(off) - slack[k], 0.0), off)) for k, off in far]
     return [(k, off) for k, off in less if abs(off) > thresholds.STEP]
@@ -299,11 +299,13 @@ def _operations(record: xr.Dataset, a: int, b: int, direction: Direction) -> lis
     norms = [k for k in inside if kind[k] == "norm"]
     path = [a, *(inside[inside.index(norms[-1]) :] if norms else inside), b]
     level = levels(record, direction)[path]
-    change = np.diff(level) if direction == "forward" else -np.diff(level)
+    with np.errstate(invalid="ignore"):  # from nothing to nothing
+        change = np.diff(level) if direction == "forward" else -np.diff(level)
     sigma2 = record["log10_weight_sigma2"].values if "log10_weight_sigma2" in record else []
     scale = dict(zip(record["weight"].values, sigma2, strict=False))
     own = scale.get(record["parameter"].values[b], math.nan)
     change[-1] -= own if math.isfinite(own) and kind[b] in LAYERS else 0.0
+    change[-1] = change[-1] if math.isfinite(change[-1]) else 0.0
     for i, k in enumerate(path[1:-1]):
         forgets = label[k] in thresholds.FORGETFUL and direction == "forward"
         if kind[k] == "norm" or forgets or not math.isfinite(change[i]):
@@ -320,11 +322,3 @@ def _culprit(record: xr.Dataset, parts: Sequence[list[Operation]], step: int, of
             changes.setdefault(str(label[k]), []).append(change)
     usual = {name: float(np.median(c)) if len(c) > 2 else 0.0 for name, c in changes.items()}
     return max(parts[step], key=lambda one: (one[1] - usual[str(label[one[0]])]) * off)[0]
-
-
-def without_steps(values: np.ndarray) -> np.ndarray:
-    """Take out single steps that are out of line: they are findings of their own, not growth."""
-    steps = np.diff(values)
-    for k, off in _outliers(steps):
-        steps[k] -= off
-    return np.concatenate([values[:1], values[0] + np.cumsum(steps)])
