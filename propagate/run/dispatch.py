@@ -33,11 +33,12 @@ from propagate.types import Array, Tree
 
 MOST_AT_ONCE = 8  # turns in flight
 COMPILERS = ThreadPoolExecutor(2)
-ON_GPU = {"xla_gpu_enable_triton_gemm": False}
-"""What XLA is asked for on a GPU: products of its libraries, without a search among its own.
+FLOAT32_ON_GPU = {"xla_gpu_enable_triton_gemm": False}
+"""What XLA is asked for where products of float32 run on a GPU: those of its libraries alone.
 
-The search takes most of the first call: 14.5 s with it, 5.0 s without for 36 pairings × 50 × 2048 ×
-512 on one H200, and then 320 and 315 ms (`tests/benchmarks/accelerator.py`, jax 0.11.2).
+The search among its own takes most of the first call: 14.5 s with it, 5.0 s without for 36 pairings
+× 50 × 2048 × 512 on one H200, and then 320 and 315 ms (jax 0.11.2). Of lower precision its own are
+faster: 78 ms against 104.
 """
 
 
@@ -140,11 +141,8 @@ def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Future:
 def _compiled(program: StackProgram, mesh: Mesh, form: Any, leaves: tuple) -> Future:
     """Return the executable to come: it is compiled while the next turn is drawn."""
     lowered = jitted(program, mesh).lower(jax.tree.unflatten(form, leaves))
-    return COMPILERS.submit(lowered.compile, _options(mesh.devices.flat[0].platform))
-
-
-def _options(platform: str) -> dict[str, Any]:
-    return ON_GPU if platform == "gpu" else {}
+    exact = program.precision == "highest" and mesh.devices.flat[0].platform == "gpu"
+    return COMPILERS.submit(lowered.compile, FLOAT32_ON_GPU if exact else None)
 
 
 def jitted(program: StackProgram, mesh: Mesh) -> Callable[[Numbers], dict]:
@@ -237,7 +235,7 @@ def _drawer(
             jax.tree.map(lambda *a: join(a, axis=0), *common),
         )
 
-    return jax.jit(_per_slot(every, mesh), compiler_options=_options(platform))
+    return jax.jit(_per_slot(every, mesh))
 
 
 def _joined(parts: tuple[Array, ...], *, order: np.ndarray, axis: int) -> Array:

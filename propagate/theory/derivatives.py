@@ -5,9 +5,10 @@
 phi'' beside the two. Both work in float64 whatever the user's flags.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -35,13 +36,24 @@ def evaluate(phi: Activation, h: np.ndarray) -> Values:
     size = int(np.size(h))
     padded = np.zeros(max(-(-size // BLOCK), 1) * BLOCK)
     padded[:size] = np.ravel(h)
-    with jax.enable_x64(True):
+    with _on_the_host():
         blocks = [_compiled(phi.fn)(block) for block in padded.reshape(-1, BLOCK)]
     value, slope = (
         np.concatenate([np.asarray(block[k]) for block in blocks])[:size].reshape(np.shape(h))
         for k in (0, 1)
     )
     return Values(value, slope, np.asarray(h))
+
+
+@contextlib.contextmanager
+def _on_the_host() -> Iterator[None]:
+    """Compute in float64 on a CPU: for so few numbers, an accelerator compiles for seconds."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX was told to have no CPU
+        host = jax.local_devices()[0]
+    with jax.enable_x64(True), jax.default_device(host):
+        yield
 
 
 @functools.lru_cache(maxsize=256)
@@ -107,7 +119,7 @@ def _derivatives(fn: Elementwise) -> Callable[[np.ndarray], list[np.ndarray]]:
     def derivatives(h: np.ndarray) -> list[np.ndarray]:
         padded = np.zeros(round(2 * SEARCHED / SPACING) + 1)
         padded[: h.size] = h
-        with jax.enable_x64(True):
+        with _on_the_host():
             return [np.asarray(values)[: h.size] for values in compiled(padded)]
 
     return derivatives
