@@ -28,7 +28,8 @@ def answered() -> tuple[str, int]:
     lesson = nbformat.read(LESSON, as_version=4)
     cells = []
     for cell in lesson.cells:
-        name = next((name for name in ANSWERS if name in cell.source), None)
+        own = lambda name, text=cell.source: f"{name}:" in text or f'"{name}"' in text  # noqa: E731
+        name = next(filter(own, ANSWERS), None)
         tried = [WRONG.get(name), ANSWERS[name]] if name and "answer = ..." in cell.source else []
         cells.append(cell)
         cells += [_filled(cell, answer) for answer in tried if answer]

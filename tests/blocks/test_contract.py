@@ -115,7 +115,8 @@ def compare(net: pp.Network, record, monkeypatch) -> None:
         if name in record:
             close(record[name][first:], [q_of([g[place]]) for g in gradients[first:]])
         else:
-            assert place in weights
+            # SkipInit's branch before its scale is recorded on the way forward alone
+            assert place in weights or place == "unscaled_branch_gradient"
     together = [q_of([g[place] for place in g if place in weights]) for g in gradients[1:]]
     close(record.log10_weight_gradient_q[1:], together)
 
@@ -133,11 +134,12 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
     """Kept and stored; and in chunks that are computed again, with weights drawn again."""
     net = pp.Network(DEPTH, WIDTH, family=spelling)
     record = grid(net)
-    assert not any(np.isnan(v.isel(layer=slice(1, -1))).any() for v in record.values())
+    measured = [name for name in record if "_expected" not in name]  # the rest is theory's
+    assert not any(np.isnan(record[name].isel(layer=slice(1, -1))).any() for name in measured)
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     monkeypatch.setattr(memory, "WEIGHT_BYTES", 0)
     again = grid(net, init="torch", activation="gelu").squeeze()
-    for name in record:
+    for name in measured:
         own = record[name].sel(init="torch", activation="gelu")
         np.testing.assert_allclose(again[name], own, atol=1e-4)
 

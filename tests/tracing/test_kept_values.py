@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate.models import adapters, observation
+from propagate.models import initial_weights, observation
 from propagate.models.pure_function import pure
 from propagate.record import kept_values, measures
 from propagate.record.kept_values import Kept, reduced
@@ -163,9 +163,9 @@ def test_initialisation_is_compiled_once_for_a_model():
         given.append(jax.tree.leaves(ready.params)[1])
     np.testing.assert_array_equal(given[0], given[1])
     assert not np.array_equal(given[0], given[2])
-    program = next(f for known, f in adapters._initialisers.items() if known[1] == id(model))
+    program = next(f for known, f in initial_weights._initialisers.items() if known[1] == id(model))
     assert program._cache_size() == 1
-    plain = model.init(adapters._streams(jax.random.split(jax.random.key(0), 3)[1]), X)
+    plain = model.init(initial_weights.streams(jax.random.split(jax.random.key(0), 3)[1]), X)
     np.testing.assert_allclose(given[0], jax.tree.leaves(plain)[1], rtol=1e-5)
 
 

@@ -130,14 +130,18 @@ Random = FunctionOfGaussian | Moments
 Value = Any  # Constant | FunctionOfGaussian | Moments | an array that does not depend on the data
 
 
-def gaussian(mean: float, second: float, node: int) -> FunctionOfGaussian:
+def gaussian(mean: float, second: float, node: int) -> "FunctionOfGaussian | Moments":
     """Return a new argument h ~ N(mean, second - mean^2), as the identity function of itself.
 
     Args:
         mean: E h.
         second: E h^2.
         node: its number in the graph of gradients.
+
+    Where a moment is NaN nothing but the moments is known.
     """
+    if not math.isfinite(mean + second):
+        return Moments(mean, second, {node: 1.0})
     std = math.sqrt(max(second - mean**2, 0.0))
     z, weights = gauss.nodes(np.array([[std]]), np.array([KINKS]) - mean, POINTS)
     derivatives = {node: np.ones(z.size)}
