@@ -96,6 +96,7 @@ class Position(NamedTuple):
         loops: the lengths of the scans around it, outermost first.
         turns: how much of `path` leads to each of them.
         strides: by how much a turn of each makes its carry deeper.
+        reversed: whether each begins with its last turn.
         twin: the equation or jaxpr that stands here in the program for one more input, if known.
     """
 
@@ -103,6 +104,7 @@ class Position(NamedTuple):
     loops: tuple[int, ...] = ()
     turns: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
+    reversed: tuple[bool, ...] = ()
     twin: Any = None
 
     def equations(self, jaxpr: Any) -> "Iterator[tuple[JaxprEqn, Position]]":
@@ -124,10 +126,11 @@ class Position(NamedTuple):
         twin = self.twin and self.twin.params["branches"][number]
         return self._replace(path=(*self.path, number), twin=twin)
 
-    def turn(self, length: int, stride: int) -> "Position":
+    def turn(self, scan: JaxprEqn, stride: int) -> "Position":
         """Return the position of a scan's body."""
         return self.inside("jaxpr")._replace(
-            loops=(*self.loops, length),
+            loops=(*self.loops, scan.params["length"]),
+            reversed=(*self.reversed, scan.params["reverse"]),
             turns=(*self.turns, len(self.path)),
             strides=(*self.strides, stride),
         )
@@ -191,7 +194,7 @@ class _Walk:
 
         def turn(walk: _Walk, carry: list[Facts], stride: int) -> list[Facts]:
             args = [*consts, *carry, *xs]
-            return walk.run(eqn.params["jaxpr"], args, at.turn(length, stride))
+            return walk.run(eqn.params["jaxpr"], args, at.turn(eqn, stride))
 
         unkept = replace(self, settling=True)
         carry, stride = _settled(lambda c: turn(unkept, c, 0)[:n_carry], ins[n_consts:end])
@@ -279,6 +282,7 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         depth=out.depth,
         strides=at.strides,
         loops=at.loops,
+        reversed=at.reversed,
         turns=at.turns,
         shape=value.shape,
         layout=layout(value.shape, other, out.unit_axis),

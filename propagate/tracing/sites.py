@@ -75,6 +75,7 @@ class Site:
         depth: how many layers with parameters lie on the longest way to it, itself included.
         strides: by how much `depth` grows per iteration of the scans around it.
         loops: the lengths of those scans, outermost first.
+        reversed: whether each of them begins with its last iteration.
         turns: how much of `path` leads to each of them.
         shape: of the value, in one iteration.
         layout: which axes of `shape` are those of inputs and of units.
@@ -99,6 +100,7 @@ class Site:
     depth: int
     strides: tuple[int, ...]
     loops: tuple[int, ...]
+    reversed: tuple[bool, ...]
     turns: tuple[int, ...]
     shape: tuple[int, ...]
     layout: Layout
@@ -113,6 +115,11 @@ class Site:
     terms_summed: int = 0
     reads: RawInput | None = None
     product: EqnPath | None = None
+
+    def passed(self, turn: tuple[int, ...]) -> tuple[int, ...]:
+        """Return how many iterations of each scan have been run before this one."""
+        each = zip(self.loops, self.reversed, turn, strict=True)
+        return tuple(length - 1 - k if back else k for length, back, k in each)
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,10 @@ class SiteNames:
 
 
 def site_key(row: Row) -> tuple[int, ...]:
-    """Return what rows are sorted by: the path, with the number of the turn after each scan."""
+    """Return what rows are sorted by: the path, with the turns that have passed after each scan."""
     site, turn = row
     key = list(site.path)
-    for at, k in reversed(list(zip(site.turns, turn, strict=True))):
+    for at, k in reversed(list(zip(site.turns, site.passed(turn), strict=True))):
         key.insert(at, k)
     return tuple(key)
 
@@ -231,7 +231,7 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         "function": [s.frame.function if s.frame else "" for s, _ in rows],
         "source": [f"{s.frame.file}:{s.frame.line}" if s.frame else "" for s, _ in rows],
     }
-    depth = [s.depth + sum(np.multiply(s.strides, t)) for s, t in rows]
+    depth = [s.depth + sum(np.multiply(s.strides, s.passed(t))) for s, t in rows]
     line = [s.frame.line if s.frame else 0 for s, _ in rows]
     sizes = np.array([s.layout.of(s.shape) for s, _ in rows], int).reshape(-1, 3)
     words = {name: np.array(values, dtype=np.str_) for name, values in columns.items()}

@@ -118,16 +118,18 @@ def owners(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
 
 
 def once(record: xr.Dataset, whole: Way) -> Way:
-    """Return the way past one site for each parameter: a loop's last turn stands for all.
+    """Return the way past one site for each parameter, of a loop one turn for all.
 
-    What the turns of a loop share learns from the last of them, however much of the gradient the
-    first ones see.
+    Forward that is the last turn. Backward it is the turn that sees most of the gradient: what the
+    turns share learns from it, however little the others see.
     """
     names = owners(record, whole.sites)
-    last = {name: k for k, name in enumerate(names)}
-    if whole.direction == "backward":
-        last = {name: k for k, name in reversed(list(enumerate(names)))}
-    alone = [k for k, name in enumerate(names) if name == "" or last[name] == k]
+    chosen: dict[str, int] = {}
+    for k, name in enumerate(names):
+        known = chosen.get(name)
+        if known is None or whole.direction == "forward" or whole.level[k] > whole.level[known]:
+            chosen[name] = k
+    alone = [k for k, name in enumerate(names) if name == "" or chosen[name] == k]
     return whole.of(np.array(alone, int))
 
 

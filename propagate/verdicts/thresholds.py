@@ -151,6 +151,13 @@ SURE_NATS = 3.0
 Gaussian logits of standard deviation s add s²/2 while s is below 2: He's law with 10 to 1000
 classes, whose logits have s = 1.4, 0.8 to 1.0; s = 2 adds 1.6 to 2.0, s = 3 adds 3.0 to 4.1.
 """
+SURE_FAULT_NATS = 15.0
+"""Nats above that of equal probabilities from which it is a fault; below, a note.
+
+Trained on the digits (five He layers, 400 steps, SGD and Adam at their best rates, two seeds), the
+held-out accuracy was 0.92 with readouts that start up to 5 nats above, 0.90 at 9, 0.89 at 18, and
+0.83 (SGD) and 0.87 (Adam) at 38.
+"""
 SAME_CHANCE = 1.01
 """Ratio within which the loss by chance is that of two classes: it was told to 1 % (`SAME`)."""
 LARGE_INPUT = 20.0

@@ -282,3 +282,14 @@ def test_layers_of_every_framework_are_where_their_hooks_are():
         np.testing.assert_allclose(last, np.mean(np.square(out)), rtol=1e-5)
         assert 10 ** float(layers.log10_backward_q.values[-1]) == pytest.approx(1, abs=0.9)
         assert np.isfinite(record.weight_fan_in.values).sum() == 2
+
+
+def test_turns_of_a_reversed_scan_stand_in_the_order_in_which_they_run():
+    def net(w, x):
+        step = lambda h, row: (jnp.tanh(row @ w + h), None)  # noqa: E731
+        return jax.lax.scan(step, jnp.zeros((4, 3)), x, reverse=True)[0]
+
+    w, x = jax.random.normal(jax.random.key(0), (3, 3)), jnp.ones((5, 4, 3))
+    record = pp.diagnose(net, w, x, key=jax.random.key(1)).record
+    turns = [name for name in record["name"].values if "tanh" in name]
+    assert turns == [f"params/tanh[{k}]" for k in (4, 3, 2, 1, 0)]

@@ -75,4 +75,6 @@ def first_loss(record: xr.Dataset) -> Iterator[Finding]:
         f"logits have standard deviation {spread:.3g}, and the largest probability is "
         f"{largest:.2f} on average. Scale {scaled} by 1/{spread:.3g}"
     )
-    yield site_finding(record, k, "forward", Verdict.SATURATED, reason)
+    surplus = loss - chance
+    severity: Severity = "fault" if surplus > thresholds.SURE_FAULT_NATS else "note"
+    yield site_finding(record, k, "forward", Verdict.SATURATED, reason, severity=severity)

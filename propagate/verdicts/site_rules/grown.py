@@ -28,10 +28,10 @@ def grown(record: xr.Dataset, direction: Direction, odd: Sequence[Odd]) -> Itera
     whole = way(record, direction)
     alone = _without_readout(record, once(record, whole))
     known = sum(o.decades.get(direction, 0.0) for o in odd if o.layer in alone.sites)
-    if _is_growth(alone, known):
+    in_loops = [f for name, turns in loops(record, whole) for f in _of_loop(record, name, turns)]
+    if _is_growth(alone, known) and not any(f.is_fault for f in in_loops):
         yield from _told(record, alone)
-    for name, turns in loops(record, whole):
-        yield from _of_loop(record, name, turns)
+    yield from in_loops
 
 
 def _limit(total: float) -> float:
