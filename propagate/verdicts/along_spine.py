@@ -75,17 +75,33 @@ def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
     return q + sizes + np.where(np.isfinite(signal), signal, 0.0)
 
 
+def _along_a_stream(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> np.ndarray:
+    """Return what norms on a residual stream, from one addition to the next, add to the levels.
+
+    What goes on from an addition is what the next one skips with.
+    """
+    none = np.zeros(len(sites))
+    if "log10_skip_q" not in record or (record["kind"].values[sites] != "add").any():
+        return none
+    q, skip = (record[f"log10_{name}_q"].values[sites] for name in ("forward", "skip"))
+    with np.errstate(invalid="ignore"):
+        change = np.append(skip[1:] - q[:-1], 0.0)
+    change = np.where(np.isfinite(change), change, 0.0)
+    return change if direction == "forward" else -change
+
+
 def _norm_after(record: xr.Dataset) -> np.ndarray:
     """Return for each layer the site of the norm that takes its values, -1 if none does."""
     kind, depth = record["kind"].values, record["depth"].values
     last = {d: k for k, d in enumerate(depth) if kind[k] == "norm"}
-    layers = np.isin(kind, LAYERS) & (record["parameter"].values != "")
+    layers = np.isin(kind, (*LAYERS, "embedding")) & (record["parameter"].values != "")
     after = np.array([last.get(d, -1) for d in depth], int)
     return np.where(layers & (after > np.arange(len(depth))), after, -1)
 
 
 def _of_sites(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> Way:
     level = levels(record, direction)[sites]
+    level = level + _along_a_stream(record, sites, direction)
     known = np.isfinite(level)
     sites, level = sites[known], level[known]
     slack = np.abs(np.diff(np.log10(np.maximum(record["rows"].values[sites], 1))))

@@ -70,8 +70,19 @@ def _told(record: xr.Dataset, k: int) -> tuple[str, str, Severity]:
         for name in ("gradient_cause", "gradient_cut", "gradient_cut_by")
     )
     words = CAUSES.get(cause, "").format(cut=cut, by=by)
-    severity: Severity = "note" if cause in HARMLESS else "fault"
+    harmless = cause in HARMLESS or (cause == "unused" and _of_a_layer_in_use(record, k))
+    severity: Severity = "note" if harmless else "fault"
     return cause, f"{reason}: {words}" if words else reason, severity
+
+
+def _of_a_layer_in_use(record: xr.Dataset, k: int) -> bool:
+    """Return whether another parameter beside it learns: then a layer is used in part, by design.
+
+    Language models without their head keep its weights beside their embeddings.
+    """
+    owners = [str(name).rpartition(".")[0] for name in record["weight"].values]
+    beside = np.array([own == owners[k] and own != "" for own in owners], bool)
+    return bool((beside & np.isfinite(record["log10_gradient_q"].values)).any())
 
 
 def _a_zero_learns(record: xr.Dataset) -> bool:

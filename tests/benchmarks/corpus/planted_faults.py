@@ -14,7 +14,8 @@ from corpus.planting import (
     BATCH,
     CULPRIT,
     FINE,
-    STEP,
+    STEEP,
+    VANISHED,
     WIDTH,
     branches,
     kernels,
@@ -30,9 +31,9 @@ from corpus.planting import (
 @plant("one layer too small", "linen equinox keras", "departing vanishing", layer(5), sign=-1)
 @plant("one layer too large", "function nnx", "departing exploding", layer(5), sign=1)
 def one_scaled(framework, k, sign):
-    """Threshold: a second moment off by 0.8 decades."""
+    """Threshold: 1.5 decades of a second moment up, or 4 down."""
     weights = kernels(12)
-    weights[CULPRIT] *= 10 ** (sign * STEP * k / 2)
+    weights[CULPRIT] *= 10 ** (sign * (STEEP if sign > 0 else VANISHED) * k / 2)
     return stack(framework, zeros(weights))
 
 
@@ -61,8 +62,8 @@ def unscaled_branches(framework, k):
 
 @plant("one branch without its scale", "linen equinox", "departing exploding", layer(10, 11))
 def forgotten_scale(framework, k):
-    """Threshold: the branch is off by 0.8 decades."""
-    weights, times = branches(12), 10 ** (STEP * k / 2)
+    """Threshold: the branch is too large by 1.5 decades."""
+    weights, times = branches(12), 10 ** (STEEP * k / 2)
     own = lambda block: (times if block == CULPRIT else 1.0) * 12**-0.5  # noqa: E731
     return residual(framework, zeros(weights), own)
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from corpus import data
 
 WIDTH, BATCH, CULPRIT = 64, 64, 5
-FINE, STEP = 2.6, 0.8
+FINE, STEEP, VANISHED = 2.6, 1.5, 4.0
 """Decades over the whole depth that are fine, and by which one layer may differ."""
 
 
