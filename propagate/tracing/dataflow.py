@@ -198,6 +198,16 @@ def indexed(eqn: JaxprEqn, parameters: Parameters) -> Parameters:
     return tuple(p.at(int(start[0])) for p in parameters)
 
 
+def of_results(eqn: JaxprEqn, out: Facts) -> list[Facts]:
+    """Return the facts of each result; `for w in weights` of an array gives the slices of it."""
+    count = len(eqn.outvars)
+    stacked = eqn.primitive.name == "unstack" and eqn.params["axis"] == 0
+    if not stacked or len(eqn.invars[0].aval.shape) < 2:
+        return [out] * count
+    slices = (tuple(p.at(k) for p in out.parameters) for k in range(count))
+    return [replace(out, parameters=own) for own in slices]
+
+
 def of_one_turn(facts: Facts, level: int) -> Facts:
     """Return what is known of what a scan hands to one turn, a slice.
 

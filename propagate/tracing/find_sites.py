@@ -48,6 +48,7 @@ from propagate.tracing.dataflow import (
     layout,
     merge,
     of_one_turn,
+    of_results,
     outside,
     skip,
 )
@@ -184,7 +185,7 @@ class _Walk:
             self._note_unopened(eqn)
         if out.data and has_float(eqn):
             out = self._looked_at(eqn, ins, out, at)
-        return [out] * len(eqn.outvars)
+        return of_results(eqn, out)
 
     def _scan(self, eqn: JaxprEqn, ins: list[Facts], at: Position) -> list[Facts]:
         n_consts, n_carry = compat.scan_split(eqn)

@@ -46,7 +46,8 @@ Cause = Literal[
 STEPS = ("round", "floor", "ceil", "sign", "nextafter", "clz")  # slope zero wherever there is one
 BOUNDED = ("tanh", "logistic", "erf", "erfc", "softmax", "sigmoid")
 PICKS = ("gather", "dynamic_slice", "scatter", "sort", "top_k", "dynamic_update_slice")
-READS = ("slice", "concatenate", "pad", "reduce_max", "reduce_min", "argmax", "split", "cumsum")
+PIECES = ("slice", "split", "unstack")
+READS = (*PIECES, "concatenate", "pad", "reduce_max", "reduce_min", "argmax", "cumsum")
 FACTORS = (*PRODUCTS, "mul")
 DEEP = 12  # products of products by zero that are followed back
 

@@ -32,7 +32,7 @@ from propagate.tracing.sites import LOOP
 FACTORS = frozenset({*PRODUCTS, "mul"})  # linear in each of two operands
 KEEPS = (
     LAYOUT
-    | {"slice", "dynamic_slice", "gather", "reduce_sum", "neg", "concatenate", "split"}
+    | {"slice", "dynamic_slice", "gather", "reduce_sum", "neg", "concatenate", "split", "unstack"}
     | {"add", "sub", "tanh", "erf", "sin", "asinh", "cumsum"}
 ) - {"stop_gradient"}  # what makes zero of zero, with a slope that is not
 

@@ -162,7 +162,7 @@ def _matmul_of_signals(eqn: JaxprEqn, ins: list[Value]) -> Moments | None:
 RULES: dict[str, Callable[[JaxprEqn, list[Value]], Value | list[Value] | None]] = {
     **dict.fromkeys(LAYOUT, _unchanged),
     **dict.fromkeys(PRODUCTS, _matmul),
-    **dict.fromkeys(("slice", "dynamic_slice", "split"), _slices),
+    **dict.fromkeys(("slice", "dynamic_slice", "split", "unstack"), _slices),
     compat.TAG: _unchanged,
     "stop_gradient": _stop_gradient,
     "convert_element_type": _convert,
