@@ -83,7 +83,7 @@ def _along_a_stream(record: xr.Dataset, sites: np.ndarray, direction: Direction)
     none = np.zeros(len(sites))
     if "log10_skip_q" not in record or (record["kind"].values[sites] != "add").any():
         return none
-    q, skip = (record[f"log10_{name}_q"].values[sites] for name in ("forward", "skip"))
+    q, skip = second_moment(record, "forward").values[sites], record["log10_skip_q"].values[sites]
     with np.errstate(invalid="ignore"):
         change = np.append(skip[1:] - q[:-1], 0.0)
     change = np.where(np.isfinite(change), change, 0.0)
