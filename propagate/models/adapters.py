@@ -122,16 +122,14 @@ def _linen(arguments: Arguments) -> Adapted:
     model, own_mode = modes.linen(arguments.model, arguments.training)
     closed = [name for name in modes.SWITCHES if getattr(model, name, None) is not None]
     kwargs, mode = _switched(arguments, model.__call__, closed=closed)
-    own = kwargs
-
+    given = model, arguments.key, arguments.inputs, kwargs
     if variables is None:
-        variables = drawn(linen_init, model, arguments.key, arguments.inputs, own)
+        variables = drawn(linen_init, *given)
     elif not isinstance(variables, Mapping) or "params" not in variables:
         got = list(variables) if isinstance(variables, Mapping) else kind(variables)
         raise UnusableInput(f"variables must hold 'params', got {got}: pass {{'params': …}}")
     elif len(variables) == 1:
-        others = drawn(linen_state, model, arguments.key, arguments.inputs, own)
-        variables = {**others, **variables}
+        variables = drawn(linen_state, *given) | dict(variables)
     state = core.unfreeze(core.meta.unbox(variables))
     params = state.pop("params", {})
 
@@ -221,33 +219,28 @@ def _takes_key(apply: Callable[..., Any], position: int) -> bool:
 def _haiku(arguments: Arguments) -> Adapted:
     model, takes_key = arguments.model, _takes_key(arguments.model.apply, 1)
     kwargs, mode = _switched(arguments, model.apply, before=1 + takes_key)
-    own = modes.in_training(kwargs)
+    given = model, arguments.key, arguments.inputs, modes.in_training(kwargs)
+    weights = arguments.variables
+    if weights is None:
+        weights = drawn(haiku_init, *given)
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return model.apply(params, *((key,) if takes_key else ()), *inputs, **kwargs)
 
-    weights = arguments.variables
-    weights = (
-        drawn(haiku_init, model, arguments.key, arguments.inputs, own)
-        if weights is None
-        else weights
-    )
     return Adapted(call, weights, mode)
 
 
 def _haiku_with_state(arguments: Arguments) -> Adapted:
     model, takes_key = arguments.model, _takes_key(arguments.model.apply, 2)
     kwargs, mode = _switched(arguments, model.apply, before=2 + takes_key)
-    own = modes.in_training(kwargs)  # running averages are made there
+    # running averages are made in training
+    given = model, arguments.key, arguments.inputs, modes.in_training(kwargs)
     if arguments.variables is None:
-        params, state = drawn(haiku_init, model, arguments.key, arguments.inputs, own)
+        params, state = drawn(haiku_init, *given)
     elif isinstance(arguments.variables, tuple):
         params, state = arguments.variables
     else:
-        params, state = (
-            arguments.variables,
-            drawn(haiku_state, model, arguments.key, arguments.inputs, own),
-        )
+        params, state = arguments.variables, drawn(haiku_state, *given)
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return model.apply(params, state, *((key,) if takes_key else ()), *inputs, **kwargs)[0]

@@ -22,13 +22,11 @@ import numpy as np
 
 from propagate import _jax_compat as compat
 from propagate.record.kept_values import Kept, reduced
-from propagate.record.measures import Q
-from propagate.tracing import weight_laws
 from propagate.tracing.instrument import Probe, Stats
 from propagate.tracing.probe import uncollected
 from propagate.tracing.sites import EqnPath, Site
-from propagate.tracing.trace import SiteNames, Trace
-from propagate.tracing.value_and_grad import Observed, Pulled, pulled
+from propagate.tracing.trace import SiteNames
+from propagate.tracing.value_and_grad import Observed, Pulled, pulled, with_trace
 from propagate.types import Array, Tree, UnusableInput
 
 KEPT_SHARE = 8  # of the memory: an eighth may hold values
@@ -148,7 +146,4 @@ def _summed(tapped: Probe, names: SiteNames, params: Tree, got: Pulled) -> Obser
     }
     gradients = {path: sums.get((path, "backward"), s) for path, s in got.gradients.items()}
     seen, gradients = jax.device_get((seen, gradients))
-    weights = names.parameters.sums(params, weight_laws.MOMENTS)
-    of_weights = None if got.grads is None else names.parameters.sums(got.grads, (Q,))
-    trace = Trace(seen, gradients, weights, of_weights, names)
-    return Observed(got.value, got.aux, got.grads, trace)
+    return with_trace(names, params, got._replace(seen=seen, gradients=gradients))

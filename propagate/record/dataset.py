@@ -61,6 +61,13 @@ def measured_directions(record: xr.Dataset) -> list[Direction]:
     return [d for d in DIRECTIONS if second_moment_name(d) in record]
 
 
+def not_finite(record: xr.Dataset) -> np.ndarray:
+    """Return at which sites the signal is not finite, and no `where` behind leaves that out."""
+    q = second_moment(record, "forward").values
+    bad = record["taken"].values & (np.isnan(q) | (q == np.inf))
+    return bad & ~record["masked"].values if "masked" in record.coords else bad
+
+
 def along_layers(place: Place, rows: np.ndarray) -> np.ndarray:
     """Pad to layers 0 … L: the output has no activation, the input no weight."""
     missing = np.full((1, *rows.shape[1:]), np.nan)

@@ -66,7 +66,7 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
         try:
             for turn, (program, numbers) in zip(turns, _fed(grid, feed, mesh, turns), strict=True):
                 run = _executable(program, mesh, numbers)
-                waiting.append((turn, pool.submit(_run_once_compiled, run, numbers)))
+                waiting.append((turn, pool.submit(_run, run, numbers)))
                 while len(waiting) > (at_once if turn is not turns[-1] else 0):
                     oldest, future = waiting.popleft()
                     yield oldest, future.result()
@@ -119,12 +119,8 @@ def rows_of(stretches: tuple[Stretch, ...]) -> list[slice]:
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
 
 
-def _run(executable: Callable, numbers: Numbers) -> dict:
-    return jax.device_get(executable(numbers))
-
-
-def _run_once_compiled(executable: Future, numbers: Numbers) -> dict:
-    return _run(executable.result(), numbers)
+def _run(executable: Future, numbers: Numbers) -> dict:
+    return jax.device_get(executable.result()(numbers))
 
 
 def _executable(program: StackProgram, mesh: Mesh, numbers: Numbers) -> Future:

@@ -135,12 +135,17 @@ def observed(
         data: the batch and whatever else the program takes.
         head: from the program's result to a scalar and anything else.
     """
-    weights = names.parameters.sums(params, weight_laws.MOMENTS)
     # within a jitted step this is tracing, too; otherwise it is the user's own computation
     inside = any(map(compat.is_traced, arguments(params, data)))
     with uncollected() if inside else contextlib.nullcontext():
         got = pulled(tapped, params, data, head)
-    of_weights = names.parameters.sums(got.grads, (Q,))
+    return with_trace(names, params, got)
+
+
+def with_trace(names: SiteNames, params: Tree, got: Pulled) -> Observed:
+    """Return what was evaluated, with a trace of what was recorded and of the parameters."""
+    weights = names.parameters.sums(params, weight_laws.MOMENTS)
+    of_weights = None if got.grads is None else names.parameters.sums(got.grads, (Q,))
     trace = Trace(got.seen, got.gradients, weights, of_weights, names)
     return Observed(got.value, got.aux, got.grads, trace)
 

@@ -13,6 +13,7 @@ that of the norm's output; that of its gradient, which the norm divides by the r
 is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -62,7 +63,15 @@ class Way(NamedTuple):
 
 def way(record: xr.Dataset, direction: Direction) -> Way:
     """Return the way along the spine, without sites whose level is not finite."""
-    return _of_sites(record, spine(record)["site"].values.astype(int), direction)
+    sites = spine(record)["site"].values.astype(int)
+    level = levels(record, direction)[sites]
+    level = level + _along_a_stream(record, sites, direction)
+    known = np.isfinite(level)
+    sites, level = sites[known], level[known]
+    slack = np.abs(np.diff(np.log10(np.maximum(record["rows"].values[sites], 1))))
+    slack = slack + _of_shapes(record)[sites[1:]]
+    order = slice(None, None, 1 if direction == "forward" else -1)
+    return Way(sites[order], level[order], slack[order], direction)
 
 
 def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
@@ -97,17 +106,6 @@ def _norm_after(record: xr.Dataset) -> np.ndarray:
     layers = np.isin(kind, (*LAYERS, "embedding")) & (record["parameter"].values != "")
     after = np.array([last.get(d, -1) for d in depth], int)
     return np.where(layers & (after > np.arange(len(depth))), after, -1)
-
-
-def _of_sites(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> Way:
-    level = levels(record, direction)[sites]
-    level = level + _along_a_stream(record, sites, direction)
-    known = np.isfinite(level)
-    sites, level = sites[known], level[known]
-    slack = np.abs(np.diff(np.log10(np.maximum(record["rows"].values[sites], 1))))
-    slack = slack + _of_shapes(record)[sites[1:]]
-    order = slice(None, None, 1 if direction == "forward" else -1)
-    return Way(sites[order], level[order], slack[order], direction)
 
 
 def _of_shapes(record: xr.Dataset) -> np.ndarray:
@@ -196,3 +194,53 @@ def beyond(part: Way) -> float:
     sign = 1.0 if part.total > 0 else -1.0
     slack = min(float(part.slack.sum()), thresholds.FINE_DECADES)
     return sign * max(abs(part.total) - ripple(part.level, sign) - slack, 0.0)
+
+
+Operation = tuple[int, float]  # a site, and by how much it changes the level
+
+
+class _Columns(NamedTuple):
+    """What is asked of every site: read from the record once, not once for each step."""
+
+    kind: np.ndarray
+    label: np.ndarray
+    depth: np.ndarray
+    units: np.ndarray
+    level: np.ndarray
+    scale: list[float]  # log10 fan_in·Var(W) of its weight, NaN where that is not known
+
+
+def operations(record: xr.Dataset, whole: Way) -> list[list[Operation]]:
+    """Return the operations of each step of a way, and what each does to the level."""
+    sigma2 = record["log10_weight_sigma2"].values if "log10_weight_sigma2" in record else []
+    known = dict(zip(record["weight"].values, sigma2, strict=False))
+    scale = [known.get(name, math.nan) for name in record["parameter"].values]
+    kind, label, depth, units = (record[n].values for n in ("kind", "label", "depth", "units"))
+    columns = _Columns(kind, label, depth, units, levels(record, whole.direction), scale)
+    steps = zip(whole.sites[:-1].tolist(), whole.sites[1:].tolist(), strict=True)
+    return [_of_step(columns, min(pair), max(pair), whole.direction) for pair in steps]
+
+
+def _of_step(columns: _Columns, a: int, b: int, direction: Direction) -> list[Operation]:
+    """Return the operations from one layer to the next.
+
+    What a weight's scale does is taken out, and what an operation does that forgets its input's.
+    """
+    kind, label, depth, units, level, scale = columns
+    wide = (units[a:b] > 1) | (units[a] == 1)
+    inside = [
+        k
+        for k in range(a + 1, b)
+        if kind[k] in ON_THE_WAY and kind[k] not in LAYERS and depth[k] == depth[a] and wide[k - a]
+    ]
+    norms = [k for k in inside if kind[k] == "norm"]
+    path = [a, *(inside[inside.index(norms[-1]) :] if norms else inside), b]
+    with np.errstate(invalid="ignore"):  # from nothing to nothing
+        change = np.diff(level[path]) if direction == "forward" else -np.diff(level[path])
+    change[-1] -= scale[b] if math.isfinite(scale[b]) and kind[b] in LAYERS else 0.0
+    change[-1] = change[-1] if math.isfinite(change[-1]) else 0.0
+    for i, k in enumerate(path[1:-1]):
+        forgets = label[k] in thresholds.FORGETFUL and direction == "forward"
+        if kind[k] == "norm" or forgets or not math.isfinite(change[i]):
+            change[i] = 0.0
+    return list(zip(path[1:], change.tolist(), strict=True))

@@ -69,7 +69,7 @@ def sweep(depth: int, width: int, batch: int, precision: str) -> dict[str, float
     pp.sweep(net, **grid)
     first = time.perf_counter() - start
     dispatch._run = run
-    on_device = [(program, jax.tree.map(jnp.asarray, numbers)) for program, numbers in fed]
+    on_device = [(program.result(), jax.tree.map(jnp.asarray, n)) for program, n in fed]
     programs = lambda: jax.block_until_ready([p(n) for p, n in on_device])  # noqa: E731
     call = median_ms(lambda: pp.sweep(net, **grid))
     return {"first call, s": first, "device, ms": median_ms(programs), "call, ms": call}

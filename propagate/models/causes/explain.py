@@ -19,6 +19,7 @@ import xarray as xr
 from propagate.models.causes import cuts, gates, non_finite, precision
 from propagate.models.causes.look import Look
 from propagate.models.causes.refused import no_gradient
+from propagate.record.dataset import not_finite
 
 
 def explained(look: Look) -> xr.Dataset:
@@ -56,25 +57,18 @@ def _check_flows(record: xr.Dataset) -> None:
 def _zero_and_broken(record: xr.Dataset) -> tuple[np.ndarray, bool]:
     """Return the rows of parameters without a gradient, and whether one is not finite where the
     signal is."""
-    finite = ~_not_finite(record)
-    gradients = [record[n].values for n in ("log10_gradient_q",) if n in record]
-    zero = np.flatnonzero(np.isneginf(gradients[0])) if gradients else np.array([], int)
-    sites = [record[n].values[record["taken"].values] for n in ("log10_backward_q",) if n in record]
-    of_sites = any((np.isnan(g) | (g == np.inf)).any() for g in sites)
-    of_parameters = any((np.isnan(g) | (g == np.inf)).any() for g in gradients)
-    return zero, bool(finite.all() and (of_sites or of_parameters))
-
-
-def _not_finite(record: xr.Dataset) -> np.ndarray:
-    """Return at which sites the signal is not finite, and no `where` leaves that out."""
-    q = record["log10_forward_q"].values
-    bad = record["taken"].values & (np.isnan(q) | (q == np.inf))
-    return bad & ~record["masked"].values if "masked" in record.coords else bad
+    none = np.array([])
+    weights = record["log10_gradient_q"].values if "log10_gradient_q" in record else none
+    backward = "log10_backward_q" in record
+    sites = record["log10_backward_q"].values[record["taken"].values] if backward else none
+    gradients = np.concatenate([weights, sites])
+    broken = (np.isnan(gradients) | (gradients == np.inf)).any()
+    return np.flatnonzero(np.isneginf(weights)), bool(broken and not not_finite(record).any())
 
 
 def _with_masked(look: Look, record: xr.Dataset) -> xr.Dataset:
     """Return the record with a coordinate `masked`, where some signal is not finite, and why."""
-    bad = np.flatnonzero(_not_finite(record))
+    bad = np.flatnonzero(not_finite(record))
     if not len(bad):
         return record
     masked = np.zeros(record.sizes["site"], bool)

@@ -43,10 +43,11 @@ def _is_growth(part: Way, known: float) -> bool:
 
     A signal that settles within the first quarter does not go on growing with depth.
     """
-    rest = beyond(part) - known
+    total = beyond(part)
+    rest = total - known
     if len(part.sites) < 2 or abs(rest) <= _limit(rest) or rest * part.total <= 0:
         return False
-    if abs(beyond(part)) <= _limit(part.total):
+    if abs(total) <= _limit(part.total):
         return False
     steps = len(part.sites) - 1
     quarter = int(thresholds.SETTLED_FROM * steps)

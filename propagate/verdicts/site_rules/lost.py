@@ -6,17 +6,16 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
+from propagate.record.dataset import not_finite
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
-def not_finite(record: xr.Dataset) -> Iterator[Finding]:
+def overflowed(record: xr.Dataset) -> Iterator[Finding]:
     """Overflowed: the first site, in the direction of travel, whose values are not finite."""
-    q = record["log10_forward_q"].values
-    goes_on = ~record["masked"].values if "masked" in record.coords else True  # no `where` behind
-    bad = np.flatnonzero(record["taken"].values & (np.isnan(q) | (q == math.inf)) & goes_on)
+    bad = np.flatnonzero(not_finite(record))
     if len(bad):
         reason = f"values are not finite from {record['name'].values[bad[0]]} on"
         if "overflow_operand" in record:

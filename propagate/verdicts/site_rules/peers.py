@@ -7,7 +7,6 @@ is blamed for its neighbour's scale.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,20 +14,21 @@ import numpy as np
 import xarray as xr
 
 from propagate.record.dataset import measured_directions
-from propagate.record.spine import LAYERS, spine
+from propagate.record.spine import spine
 from propagate.types import Direction
 from propagate.verdicts import thresholds
 from propagate.verdicts.along_spine import (
-    ON_THE_WAY,
+    Operation,
     Way,
     beyond,
-    levels,
     once,
+    operations,
     owners,
     ripple,
     way,
 )
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
+from propagate.verdicts.grouped import without_numbers
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 UNNAMED = ("normal", "uniform", "truncated", "constant", "zeros", "ones", "not finite")
@@ -106,7 +106,7 @@ def _peers(names: np.ndarray) -> dict[str, list[int]]:
     """Group names that differ in numbers only: `blocks.3.fc1.kernel`, `dense_2.kernel`."""
     groups: dict[str, list[int]] = {}
     for k, name in enumerate(names):
-        groups.setdefault(re.sub(r"_?\d+", "*", str(name)), []).append(k)
+        groups.setdefault(without_numbers(str(name)), []).append(k)
     return groups
 
 
@@ -233,7 +233,7 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
         names = record["parameter"].values[whole.sites]
         if (names == "").any():
             continue  # a residual stream: its branches are judged
-        parts = [_operations(record, *pair) for pair in _pairs(whole)]
+        parts = operations(record, whole)
         rest = np.array([sum(d for _, d in own) for own in parts], float)
         sawtooth = max(ripple(whole.level, sign) for sign in (1.0, -1.0)) > thresholds.STEP / 2
         for k, off in _far(record, whole, rest):
@@ -262,11 +262,6 @@ def _in_both(odd: Odd, direction: Direction, off: float) -> Odd:
     return odd._replace(decades=odd.decades | {direction: off}, reason=also)
 
 
-def _pairs(whole: Way) -> Iterator[tuple[int, int, Direction]]:
-    for a, b in zip(whole.sites[:-1], whole.sites[1:], strict=True):
-        yield min(int(a), int(b)), max(int(a), int(b)), whole.direction
-
-
 def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, float]]:
     """Return the steps that are out of line, and by how much."""
     error = thresholds.unit_error(record["units"].values[whole.sites])
@@ -279,38 +274,6 @@ def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, fl
     slack = whole.slack
     less = [(k, math.copysign(max(abs(off) - slack[k], 0.0), off)) for k, off in far]
     return [(k, off) for k, off in less if abs(off) > thresholds.STEP]
-
-
-Operation = tuple[int, float]  # a site, and by how much it changes the level
-
-
-def _operations(record: xr.Dataset, a: int, b: int, direction: Direction) -> list[Operation]:
-    """Return the operations from one layer to the next, and what each does to the level.
-
-    What a weight's scale does is taken out, and what an operation does that forgets its input's.
-    """
-    kind, label, depth = (record[name].values for name in ("kind", "label", "depth"))
-    wide = (record["units"].values > 1) | (record["units"].values[a] == 1)
-    inside = [
-        k
-        for k in range(a + 1, b)
-        if kind[k] in ON_THE_WAY and kind[k] not in LAYERS and depth[k] == depth[a] and wide[k]
-    ]
-    norms = [k for k in inside if kind[k] == "norm"]
-    path = [a, *(inside[inside.index(norms[-1]) :] if norms else inside), b]
-    level = levels(record, direction)[path]
-    with np.errstate(invalid="ignore"):  # from nothing to nothing
-        change = np.diff(level) if direction == "forward" else -np.diff(level)
-    sigma2 = record["log10_weight_sigma2"].values if "log10_weight_sigma2" in record else []
-    scale = dict(zip(record["weight"].values, sigma2, strict=False))
-    own = scale.get(record["parameter"].values[b], math.nan)
-    change[-1] -= own if math.isfinite(own) and kind[b] in LAYERS else 0.0
-    change[-1] = change[-1] if math.isfinite(change[-1]) else 0.0
-    for i, k in enumerate(path[1:-1]):
-        forgets = label[k] in thresholds.FORGETFUL and direction == "forward"
-        if kind[k] == "norm" or forgets or not math.isfinite(change[i]):
-            change[i] = 0.0
-    return list(zip(path[1:], change.tolist(), strict=True))
 
 
 def _culprit(record: xr.Dataset, parts: Sequence[list[Operation]], step: int, off: float) -> int:

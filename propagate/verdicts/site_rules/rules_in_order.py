@@ -13,7 +13,7 @@ from propagate.verdicts.grouped import grouped
 from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
-from propagate.verdicts.site_rules.lost import dead, not_finite, silent
+from propagate.verdicts.site_rules.lost import dead, overflowed, silent
 from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
 from propagate.verdicts.site_rules.non_finite import not_finite_behind
 from propagate.verdicts.site_rules.parameters import constant, untrained
@@ -38,7 +38,7 @@ def judge_sites(record: xr.Dataset) -> Findings:
             "judge needs a record of diagnose with kind and log10_forward_q, got variables "
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
-    lost = [*not_finite(record), *flushed_signal(record)]
+    lost = [*overflowed(record), *flushed_signal(record)]
     lost += [] if lost else list(dead(record)) or silent(record)
     back = [] if lost else [*not_finite_behind(record), *flushed(record)]
     odd = [*odd_weights(record), *odd_branches(record)]
