@@ -8,6 +8,7 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
+import dense_nets
 import jax
 import jax.numpy as jnp
 
@@ -21,8 +22,11 @@ def build(framework, fault):
     """Return (model, inputs, options, path): what `pure` takes, and the culprit's weight."""
     index = 2 * CULPRIT + 1 if residual(fault) else CULPRIT
     inputs = (jax.random.normal(jax.random.key(1), (BATCH, WIDTH)),)
-    model, more_inputs, options, path = _BUILDERS[framework](fault, weights(fault))
-    return model, (*more_inputs, *inputs), options, path.format(index)
+    if framework == "keras":
+        return _keras(fault, weights(fault)), inputs, {}, PATHS[framework].format(index)
+    run = lambda dense, x: forward(dense, x, fault)  # noqa: E731
+    model, more_inputs, options = dense_nets.build(framework, weights(fault), run)
+    return model, (*more_inputs, *inputs), options, PATHS[framework].format(index)
 
 
 def residual(fault):
@@ -59,71 +63,8 @@ def forward(dense, x, fault, nn=jax.nn):
     return dense(DEPTH - 1, x)
 
 
-def _function(fault, weights):
-    params = {"layers": [{"kernel": w, "bias": b} for w, b in weights]}
-
-    def model(params, x):
-        layers = params["layers"]
-        return forward(lambda i, x: x @ layers[i]["kernel"] + layers[i]["bias"][None], x, fault)
-
-    return model, (params,), {}, "layers.{}.kernel"
-
-
-def _linen(fault, weights):
-    import flax.linen as nn
-
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return forward(lambda i, x: nn.Dense(WIDTH, name=f"layer_{i}")(x), x, fault)
-
-    params = {f"layer_{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(weights)}
-    return Net(), (), {"variables": {"params": params}}, "layer_{}.kernel"
-
-
-def _nnx(fault, weights):
-    from flax import nnx
-
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.layers = nnx.List([nnx.Linear(WIDTH, WIDTH, rngs=rngs) for _ in weights])
-
-        def __call__(self, x):
-            return forward(lambda i, x: self.layers[i](x), x, fault)
-
-    net = Net(nnx.Rngs(0))
-    for layer, (w, b) in zip(net.layers, weights, strict=True):
-        layer.kernel, layer.bias = nnx.Param(w), nnx.Param(b)
-    return net, (), {}, "layers.{}.kernel"
-
-
-def _equinox(fault, weights):
-    import equinox as eqx
-
-    class Net(eqx.Module):
-        layers: list
-
-        def __call__(self, x):
-            return forward(lambda i, x: self.layers[i](x), x, fault)
-
-    def linear(w, b):
-        layer = eqx.nn.Linear(WIDTH, WIDTH, key=jax.random.key(0))
-        return eqx.tree_at(lambda layer: (layer.weight, layer.bias), layer, (w.T, b))
-
-    return Net([linear(w, b) for w, b in weights]), (), {"vmap": True}, "layers.{}.weight"
-
-
-def _haiku(fault, weights):
-    import haiku as hk
-
-    def net(x):
-        return forward(lambda i, x: hk.Linear(WIDTH, name=f"layer_{i}")(x), x, fault)
-
-    params = {f"layer_{i}": {"w": w, "b": b} for i, (w, b) in enumerate(weights)}
-    return hk.transform(net), (), {"variables": params}, "layer_{}.w"
-
-
 def _keras(fault, weights):
+    """Return a functional model, whose variables have no path but their layers'."""
     import keras
 
     layers = [keras.layers.Dense(WIDTH, name=f"layer_{i}") for i in range(len(weights))]
@@ -131,14 +72,14 @@ def _keras(fault, weights):
     outputs = forward(lambda i, x: layers[i](x), inputs, fault, keras.ops)
     for layer, pair in zip(layers, weights, strict=True):
         layer.set_weights(pair)
-    return keras.Model(inputs, outputs), (), {}, "layer_{}.kernel"
+    return keras.Model(inputs, outputs)
 
 
-_BUILDERS = {
-    "function": _function,
-    "linen": _linen,
-    "nnx": _nnx,
-    "equinox": _equinox,
-    "haiku": _haiku,
-    "keras": _keras,
+PATHS = {
+    "function": "layers.{}.kernel",
+    "linen": "layer_{}.kernel",
+    "nnx": "layers.{}.kernel",
+    "equinox": "layers.{}.weight",
+    "haiku": "layer_{}.w",
+    "keras": "layer_{}.kernel",
 }

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from flax import nnx
+from nnx_net import NNXNet
 
 import propagate as pp
 from propagate.models import modes
@@ -37,16 +38,6 @@ class LinenField(nn.Module):
     @nn.compact
     def __call__(self, x):
         return nn.Dropout(0.5, deterministic=self.deterministic)(nn.Dense(4)(x))
-
-
-class NNXNet(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.dense, self.norm = nnx.Linear(4, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dropout(self.norm(self.dense(x)))
 
 
 class NNXWithRngs(nnx.Module):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from nnx_net import NNXNet
 
 import propagate as pp
 
@@ -13,16 +14,6 @@ pytestmark = pytest.mark.lenient
 
 KEY = jax.random.key(0)
 X = jax.random.normal(jax.random.key(1), (8, 4))
-
-
-class NNXNet(nnx.Module):
-    def __init__(self):
-        rngs = nnx.Rngs(0)
-        self.dense, self.norm = nnx.Linear(4, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
-        self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    def __call__(self, x):
-        return self.dropout(self.norm(self.dense(x)))
 
 
 class EquinoxNet(eqx.Module):
