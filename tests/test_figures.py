@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from propagate.cli import command, figures, sweep
+from propagate.cli import command
+from propagate.cli.verbs import figures, sweep
 from propagate.types import PropagateError, UnusableInput
 
 FOLDER = Path(__file__).parent.parent / "figures"

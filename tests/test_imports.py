@@ -34,7 +34,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "run": (*GROUND, "record", *SPECIFIED, "blocks", "theory", "verdicts"),
     "tracing": (*GROUND, "_jax_compat", "record", "distributions", "verdicts", "report"),
     "models": (*GROUND, "_jax_compat", "record", "theory", "tracing", "verdicts", "plot", "report"),
-    "training": (*GROUND, "record", "tracing", "verdicts", "plot"),
+    "training": (
+        *(*GROUND, "_jax_compat", "record", *SPECIFIED, "blocks", "theory", "verdicts", "plot"),
+        *("report", "run", "tracing"),
+    ),
+    "cure": (
+        *(*GROUND, "_jax_compat", "record", *SPECIFIED, "blocks", "theory", "verdicts", "plot"),
+        *("report", "run", "tracing", "models"),
+    ),
 }
 """What each place may import, in the order of the data flow; `cli` may import all."""
 
@@ -46,6 +53,9 @@ LATE = {
     ("models", "plot"),
     ("models", "report"),
     ("training", "plot"),
+    ("training", "report"),
+    ("cure", "plot"),
+    ("cure", "report"),
     ("tracing", "report"),
     ("tracing", "verdicts"),
 }  # within methods

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from propagate import activations, initializers
-from propagate.cli import command, diagnose, figures, listing, phase, predict, sweep
+from propagate.cli import command
+from propagate.cli.verbs import diagnose, figures, listing, phase, predict, sweep
 from propagate.record.measures import MEASURES
 from propagate.verdicts.findings import Verdict
 

@@ -11,13 +11,13 @@ import jax
 import tyro
 
 from propagate import _interrupts
-from propagate.cli.diagnose import Diagnose
-from propagate.cli.figures import Figures
-from propagate.cli.listing import List
-from propagate.cli.phase import Phase
-from propagate.cli.predict import Predict
-from propagate.cli.sweep import Sweep
 from propagate.cli.terminal import say, show, unread
+from propagate.cli.verbs.diagnose import Diagnose
+from propagate.cli.verbs.figures import Figures
+from propagate.cli.verbs.listing import List
+from propagate.cli.verbs.phase import Phase
+from propagate.cli.verbs.predict import Predict
+from propagate.cli.verbs.sweep import Sweep
 from propagate.record.provenance import provenance
 from propagate.types import PropagateError, UnusableInput
 

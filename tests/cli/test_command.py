@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import propagate as pp
-from propagate.cli import command, predict
+from propagate.cli import command
+from propagate.cli.verbs import predict
 from propagate.run.sweep import Interrupted
 
 SMALL = ["--depth", "6", "--width", "16", "--batch", "8", "--seeds", "3"]
@@ -172,7 +173,9 @@ def test_labels_must_come_with_the_data(tmp_path, capfd):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_before_the_work(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("propagate.cli.sweep.sweep", lambda *a, **k: pytest.fail("work was spent"))
+    monkeypatch.setattr(
+        "propagate.cli.verbs.sweep.sweep", lambda *a, **k: pytest.fail("work was spent")
+    )
     (tmp_path / "file").write_text("")
     assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path / "file")) == 3
     assert "choose another folder" in capfd.readouterr().err
@@ -188,7 +191,7 @@ def test_an_interrupted_sweep_saves_what_it_has(tmp_path, capfd, monkeypatch):
         partial = pp.measure(pp.Network(2, 4), options["key"], seeds=1, batch=2)
         raise Interrupted(partial, 1, 9)
 
-    monkeypatch.setattr("propagate.cli.sweep.sweep", stopped)
+    monkeypatch.setattr("propagate.cli.verbs.sweep.sweep", stopped)
     assert run("sweep", *SMALL, *GRID, "--out", str(tmp_path)) == 130
     assert "stopped after 1 of 9 blocks" in capfd.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["record.partial.nc"]

@@ -1,0 +1,1 @@
+"""From findings to changes: advice, and a repair that is measured again."""
