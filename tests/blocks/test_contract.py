@@ -21,7 +21,7 @@ from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
 DEPTH, WIDTH, BATCH = 3, 8, 4
-INITS = ["he_normal", "xavier_uniform", "torch", "orthogonal"]
+INITS = ["he_normal", "torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [
     "mlp",
@@ -99,7 +99,7 @@ def q_names(net: pp.Network) -> list[str]:
 
 
 def grid(net: pp.Network, **options):
-    """The second moments of everything, of 4 initialisers × 4 activations."""
+    """The second moments of everything, of 3 initialisers × 4 activations."""
     options = {"init": INITS, "activation": PHIS, "measures": q_names(net)} | options
     return pp.sweep(net, key=KEY, seeds=1, batch=BATCH, **options).isel(seed=0)
 
@@ -146,9 +146,9 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
 
 def test_chunks_alone_change_nothing(monkeypatch):
     net = pp.Network(5, WIDTH, family="residual(norm=batch,dropout=0.25)")
-    record = grid(net, activation="gelu")
+    record = grid(net, init="torch", activation="gelu")
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
-    chunked = grid(net, activation="gelu")
+    chunked = grid(net, init="torch", activation="gelu")
     for name in record:
         np.testing.assert_allclose(chunked[name], record[name], atol=1e-4)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import propagate as pp
@@ -119,6 +119,7 @@ def test_the_logarithm_of_a_layer_of_n_units(row):
         layer_theory.log_mean_square("tanh", row["n"])
 
 
+@settings(max_examples=25)
 @given(st.floats(0.05, 6), st.floats(0.001, 1))
 def test_fixed_points_stay(sigma_w2, sigma_b2):
     for point in pp.fixed_points("tanh", sigma_w2, sigma_b2):

@@ -25,12 +25,13 @@ NEXT = 0.01  # what a rule may leave out, of the value: attention's next order i
 
 @pytest.fixture
 def small(monkeypatch):
-    for name, value in {"WIDTHS": (64,), "LENGTHS": (32,), "HEADS": (16,), "UNITS": 256}.items():
+    sizes = {"WIDTHS": (64,), "LENGTHS": (32,), "HEADS": (16,), "UNITS": 256, "CHUNK": 2**21}
+    for name, value in sizes.items():
         monkeypatch.setattr(theory_error, name, value)
 
 
 def simulated(setting):
-    return theory_error.simulate(setting, KEY, precision=0.015, most=2e7)
+    return theory_error.simulate(setting, KEY, precision=0.02, most=1e7)
 
 
 @pytest.mark.parametrize("name", theory_error.SETTINGS)
@@ -60,7 +61,7 @@ def test_what_two_positions_share(name, small):
     setting = theory_error.SETTINGS[name](rng)
     x = setting.x._replace(correlation=0.6)
     options = {"shape": setting.shape, "drawn": setting.drawn, "apply": setting.apply}
-    keys = jax.random.split(KEY, 1000)
+    keys = jax.random.split(KEY, 250)
     _, second, shared, _ = theory_error.draws(keys, x, setting.numbers, **options)
     theory = setting.operation.forward(x)
     ratio = np.array(shared, float) / np.mean(second)

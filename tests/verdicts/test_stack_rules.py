@@ -79,7 +79,8 @@ def test_the_default_size_meets_infinite_width():
     """
     net = pp.Network(depth=50, width=256)
     inits, phis = ["xavier_normal", "he_normal", "torch"], ["relu", "sigmoid", "gelu"]
-    record = pp.sweep(net, init=inits, activation=phis, key=jax.random.key(0), seeds=4)
+    grid = {"init": inits, "activation": phis, "key": jax.random.key(0), "seeds": 4, "batch": 32}
+    record = pp.sweep(net, **grid)
     found = {(f.init, f.activation, f.direction): f for f in pp.judge(record)}
     for direction in ("forward", "backward"):
         assert found["he_normal", "relu", direction].verdict is V.STABLE
