@@ -38,7 +38,7 @@ def parallel_from(share: np.ndarray) -> int | None:
     return start if 0 < start < len(share) and share[0] >= -thresholds.PARALLEL_DECADES else None
 
 
-def layers_apart(share: np.ndarray) -> int:
-    """Return how many layers keep the share within what is fine, one at least."""
+def places_apart(share: np.ndarray) -> int:
+    """Return at how many places from the first on the share is within what is fine."""
     near = np.flatnonzero(share < -thresholds.FINE_DECADES)
-    return max(int(near[0]), 1) if len(near) else len(share)
+    return int(near[0]) if len(near) else len(share)

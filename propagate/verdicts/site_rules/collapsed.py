@@ -8,11 +8,13 @@ import xarray as xr
 
 from propagate.record.spine import spine
 from propagate.verdicts import thresholds
-from propagate.verdicts.directions import apart, layers_apart, parallel_from
+from propagate.verdicts.directions import apart, parallel_from, places_apart
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import growth, in_words
 from propagate.verdicts.site_rules.peers import outliers
 from propagate.verdicts.site_rules.site_finding import site_finding
+
+FINE = thresholds.FINE_DECADES
 
 
 def alike(record: xr.Dataset) -> list[Finding]:
@@ -37,7 +39,7 @@ def parallel(record: xr.Dataset) -> Iterator[Finding]:
         f"from {rank[0]:.2f} to {rank[-1]:.4f} and their mean cosine to {cosine:.4f}; from {site} "
         f"on less than {10**-thresholds.PARALLEL_DECADES:.2%} of it tells them apart. A residual "
         f"connection around each layer, a normalisation across inputs (PairNorm), or at most "
-        f"{layers_apart(share)} layers keep them apart"
+        f"{max(places_apart(share), 1)} layers keep them apart"
     )
     number = int(chain["site"].values[k])
     yield site_finding(record, number, "forward", Verdict.COLLAPSING, reason)
@@ -56,14 +58,20 @@ def collapsed(record: xr.Dataset) -> Iterator[Finding]:
         return
     share = (chain["log10_forward_variance"] - chain["log10_forward_q"]).values
     share = np.where(np.isneginf(chain["log10_forward_q"].values), math.nan, share)
-    share = share[np.isfinite(share)]
+    known = np.isfinite(share)
+    share, names = share[known], chain["name"].values[known]
     if len(share) <= thresholds.PEERS:
         return
     fall = growth(_without_steps(share)[None], "forward")
     if fall.high < -thresholds.FINE_DECADES / (len(share) - 1):
-        reason = f"the share of the second moment that tells inputs apart goes {in_words(fall)}"
-        last = int(chain["site"].values[-1])
-        yield site_finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
+        first, last, least = (f"{10**decades:.2g}" for decades in (*share[[0, -1]], -FINE))
+        reason = (
+            f"the share of the second moment that tells inputs apart goes {in_words(fall)}, from "
+            f"{first} at {names[0]} to {last} at {names[-1]}; larger weights beside smaller "
+            f"biases, or at most {max(int(FINE / -fall.rate), 1)} layers, keep it above {least}"
+        )
+        end = int(chain["site"].values[-1])
+        yield site_finding(record, end, "forward", Verdict.COLLAPSING, reason, rise=fall)
 
 
 def alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
@@ -82,19 +90,17 @@ def alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
         return
     k = int(different[-1]) + 1
     reason = f"the mean cosine between positions of an input is {cosine[k]:.3f} and stays so"
-    advice = "a skip connection around attention"
     if "forward_token_effective_rank" in chain:
         ranked, share = _with_rank(chain, "forward_token_effective_rank")
         if parallel_from(share) is None:
             return
         rank = ranked["forward_token_effective_rank"].values
         reason += (
-            f": from {ranked['name'].values[0]} to {ranked['name'].values[-1]} their effective rank "
-            f"goes from {rank[0]:.2f} to {rank[-1]:.4f}"
+            f": from {ranked['name'].values[0]} to {ranked['name'].values[-1]} their effective "
+            f"rank goes from {rank[0]:.2f} to {rank[-1]:.4f}"
         )
-        advice += f", or at most {layers_apart(share)} layers,"
     number = int(chain["site"].values[k])
-    reason = f"{reason}; {advice} keeps them apart"
+    reason += "; a skip connection around attention, from its input to its output, keeps them apart"
     yield site_finding(record, number, "forward", Verdict.COLLAPSING, reason)
 
 

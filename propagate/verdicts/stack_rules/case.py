@@ -39,6 +39,7 @@ class Case:
         return self.log_q.shape[1] - 1
 
     def until_lost(self) -> str:
+        """Say how the signal grew before it was lost."""
         rise = self.growth
         return "" if math.isnan(rise.rate) else f"; until then {in_words(rise)}"
 

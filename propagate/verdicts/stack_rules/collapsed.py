@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from propagate.verdicts import thresholds
-from propagate.verdicts.directions import apart, layers_apart, parallel_from
+from propagate.verdicts.directions import apart, parallel_from, places_apart
 from propagate.verdicts.findings import Verdict
 from propagate.verdicts.growth import growth, in_words
 from propagate.verdicts.stack_rules.case import Answer, Case
@@ -44,7 +44,7 @@ def parallel(case: Case) -> Answer | None:
         f"than {10**-thresholds.PARALLEL_DECADES:.2%} of it tells them apart, however their norms "
         "differ"
     )
-    remedy = f"a skip connection past each layer, or at most {layers_apart(share)} layers"
+    remedy = f"a skip connection past each layer, or at most {_most_layers(share)}"
     return Answer(Verdict.COLLAPSING, start, reason, remedy=remedy)
 
 
@@ -65,11 +65,16 @@ def alike_tokens(case: Case) -> Answer | None:
     reason = f"the mean cosine between positions of an input is {seen}, and stays so"
     remedy = "a skip connection past attention, or a smaller share of it"
     if share is not None:
-        remedy += f", or at most {layers_apart(share)} layers"
+        remedy += f", or at most {_most_layers(share)}"
     return Answer(Verdict.COLLAPSING, layer, reason + _rank(case, TOKENS), remedy=remedy)
 
 
 INPUTS, TOKENS = "forward_effective_rank", "forward_token_effective_rank"
+
+
+def _most_layers(share: np.ndarray) -> str:
+    most = max(places_apart(share) - 1, 1)  # the first place is the input
+    return f"{most} layer{'s' * (most > 1)}"
 
 
 def _apart(case: Case, name: str) -> np.ndarray | None:

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 
-from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
 from propagate.verdicts.growth import in_words
 from propagate.verdicts.stack_rules.case import Answer, Case
