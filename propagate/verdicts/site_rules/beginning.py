@@ -80,9 +80,9 @@ def first_loss(record: xr.Dataset, wild: Sequence[Finding] = ()) -> Iterator[Fin
     scaled = "the logits" if k is None else f"the weights of {record['parameter'].values[k]}"
     remedy = "The scale of the inputs comes first" if wild else f"Scale {scaled} by 1/{spread:.3g}"
     reason = (
-        f"the first loss is {loss:.3g}, where equal probabilities give ln {of} = {chance:.3g}: the "
-        f"logits have standard deviation {spread:.3g}, and the largest probability is "
-        f"{largest:.2f} on average. {remedy}"
+        f"the first loss is {times(loss, 3)} per label, where equal probabilities give ln {of} = "
+        f"{chance:.3g}: the logits have standard deviation {spread:.3g}, and the largest "
+        f"probability is {largest:.2f} on average. {remedy}"
     )
     surplus = loss - chance
     severity: Severity = "fault" if surplus > thresholds.SURE_FAULT_NATS else "note"
