@@ -38,7 +38,7 @@ def dead(record: xr.Dataset) -> Iterator[Finding]:
     enough = record["rows"].values >= thresholds.DEAD_ROWS
     found = np.flatnonzero((share >= thresholds.DEAD) & enough)
     q, depth = record["log10_forward_q"].values, record["depth"].values
-    for k in found:
+    for k in map(int, found):
         made = np.flatnonzero(depth[:k] == depth[k])
         if any(np.isneginf(q[j]) for j in made):
             continue  # what came into it was zero already
@@ -48,7 +48,7 @@ def dead(record: xr.Dataset) -> Iterator[Finding]:
             f"{share[k]:.0%} of the channels of {phi} are zero for every input: {gone} of {units} "
             f"pass nothing on, and the weights that make them get no gradient{_revived(record, k)}"
         )
-        yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
+        yield site_finding(record, k, "forward", Verdict.DEAD, reason)
 
 
 def _revived(record: xr.Dataset, k: int) -> str:
@@ -94,4 +94,4 @@ def _drawn(record: xr.Dataset, k: int) -> str:
     at = np.flatnonzero(record["weight"].values == record["parameter"].values[k])
     if not len(at) or not np.isneginf(record["log10_weight_q"].values[at[0]]):
         return ""
-    return f". Its weights are all zero: {drawn(record['weight_fan_in'].values[at[0]])}"
+    return f". Its weights are all zero: {drawn(float(record['weight_fan_in'].values[at[0]]))}"
