@@ -1,6 +1,7 @@
 """Advice in numbers, followed to the digit that is printed, makes its finding go away."""
 
 import re
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def changed(layers, at=AT, **new):
     return [p | new if k == at else p for k, p in enumerate(layers)]
 
 
-def scaled(layers, factor, at=range(100)):
+def scaled(layers, factor, at: Collection[int] = range(100)):
     return [p | {"w": p["w"] * factor} if k in at else p for k, p in enumerate(layers)]
 
 
@@ -123,6 +124,7 @@ def test_what_comes_into_an_activation_is_told_as_it_is():
     h = np.asarray(X, np.float64) @ np.asarray(layers[0]["w"], np.float64) - 8
     k = int(np.flatnonzero(record.kind.values == "activation")[0])
     comes = into(record, k)
+    assert comes is not None
     np.testing.assert_allclose((comes.mean, comes.sd), (h.mean(), h.std()), rtol=1e-4)
     (finding,) = (f for f in found.findings if f.verdict is pp.Verdict.DEAD)
     gone = int((h <= 0).all(axis=0).sum())
