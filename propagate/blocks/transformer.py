@@ -16,7 +16,7 @@ from propagate.blocks.layer import LayerContext
 from propagate.blocks.parameters import Parameter, Size, gradient_of
 from propagate.checks import whole_number
 from propagate.record.measures import Measure
-from propagate.record.statistics import as_it_is, q, token_correlation
+from propagate.record.statistics import as_it_is, q, token_correlation, token_effective_rank
 from propagate.types import Array, Float, UnusableInput
 
 Arrangement = Literal["pre", "post", "deepnorm", "skip", "attention"]
@@ -72,6 +72,7 @@ class Transformer(Family):
         every = {"attention": (), "skip": BRANCHES[:1]}.get(self.arrangement, BRANCHES)
         return (
             Measure("token_correlation", token_correlation, ("forward",), shaped=True),
+            Measure("token_effective_rank", token_effective_rank, ("forward",), shaped=True),
             Measure("entropy", as_it_is, ("attention",)),
             Measure("q", q, (*every, *map(gradient_of, every)), power=2),
         )

@@ -3,12 +3,13 @@
     loss(outputs, labels)       27.1         on an untrained network
     loss(0, labels)              2.30        ln 10: it is a cross-entropy of ten classes
 
-What a loss is, is told by what it gives for equal logits or equal probabilities.
+What a loss is, is told by what it gives for equal logits, and for two others.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,20 +80,18 @@ def first_loss(
     if loss is None or len(leaves) != 1 or not _may_be_logits(leaves[0]):
         return {}
     out, structure = leaves[0], jax.tree.structure(outputs)
+
+    @functools.cache
+    def at(row: tuple[float, ...]) -> float:
+        same = jnp.broadcast_to(jnp.asarray(row, out.dtype), out.shape)
+        return float(loss(structure.unflatten([same]), labels))
+
     classes = int(out.shape[-1])
-    at = lambda number: float(loss(structure.unflatten([jnp.full_like(out, number)]), labels))  # noqa: E731
-    rows = out.size // classes
-    for equal, logs in ((0.0, False), (1 / classes, True)):
-        chance, count = _by_chance(at(equal), classes, rows)
+    for form in FORMS:
+        count = _labels_summed(at, form, out.shape)
         if count:
-            logits = np.asarray(out, np.float64)
-            if logs:
-                logits = np.log(np.maximum(logits, np.finfo(np.float32).tiny))
-            return _of_logits(logits, chance) | {
-                "loss": float(value) / count,
-                "loss_by_chance": chance,
-                "classes": float(classes),
-            }
+            found = {"loss": float(value) / count, "loss_by_chance": form.entropy(classes)}
+            return found | {"classes": float(classes)} | _of_logits(form, np.asarray(out))
     return {}
 
 
@@ -101,18 +100,81 @@ def _may_be_logits(x: Any) -> bool:
     return bool(real) and bool(jnp.isfinite(x).all())
 
 
-def _by_chance(value: float, classes: int, rows: int) -> tuple[float, int]:
-    """Return ln K, or ln 2 of labels by themselves, and over how many labels the loss is a sum."""
-    for chance in (math.log(max(classes, 2)), math.log(2)):
-        for count in (1, rows, rows * classes, classes):
-            if abs(value / (count * chance) - 1) < SAME:
-                return chance, count
-    return math.nan, 0
+class Form(NamedTuple):
+    r"""A kind of cross-entropy, known by what it gives for three rows that are the same for all.
+
+    Equal logits give the entropy of a guess. Logits z of one row and those of -z together give
+
+    $$\ln\sum_k e^{z_k} + \ln\sum_k e^{-z_k}$$
+
+    whatever the labels are, smoothed ones too, since the labels' share is linear in z. An error of
+    squares may have the first value by chance, but not both.
+
+    Attributes:
+        binary: whether each output is a label of its own.
+        probabilities: whether the outputs are those, not logits.
+    """
+
+    binary: bool
+    probabilities: bool
+
+    def entropy(self, classes: int) -> float:
+        """Return the loss of equal probabilities, per label."""
+        return math.log(2 if self.binary else classes)
+
+    def probe(self, classes: int) -> np.ndarray:
+        """Return logits z that tell it: 2 ln K of one class, whose sum above is about 3 ln K."""
+        if self.binary:
+            return np.ones(classes)
+        return 2 * math.log(classes) * (np.arange(classes) == 0)
+
+    def pair(self, z: np.ndarray) -> float:
+        """Return the losses of z and -z together, per label."""
+        if self.binary:
+            return float(np.logaddexp(0, z).mean() + np.logaddexp(0, -z).mean())
+        return float(np.logaddexp.reduce(z) + np.logaddexp.reduce(-z))
+
+    def row(self, z: np.ndarray) -> tuple[float, ...]:
+        """Return logits as the outputs that mean them."""
+        if self.probabilities:
+            e = np.exp(z)
+            z = e / (1 + e) if self.binary else e / e.sum()
+        return tuple(z.tolist())
+
+    def logits(self, out: np.ndarray) -> np.ndarray:
+        """Return the logits of outputs."""
+        out = out.astype(np.float64)
+        if not self.probabilities:
+            return out
+        tiny = float(np.finfo(np.float32).tiny)
+        rest = np.log(np.maximum(1 - out, tiny)) if self.binary else 0.0
+        return np.log(np.maximum(out, tiny)) - rest
 
 
-def _of_logits(logits: np.ndarray, chance: float) -> dict[str, float]:
-    binary = chance < math.log(logits.shape[-1]) or logits.shape[-1] == 1
-    if binary:
+FORMS = tuple(Form(binary, of) for of in (False, True) for binary in (False, True))
+
+
+def _labels_summed(
+    at: Callable[[tuple[float, ...]], float], form: Form, shape: tuple[int, ...]
+) -> int:
+    """Return over how many labels a loss of this form is a sum; 0 if it is none, or unknown."""
+    classes = shape[-1]
+    chance, z = form.entropy(classes), form.probe(classes)
+    if not chance:
+        return 0
+    rows = math.prod(shape[:-1])
+    positions = rows // shape[0]
+    equal = at(form.row(0 * z))
+    for count in dict.fromkeys((1, rows, positions, shape[0], rows * classes, classes)):
+        if abs(equal / (count * chance) - 1) < SAME:
+            both = at(form.row(z)) + at(form.row(-z))
+            return count if abs(both / (count * form.pair(z)) - 1) < SAME else 0
+    return 0
+
+
+def _of_logits(form: Form, out: np.ndarray) -> dict[str, float]:
+    logits = form.logits(out)
+    if form.binary:
         largest = 1 / (1 + np.exp(-np.minimum(np.abs(logits), 700.0)))
         return {"logit_sd": float(logits.std()), "largest_probability": float(largest.mean())}
     centred = logits - logits.max(-1, keepdims=True)

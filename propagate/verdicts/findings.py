@@ -89,6 +89,7 @@ class Finding:
         remedy: what would help a stack, in words; "" for the verdict's own remedy.
         depth: layers of the stack; 0 for a custom model.
         unseen: what was not measured, without which nothing is recommended; "" if nothing.
+        also: the names of further places of a custom model of which the same is to be said.
     """
 
     init: str
@@ -107,6 +108,7 @@ class Finding:
     remedy: str = ""
     depth: int = 0
     unseen: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def is_fault(self) -> bool:

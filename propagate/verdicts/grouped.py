@@ -13,10 +13,11 @@ LISTED = 5  # places that are listed beside the first
 
 
 def grouped(findings: Iterable[Finding], record: xr.Dataset | None = None) -> Findings:
-    """Return one finding for three or more that differ in the numbers of their places only.
+    """Return one finding for three or more that say the same of many places.
 
-    The first of them stands for all; its reason lists the others, or how many there are. The
-    places are those of equal verdict, direction, severity, and names once numbers are left out.
+    The first of them stands for all; its reason lists the others, or how many there are. Of equal
+    verdict, direction, severity and site, numbers left out, those say the same whose reasons are
+    equal, or whose rule and parameter are.
 
     Args:
         findings: in order.
@@ -30,15 +31,31 @@ def grouped(findings: Iterable[Finding], record: xr.Dataset | None = None) -> Fi
         >>> print(grouped(turns))
         lstm/tanh[3], forward: saturated (98% of the inputs; so at 7 places up to lstm/tanh[9])
     """
-    groups: dict[tuple[str, ...], list[Finding]] = {}
+    groups: list[tuple[set[Key], list[Finding]]] = []
     for one in findings:
-        groups.setdefault(_kind(one), []).append(one)
-    return Findings(one for own in groups.values() for one in _as_one(own, record))
+        keys = {_said(one), _kind(one)}
+        alike = [group for group in groups if group[0] & keys]
+        if not alike:
+            groups.append((keys, [one]))
+            continue
+        first, *others = alike
+        for known, own in (*others, (keys, [one])):
+            first[0].update(known)
+            first[1].extend(own)
+        groups = [group for group in groups if group not in others]
+    return Findings(one for _, own in groups for one in _as_one(own, record))
 
 
-def _kind(one: Finding) -> tuple[str, ...]:
-    names = (without_numbers(one.site), without_numbers(one.parameter))
-    return (one.verdict.value, one.direction, one.severity, _opening(one.reason), *names)
+Key = tuple[str, ...]
+
+
+def _said(one: Finding) -> Key:
+    site = without_numbers(one.site)
+    return (one.verdict.value, one.direction, one.severity, site, one.reason)
+
+
+def _kind(one: Finding) -> Key:
+    return (*_said(one)[:-1], _opening(one.reason), without_numbers(one.parameter))
 
 
 def _opening(reason: str) -> str:
@@ -66,4 +83,4 @@ def _as_one(own: list[Finding], record: xr.Dataset | None) -> list[Finding]:
     also = f"{len(own)} places up to {names[-1]}"
     if len(names) <= LISTED:
         also = f"{', '.join(names[:-1])} and {names[-1]}"
-    return [replace(first, reason=f"{first.reason}; so at {also}")]
+    return [replace(first, reason=f"{first.reason}; so at {also}", also=tuple(names))]

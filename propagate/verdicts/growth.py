@@ -129,6 +129,17 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
     return lost | (high < -limit) | (low > limit) | ((-limit <= low) & (high <= limit))
 
 
+def times(factor: float, digits: int = 2) -> str:
+    """Return a factor in words, without an exponent where people would write none.
+
+    Example:
+        >>> times(238.4), times(0.0312), times(15_000.0), times(3.2e-7)
+        ('240', '0.031', '15,000', '3.2e-07')
+    """
+    short = float(f"{factor:.{digits}g}")
+    return f"{short:,.10g}" if 1e-4 <= abs(short) < 1e6 or not short else f"{short:.{digits}g}"
+
+
 def in_words(rise: Growth) -> str:
     """Return the rate and half of its interval."""
     half = (rise.high - rise.low) / 2

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import propagate as pp
+from propagate.models import beginning
 from propagate.verdicts import thresholds
 
 KEY = jax.random.key
@@ -303,6 +304,61 @@ def test_another_loss_is_not_taken_for_a_classifiers():
     big = found(classifier, classifier_weights(10.0), X, loss=loss, labels=X[:, :10])
     assert "loss_by_chance" not in big.record.attrs
     assert not [f for f in big.findings if "first loss" in f.reason]
+
+
+ONE_HOT = jax.nn.one_hot(LABELS, 10)
+BINARY = (LABELS % 2).astype(jnp.float32)[:, None]
+sigmoid_loss = lambda z, y: jnp.mean(jnp.logaddexp(0, z) - y * z)  # noqa: E731
+LOSSES = {
+    "smoothed": (lambda z: -jnp.mean((0.9 * ONE_HOT + 0.01) * jax.nn.log_softmax(z)) * 10, 10, 1),
+    "probabilities": (lambda p: of_probabilities(p, LABELS), 10, 1),
+    "binary": (lambda z: sigmoid_loss(z, BINARY), 1, 1),
+    "labels by themselves": (lambda z: sigmoid_loss(z, ONE_HOT), 10, 1),
+    "sum of those": (lambda z: 640 * sigmoid_loss(z, ONE_HOT), 10, 640),
+    "sigmoid": (
+        lambda p: -jnp.mean(BINARY * jnp.log(p) + (1 - BINARY) * jnp.log1p(-p)),
+        1,
+        1,
+    ),
+    "sum over positions": (lambda z: 8 * cross_entropy(z.reshape(64, 10), LABELS), (8, 10), 8),
+}
+
+
+def told(loss, outputs):
+    """What is said of a loss of outputs alone."""
+    return beginning.first_loss(lambda out, _: loss(out), loss(outputs), outputs, None)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_cross_entropy_is_known_by_what_it_gives(name):
+    """Equal outputs give the chance; a scale that no count of labels explains says nothing."""
+    loss, shape, count = LOSSES[name]
+    shape = (8, *shape) if isinstance(shape, tuple) else (64, shape)
+    z = jax.random.normal(KEY(4), shape)
+    if name in ("probabilities", "sigmoid"):
+        z = jax.nn.softmax(z) if name == "probabilities" else jax.nn.sigmoid(z)
+    said = told(loss, z)
+    softmax = name in ("smoothed", "probabilities", "sum over positions")
+    assert math.isclose(said["loss_by_chance"], math.log(10 if softmax else 2))
+    assert math.isclose(said["loss"], float(loss(z)) / count, rel_tol=1e-6)
+    assert 0.5 < said["logit_sd"] < 1.5
+    assert not told(lambda out: 3.7 * loss(out), z)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda z: jnp.mean((z - math.log(10) ** 0.5) ** 2),  # ln 10 of zeros
+        lambda z: jnp.mean((z - math.log(2) ** 0.5) ** 2),
+        lambda z: jnp.sum((z - math.log(10) ** 0.5) ** 2) / 10,  # the number of labels, too
+        lambda z: jnp.mean(jnp.abs(z)) + math.log(10),
+        lambda z: 0.30103 * cross_entropy(z, LABELS),  # ln 2 of ten classes
+        lambda z: cross_entropy(z @ z.T, jnp.arange(64)) * math.log(10) / math.log(64),
+        lambda z: jnp.full((), math.log(10)),
+    ],
+)
+def test_a_loss_that_is_ln_k_by_chance_is_not_a_cross_entropy(loss):
+    assert told(loss, jax.random.normal(KEY(4), (64, 10))) == {}
 
 
 @pytest.mark.lenient

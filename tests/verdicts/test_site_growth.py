@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import hypothesis.strategies as st
 import jax
@@ -207,7 +208,28 @@ def test_findings_that_say_the_same_are_one():
     found = grouped(many)
     assert [f.site for f in found] == ["cell/tanh[0]", "cell/tanh[0]", "cell/tanh[1]", "head0/relu"]
     assert found[0].reason == "98% are flat; so at 150 places up to cell/tanh[149]"
+    assert len(found[0].also) == 149 and found[0].also[-1] == "cell/tanh[149]"
     assert grouped(found) == found
+
+
+def test_findings_of_equal_reasons_are_one_whatever_their_names():
+    cut = lambda name: replace(sites(1)[0], parameter=name, site="", reason="stop_gradient cuts")  # noqa: E731
+    names = ("0.bias", "0.kernel", "1.bias", "1.kernel")
+    (one,) = grouped(map(cut, names))
+    assert str(one).startswith("0.bias, forward: saturated (stop_gradient cuts; so at 0.kernel, 1.")
+    assert one.also == names[1:]
+    other = replace(cut("2.kernel"), direction="backward")
+    assert [f.parameter for f in grouped([*map(cut, names), other])] == ["0.bias", "2.kernel"]
+    assert len(grouped(map(cut, names[:2]))) == 2  # both are named
+
+
+def test_groups_that_share_a_finding_are_one():
+    said = lambda name, percent: replace(  # noqa: E731
+        sites(1)[0], parameter=name, reason=f"{percent}% are flat"
+    )
+    apart = [said("head", 98), said("w1", 97)]
+    assert grouped(apart) == tuple(apart)
+    assert len(grouped([*apart, said("w2", 98)])) == 1
 
 
 def test_a_diagnosis_begins_with_its_conclusion():

@@ -228,3 +228,56 @@ def test_a_record_without_a_site_is_no_pass():
     empty = xr.Dataset({"log10_forward_q": ("site", np.zeros(0))})
     with pytest.raises(pp.UnusableInput, match="nothing was seen"):
         pp.judge(empty)
+
+
+def told(record):
+    """The forward finding on the one pairing of a record."""
+    return next(f for f in pp.judge(record) if f.direction == "forward")
+
+
+def stack_of(share, **more):
+    """A record of three seeds, still in q, whose inputs' directions differ by a share."""
+    rank = np.tile(1 / (1 - np.asarray(share)), (3, 1))
+    variables = {"log10_forward_q": np.zeros_like(rank), "forward_effective_rank": rank} | more
+    return xr.Dataset({k: (("seed", "layer"), v) for k, v in variables.items()})
+
+
+def test_inputs_that_become_parallel_are_named_whatever_their_norms():
+    """A share of 0.5^l of the directions is below 10^-3.5 from layer 12 on."""
+    found = told(stack_of(0.5 ** np.arange(1, 22)))
+    assert (found.verdict, found.layer) == (V.COLLAPSING, 11)
+    assert "effective rank goes from 2.00 to 1.0000" in found.reason
+    assert "at most 7 layers" in found.remedy  # 0.5^8 is 10^-2.4, 0.5^9 is 10^-2.7
+    for healthy in (0.8 ** np.arange(1, 22), np.full(21, 1e-5), np.full(21, 0.9)):
+        assert told(stack_of(healthy)).verdict is V.STABLE
+
+
+def test_one_seed_whose_inputs_differ_keeps_a_stack_from_collapsing():
+    record = stack_of(0.5 ** np.arange(1, 22))
+    record["forward_effective_rank"][1] = 4.0
+    assert told(record).verdict is V.STABLE
+
+
+def test_positions_with_a_large_direction_in_common_have_not_collapsed():
+    """Of positions whose mean cosine is 0.99, the effective rank decides, where it is known."""
+    cosine = np.tile(np.r_[0.0, np.full(9, 0.995)], (3, 1))
+    judged = {}
+    for name, share in (("kept", 10 ** -np.r_[0.1, np.full(9, 2.0)]), ("lost", 0.1 ** np.r_[1:11])):
+        rank = np.tile(1 / (1 - share), (3, 1))
+        tokens = {"forward_token_correlation": cosine, "forward_token_effective_rank": rank}
+        judged[name] = told(stack_of(np.full(10, 0.9), **tokens))
+    assert judged["kept"].verdict is V.STABLE
+    assert (judged["lost"].verdict, judged["lost"].layer) == (V.COLLAPSING, 1)
+    assert "effective rank goes from 1.11 to 1.0000" in judged["lost"].reason
+
+
+def test_attention_alone_collapses_by_rank_and_with_skips_it_does_not():
+    """Dong et al. (2021), arXiv:2103.03404; cosine alone is judged in tests/blocks."""
+    measures = ("q", "token_correlation", "token_effective_rank")
+    found = {}
+    for arrangement in ("attention", "pre"):
+        net = pp.Network(6, 32, f"transformer(arrangement={arrangement})", init="xavier_normal")
+        found[arrangement] = told(pp.measure(net, KEY, seeds=2, batch=4, measures=measures))
+    assert found["attention"].verdict is V.COLLAPSING
+    assert "to 1.0000" in found["attention"].reason and "at most" in found["attention"].remedy
+    assert found["pre"].verdict is not V.COLLAPSING

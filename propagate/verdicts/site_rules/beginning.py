@@ -1,7 +1,7 @@
 """The rules for where training starts: the scale of raw inputs, the first loss of a classifier."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -9,6 +9,7 @@ import xarray as xr
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Severity, Verdict
+from propagate.verdicts.growth import times
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
@@ -26,7 +27,9 @@ def wild_inputs(record: xr.Dataset) -> Iterator[Finding]:
             continue
         seen.add(number)
         layer = str(record["name"].values[k])
-        cost = f"its output and the gradient of its weights are {rms:.3g} times what rms 1 gives"
+        cost = (
+            f"its output and the gradient of its weights are {times(rms, 3)} times what rms 1 gives"
+        )
         if verdict is Verdict.COLLAPSING:
             cost = "they hardly differ from one another"
         reason = (
@@ -56,8 +59,13 @@ def _normalised(record: xr.Dataset, k: int) -> bool:
     return bool(len(norms)) and (not len(bent) or norms[0] < bent[0])
 
 
-def first_loss(record: xr.Dataset) -> Iterator[Finding]:
-    """Saturated: a classifier that is sure of its first guesses, so that its loss is above ln K."""
+def first_loss(record: xr.Dataset, wild: Sequence[Finding] = ()) -> Iterator[Finding]:
+    """Saturated: a classifier that is sure of its first guesses, so that its loss is above ln K.
+
+    Args:
+        record: of `diagnose`.
+        wild: the faults of its inputs, which may be why.
+    """
     names = ("loss", "loss_by_chance", "logit_sd", "largest_probability", "classes")
     if any(name not in record.attrs for name in names):
         return
@@ -70,10 +78,11 @@ def first_loss(record: xr.Dataset) -> Iterator[Finding]:
     k = int(at[-1]) if len(at) else None
     of = "2" if chance < math.log(2) * thresholds.SAME_CHANCE else f"{classes:.0f}"
     scaled = "the logits" if k is None else f"the weights of {record['parameter'].values[k]}"
+    remedy = "The scale of the inputs comes first" if wild else f"Scale {scaled} by 1/{spread:.3g}"
     reason = (
-        f"the first loss is {loss:.3g}, where equal probabilities give ln {of} = {chance:.3g}: the "
-        f"logits have standard deviation {spread:.3g}, and the largest probability is "
-        f"{largest:.2f} on average. Scale {scaled} by 1/{spread:.3g}"
+        f"the first loss is {times(loss, 3)} per label, where equal probabilities give ln {of} = "
+        f"{chance:.3g}: the logits have standard deviation {spread:.3g}, and the largest "
+        f"probability is {largest:.2f} on average. {remedy}"
     )
     surplus = loss - chance
     severity: Severity = "fault" if surplus > thresholds.SURE_FAULT_NATS else "note"

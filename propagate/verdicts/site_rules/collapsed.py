@@ -8,10 +8,13 @@ import xarray as xr
 
 from propagate.record.spine import spine
 from propagate.verdicts import thresholds
+from propagate.verdicts.directions import apart, parallel_from, places_apart
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import growth, in_words
 from propagate.verdicts.site_rules.peers import outliers
 from propagate.verdicts.site_rules.site_finding import site_finding
+
+FINE = thresholds.FINE_DECADES
 
 
 def alike(record: xr.Dataset) -> list[Finding]:
@@ -20,33 +23,32 @@ def alike(record: xr.Dataset) -> list[Finding]:
 
 
 def parallel(record: xr.Dataset) -> Iterator[Finding]:
-    r"""Collapsing: along the spine the inputs' signals become parallel, whatever their norms.
-
-    The share of the directions that is not common to all is $1 - 1/r$, with r the effective rank.
-    """
+    """Collapsing: along the spine the inputs' signals become parallel, whatever their norms."""
     chain = spine(record)
     if "forward_effective_rank" not in chain or "forward_correlation" not in chain:
         return
-    rank = chain["forward_effective_rank"].values
-    at = np.flatnonzero(np.isfinite(rank))
-    chain, rank = chain.isel(site=at), rank[at]
-    apart = np.log10(np.maximum(1 - 1 / np.maximum(rank, 1), np.finfo(np.float32).eps))
-    close = apart < -thresholds.PARALLEL_DECADES
-    if len(at) <= thresholds.PEERS or close[0] or not close[-2:].all():
+    chain, share = _with_rank(chain, "forward_effective_rank")
+    k = parallel_from(share)
+    if len(share) <= thresholds.PEERS or k is None or k > len(share) - 2:
         return
-    k = int(np.flatnonzero(~close)[-1]) + 1
     first, site, last = (str(chain["name"].values[i]) for i in (0, k, -1))
+    rank = chain["forward_effective_rank"].values
     cosine = float(np.abs(chain["forward_correlation"].values[-1]))
-    fine = int(np.flatnonzero(apart < -thresholds.FINE_DECADES)[0])
     reason = (
         f"the inputs' signals become parallel: from {first} to {last} their effective rank goes "
         f"from {rank[0]:.2f} to {rank[-1]:.4f} and their mean cosine to {cosine:.4f}; from {site} "
         f"on less than {10**-thresholds.PARALLEL_DECADES:.2%} of it tells them apart. A residual "
         f"connection around each layer, a normalisation across inputs (PairNorm), or at most "
-        f"{max(fine, 1)} layers keep them apart"
+        f"{max(places_apart(share), 1)} layers keep them apart"
     )
     number = int(chain["site"].values[k])
     yield site_finding(record, number, "forward", Verdict.COLLAPSING, reason)
+
+
+def _with_rank(chain: xr.Dataset, name: str) -> tuple[xr.Dataset, np.ndarray]:
+    """Return the sites that have an effective rank, and the share of directions not common."""
+    known = chain.isel(site=np.flatnonzero(chain[name].notnull().values))
+    return known, apart(known[name].values)
 
 
 def collapsed(record: xr.Dataset) -> Iterator[Finding]:
@@ -56,31 +58,50 @@ def collapsed(record: xr.Dataset) -> Iterator[Finding]:
         return
     share = (chain["log10_forward_variance"] - chain["log10_forward_q"]).values
     share = np.where(np.isneginf(chain["log10_forward_q"].values), math.nan, share)
-    share = share[np.isfinite(share)]
+    known = np.isfinite(share)
+    share, names = share[known], chain["name"].values[known]
     if len(share) <= thresholds.PEERS:
         return
     fall = growth(_without_steps(share)[None], "forward")
     if fall.high < -thresholds.FINE_DECADES / (len(share) - 1):
-        reason = f"the share of the second moment that tells inputs apart goes {in_words(fall)}"
-        last = int(chain["site"].values[-1])
-        yield site_finding(record, last, "forward", Verdict.COLLAPSING, reason, rise=fall)
+        first, last, least = (f"{10**decades:.2g}" for decades in (*share[[0, -1]], -FINE))
+        reason = (
+            f"the share of the second moment that tells inputs apart goes {in_words(fall)}, from "
+            f"{first} at {names[0]} to {last} at {names[-1]}; larger weights beside smaller "
+            f"biases, or at most {max(int(FINE / -fall.rate), 1)} layers, keep it above {least}"
+        )
+        end = int(chain["site"].values[-1])
+        yield site_finding(record, end, "forward", Verdict.COLLAPSING, reason, rise=fall)
 
 
 def alike_tokens(record: xr.Dataset) -> Iterator[Finding]:
-    """Collapsing: attention makes the positions of an input alike."""
+    """Collapsing: attention makes the positions of an input alike, and nothing parts them again.
+
+    A direction that all have in common is not enough: their effective rank has to fall, too.
+    """
     attention = (record["kind"].values == "matmul") & (record["parameter"].values == "")
     if "forward_token_correlation" not in record or not attention.any():
         return
     chain = spine(record)
+    chain = chain.isel(site=np.flatnonzero(chain["forward_token_correlation"].notnull().values))
     cosine = chain["forward_token_correlation"].values
-    close = np.flatnonzero(cosine >= thresholds.ALIKE)
-    if len(close) and np.isfinite(cosine[0]) and close[0] > 0:
-        k = int(chain["site"].values[close[0]])
-        reason = f"the mean cosine between positions of an input is {cosine[close[0]]:.3f}"
-        if "forward_token_effective_rank" in record:
-            rank = chain["forward_token_effective_rank"].values
-            reason += f", their effective rank {rank[close[0]]:.3f}, {rank[0]:.2f} at the start"
-        yield site_finding(record, k, "forward", Verdict.COLLAPSING, reason)
+    different = np.flatnonzero(cosine < thresholds.ALIKE)
+    if not len(different) or different[0] > 0 or different[-1] == len(cosine) - 1:
+        return
+    k = int(different[-1]) + 1
+    reason = f"the mean cosine between positions of an input is {cosine[k]:.3f} and stays so"
+    if "forward_token_effective_rank" in chain:
+        ranked, share = _with_rank(chain, "forward_token_effective_rank")
+        if parallel_from(share) is None:
+            return
+        rank = ranked["forward_token_effective_rank"].values
+        reason += (
+            f": from {ranked['name'].values[0]} to {ranked['name'].values[-1]} their effective "
+            f"rank goes from {rank[0]:.2f} to {rank[-1]:.4f}"
+        )
+    number = int(chain["site"].values[k])
+    reason += "; a skip connection around attention, from its input to its output, keeps them apart"
+    yield site_finding(record, number, "forward", Verdict.COLLAPSING, reason)
 
 
 def _without_steps(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from propagate.types import Direction
 from propagate.verdicts import thresholds
 from propagate.verdicts.along_spine import Way, beyond, loops, once, way
 from propagate.verdicts.findings import SUBJECTS, Finding, Severity, Verdict
-from propagate.verdicts.growth import of_steps
+from propagate.verdicts.growth import Growth, of_steps, times
 from propagate.verdicts.site_rules.peers import Odd
 from propagate.verdicts.site_rules.site_finding import site_finding
 
@@ -82,21 +82,45 @@ def _told(record: xr.Dataset, part: Way) -> Iterator[Finding]:
     if len(leading) <= 2 and (len(steps) <= 2 or share[leading].sum() > abs(part.total) / 2):
         for k in leading:
             site = int(max(part.sites[k : k + 2]))  # the layer that both directions cross
-            step = f"{steps[k]:+.2f} of {reason}, across {record['name'].values[site]}"
+            across = f"{reason}, across {record['name'].values[site]}"
+            step = (
+                f"{steps[k]:+.2f} of {across}: {_cost(part)}; "
+                f"a factor of {times(10 ** (-steps[k] / 2))} there would keep it"
+            )
             yield site_finding(record, site, part.direction, verdict, step, rise=of_steps(steps))
         return
-    stream = (record["kind"].values[part.sites] == "add").all()
-    many = f"{len(steps)} {'additions of a residual stream' if stream else 'layers'}"
+    kind = "additions of a residual stream" if _is_stream(record, part) else "layers"
     rise = of_steps(steps)
-    remedy = f"{'blocks' if stream else 'weights'} {10 ** (-rise.rate / 2):.2g} times as large"
+    remedy = _remedy(record, part, rise)
     severity: Severity = "fault"
     if part.direction == "backward" and part.total > 0 and _is_normalised(record, part):
         severity, remedy = "note", "normalised layers learn the less the larger their weights grow"
-    else:
-        remedy += " would keep it"
-    reason = f"{reason}, {rise.rate:+.3f} in each of {many}: {_cost(part)}; {remedy}"
+    reason = f"{reason}, {rise.rate:+.3f} in each of {len(steps)} {kind}: {_cost(part)}; {remedy}"
     last = int(part.sites[-1])
     yield site_finding(record, last, part.direction, verdict, reason, rise=rise, severity=severity)
+
+
+def _remedy(record: xr.Dataset, part: Way, rise: Growth) -> str:
+    """Return how much larger or smaller to make what grows or shrinks.
+
+    A stream grows by what its branches add: with 1/L of it from each of L, by a factor of e at
+    most. Where an activation is bounded, its slope falls as its input grows, and the factor of a
+    linear layer is not enough.
+    """
+    if _is_stream(record, part) and rise.rate > 0:
+        scale = times(((10**rise.rate - 1) * rise.layers) ** -0.5)
+        return (
+            f"branches {scale} times as large, each with 1/{rise.layers} of the stream's second "
+            "moment, would keep it within a factor of e"
+        )
+    what = "blocks" if _is_stream(record, part) else "weights"
+    bent = np.isin(record["label"].values, thresholds.BOUNDED).any()
+    bound = ("at most " if rise.rate > 0 else "at least ") if bent else ""
+    return f"{what} {bound}{times(10 ** (-rise.rate / 2))} times as large would keep it"
+
+
+def _is_stream(record: xr.Dataset, part: Way) -> bool:
+    return bool((record["kind"].values[part.sites] == "add").all())
 
 
 def _is_normalised(record: xr.Dataset, part: Way) -> bool:
@@ -112,11 +136,11 @@ def _is_normalised(record: xr.Dataset, part: Way) -> bool:
 
 
 def _cost(part: Way) -> str:
-    times = f"{10 ** (abs(part.total) / 2):.2g}"
+    factor = times(10 ** (abs(part.total) / 2))
     if part.direction == "forward":
-        return f"its rms ends {times} times as {'large' if part.total > 0 else 'small'}"
+        return f"its rms ends {factor} times as {'large' if part.total > 0 else 'small'}"
     more = "faster" if part.total > 0 else "more slowly"
-    return f"the first layers learn {times} times {more} than the last"
+    return f"the first layers learn {factor} times {more} than the last"
 
 
 def _of_loop(record: xr.Dataset, name: str, turns: Way) -> Iterator[Finding]:
@@ -135,7 +159,7 @@ def _of_loop(record: xr.Dataset, name: str, turns: Way) -> Iterator[Finding]:
     )
     severity: Severity = "fault"
     if rise.total > 0:
-        reason += f": its recurrence {10 ** (-rise.rate / 2):.2g} times as large would keep it"
+        reason += f": its recurrence {times(10 ** (-rise.rate / 2))} times as large would keep it"
     elif turns.direction == "backward":
         severity = "note"
         reach = max(int(thresholds.FORGOTTEN / abs(rise.rate)), 1)

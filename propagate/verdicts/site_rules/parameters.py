@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.verdicts.findings import Finding, Severity, Verdict
-from propagate.verdicts.site_rules.site_finding import site_finding
+from propagate.verdicts.site_rules.site_finding import drawn, site_finding
 
 CAUSES = {
     "stopped": "{cut} cuts it off; take that out of the path, or leave the parameter out of those "
@@ -101,7 +101,10 @@ def constant(record: xr.Dataset) -> Iterator[Finding]:
     ):
         if fan > 1 and (str(law).startswith("constant") or law == "ones"):
             at = np.flatnonzero(record["parameter"].values == name)
-            reason = f"all its weights are equal ({law})"
+            reason = (
+                f"all its weights are equal ({law}), so that its units are the same and stay so: "
+                f"{drawn(fan)}"
+            )
             yield site_finding(
                 record, int(at[0]), "forward", Verdict.SYMMETRIC, reason, parameter=str(name)
             )

@@ -29,8 +29,10 @@ from propagate.verdicts.along_spine import (
 )
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 from propagate.verdicts.grouped import without_numbers
+from propagate.verdicts.growth import times
 from propagate.verdicts.site_rules.site_finding import site_finding
 
+CHANGED: dict[Direction, str] = {"forward": "output", "backward": "derivative"}
 UNNAMED = ("normal", "uniform", "truncated", "constant", "zeros", "ones", "not finite")
 
 
@@ -92,13 +94,14 @@ def _cost(record: xr.Dataset, odd: Odd) -> str:
         end = record["name"].values[there.sites[-1]]
         subject = SUBJECTS[direction]
         if off >= thresholds.STEEP and left >= max(thresholds.STEEP, off / 2):
+            factor = times(10 ** (left / 2))
             return (
-                f"the {subject} is {10 ** (left / 2):.2g} times as large at {end} as before it: a "
-                "learning rate that trains the other layers is too large"
+                f"the {subject} is {factor} times as large at {end} as before it: a learning rate "
+                "that trains the other layers is too large"
             )
         whole = beyond(once(record, there))
         if whole < -thresholds.VANISHED and off < thresholds.SHARE * whole:
-            return f"the {subject} that reaches {end} is {10 ** (-left / 2):.2g} times as small"
+            return f"the {subject} that reaches {end} is {times(10 ** (-left / 2))} times as small"
     return ""
 
 
@@ -142,8 +145,9 @@ def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
             off, at = off_by[k], np.flatnonzero(record["parameter"].values == names[n])
             own, peers = 10 ** sigma2[n], 10 ** (sigma2[n] - off)
             reason = (
-                f"fan_in·Var(W) is {own:.3g} where its peers have {peers:.3g}, {off:+.1f} decades: "
-                f"weights {10 ** (-off / 2):.2g} times as large would be in line"
+                f"fan_in·Var(W) is {times(own, 3)} where its peers have {times(peers, 3)}, "
+                f"{off:+.1f} decades: weights {times(10 ** (-off / 2))} times as large would be in "
+                "line"
             )
             site = int(at[0]) if len(at) else None
             if off > 0 and _is_forgotten(record, site):
@@ -208,9 +212,10 @@ def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
     for group in _peers(record["after"].values[adds]).values():
         own = adds[group]
         for k, off in outliers(share[own]):
+            factor, back = times(10 ** (off / 2)), times(10 ** (-off / 2))
             reason = (
-                f"the branch into {record['name'].values[own[k]]} is {10 ** (off / 2):.2g} times "
-                "as large, against its skip, as those of its peers"
+                f"the branch into {record['name'].values[own[k]]} is {factor} times as large, "
+                f"against its skip, as those of its peers: a factor of {back} would put it in line"
             )
             site = int(own[k])
             yield Odd(site, site, str(record["after"].values[site]), {"forward": off}, reason)
@@ -250,7 +255,8 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
             a, b = (record["name"].values[s] for s in (earlier, later))
             reason = (
                 f"{off:+.1f} decades of the {SUBJECTS[direction]} between {a} and {b}, across "
-                f"{through}, beside what weights and other layers account for"
+                f"{through}, beside what weights and other layers account for: its "
+                f"{CHANGED[direction]} {times(10 ** (-off / 2))} times as large would be in line"
             )
             parameter = str(owners(record, np.array([site]))[0])
             found[later] = Odd(site, later, parameter, {direction: off}, reason)

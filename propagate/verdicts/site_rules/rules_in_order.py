@@ -48,8 +48,12 @@ def judge_sites(record: xr.Dataset) -> Findings:
     departing = [odd_finding(record, one) for one in odd]
     at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
     growth = [f for d in directions for f in grown(record, d, at_fault)]
-    rest = [*merged, *alike_tokens(record), *saturated(record), *one_hot(record)]
-    rest += [*wild_inputs(record), *first_loss(record)]
+    equal = list(constant(record))
+    followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
+    flat = saturated(record, {one.parameter for one in at_fault if one.of_weight})
+    rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
+    wild = list(wild_inputs(record))
+    rest += [*wild, *first_loss(record, [f for f in wild if f.is_fault])]
     rest += untrained(record, lost)
-    found = [*lost, *back, *departing, *growth, *rest, *constant(record)]
+    found = [*lost, *back, *departing, *growth, *rest, *equal]
     return grouped(found, record)

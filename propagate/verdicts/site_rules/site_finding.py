@@ -1,4 +1,4 @@
-"""A finding on a site of a custom model."""
+"""A finding on a site of a custom model, and what several of them advise."""
 
 import math
 
@@ -56,4 +56,12 @@ def site_finding(
         site=site,
         parameter=parameter,
         severity=severity,
+    )
+
+
+def drawn(fan_in: float) -> str:
+    """Say with which standard deviation to draw weights that tell nothing apart."""
+    return (
+        f"draw them with standard deviation sqrt(2/{fan_in:.0f}) = {math.sqrt(2 / fan_in):.3g} in "
+        f"front of a ReLU, 1/sqrt({fan_in:.0f}) = {math.sqrt(1 / fan_in):.3g} elsewhere"
     )

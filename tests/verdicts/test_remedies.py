@@ -1,0 +1,175 @@
+"""Advice in numbers, followed to the digit that is printed, makes its finding go away."""
+
+import re
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import propagate as pp
+from propagate.verdicts.directions import apart
+from propagate.verdicts.pre_activation import into
+
+K = jax.random.key
+WIDTH, AT = 64, 3
+X = jax.random.normal(K(9), (128, WIDTH))
+
+
+def params(gain=2.0, count=8):
+    draws = [jax.random.normal(k, (WIDTH, WIDTH)) for k in jax.random.split(K(1), count)]
+    return [{"w": w * (gain / WIDTH) ** 0.5, "b": jnp.zeros(WIDTH)} for w in draws]
+
+
+def changed(layers, at=AT, **new):
+    return [p | new if k == at else p for k, p in enumerate(layers)]
+
+
+def scaled(layers, factor, at: Collection[int] = range(100)):
+    return [p | {"w": p["w"] * factor} if k in at else p for k, p in enumerate(layers)]
+
+
+def stack(phi):
+    def model(layers, x):
+        for p in layers[:-1]:
+            x = phi(x @ p["w"] + p["b"][None])
+        return x @ layers[-1]["w"]
+
+    return model
+
+
+def residual(layers, x):
+    for first, second in zip(layers[::2], layers[1::2], strict=True):
+        x = x + jax.nn.relu(x @ first["w"]) @ second["w"]
+    return x
+
+
+def number(finding, pattern):
+    """The number that a reason gives, where the pattern has a group."""
+    return float(re.search(pattern, finding.reason).group(1).replace(",", ""))
+
+
+def moved(layers, finding):
+    return changed(layers, b=layers[AT]["b"] + number(finding, r"higher by ([\d.]+)"))
+
+
+def back(layers, finding):
+    return changed(layers, b=layers[AT]["b"] + number(finding, r"add (-[\d.]+) to the bias"))
+
+
+def smaller(layers, finding):
+    return scaled(layers, number(finding, r"scale the weights of 0.w by ([\d.]+)"))
+
+
+def everywhere(layers, finding):
+    return scaled(layers, number(finding, r"(?:weights|branches) ([\d.]+) times as large"))
+
+
+def alone(layers, finding):
+    return scaled(layers, number(finding, r"weights ([\d.,]+) times as large would be"), {AT})
+
+
+def branch(layers, finding):
+    return scaled(layers, number(finding, r"a factor of ([\d.]+) would put"), {2 * AT + 1})
+
+
+def drawn(layers, finding):
+    deviation = number(finding, r"= ([\d.]+) in front of a ReLU")
+    return changed(layers, w=deviation * jax.random.normal(K(5), (WIDTH, WIDTH)))
+
+
+RELU, TANH = stack(jax.nn.relu), stack(jnp.tanh)
+BRANCHES = scaled(params(1.0, 36), 2**0.5, range(1, 36, 2))
+SMALL_BRANCHES = scaled(params(1.0, 16), 0.5, range(1, 16, 2))
+FAULTS = {
+    "dead": (RELU, changed(params(), b=jnp.full(WIDTH, -8.0)), moved, "dead"),
+    "saturated": (TANH, scaled(params(1.0), 12.0, {AT}), alone, "departing"),
+    "flat by a bias": (TANH, changed(params(1.0), b=jnp.full(WIDTH, 6.0)), back, "saturated"),
+    "flat": (TANH, scaled(params(1.0), 15.0), smaller, "saturated"),
+    "vanishing": (RELU, params(0.2, 10), everywhere, "vanishing"),
+    "exploding": (RELU, params(8.0, 10), everywhere, "exploding"),
+    "one small": (RELU, scaled(params(), 1e-3, {AT}), alone, "departing"),
+    "zero": (RELU, scaled(params(), 0.0, {AT}), drawn, "dead"),
+    "equal": (RELU, changed(params(), w=jnp.full((WIDTH, WIDTH), 0.02)), drawn, "symmetric"),
+    "one branch": (residual, scaled(SMALL_BRANCHES, 30.0, {2 * AT + 1}), branch, "exploding"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_advice_that_is_followed_mends_it(name):
+    model, layers, follow, verdict = FAULTS[name]
+    found = pp.diagnose(model, layers, X, key=K(0)).findings.faults
+    finding = next(f for f in found if f.verdict.value == verdict)
+    assert not pp.diagnose(model, follow(layers, finding), X, key=K(0)).findings.faults
+
+
+def test_branches_of_the_advised_size_keep_the_stream_within_a_factor_of_e():
+    found = pp.diagnose(residual, BRANCHES, X, key=K(0))
+    (finding,) = (f for f in found.findings if f.direction == "forward")
+    assert "additions of a residual stream" in finding.reason
+    scale = number(finding, r"branches ([\d.]+) times as large")
+    mended = scaled(BRANCHES, scale, range(1, 36, 2))
+    after = pp.diagnose(residual, mended, X, key=K(0))
+    assert not after.findings.faults
+    q = after.record.log10_forward_q.values[after.record.kind.values == "add"]
+    assert q[-1] - np.log10(np.mean(np.asarray(X) ** 2)) < np.log10(np.e) + 0.1
+
+
+def test_what_comes_into_an_activation_is_told_as_it_is():
+    """NumPy's mean and deviation of W x + b, and how many deviations that is below zero."""
+    layers = changed(params(), at=0, b=jnp.full(WIDTH, -8.0))
+    found = pp.diagnose(RELU, layers, X, key=K(0))
+    record = found.record
+    h = np.asarray(X, np.float64) @ np.asarray(layers[0]["w"], np.float64) - 8
+    k = int(np.flatnonzero(record.kind.values == "activation")[0])
+    comes = into(record, k)
+    assert comes is not None
+    np.testing.assert_allclose((comes.mean, comes.sd), (h.mean(), h.std()), rtol=1e-4)
+    (finding,) = (f for f in found.findings if f.verdict is pp.Verdict.DEAD)
+    gone = int((h <= 0).all(axis=0).sum())
+    for part in (
+        f"{gone} of {WIDTH} pass nothing on",
+        f"mean {h.mean():.3g} and standard deviation {h.std():.3g}",
+        f"{-h.mean() / h.std():.2g} deviations below zero",
+    ):
+        assert part in finding.reason
+    assert into(record, 0) is None
+
+
+def test_dead_channels_above_zero_are_told_nothing_of_a_bias():
+    """A one-hot signal is zero almost everywhere, and no bias is the reason."""
+
+    def model(layers, x):
+        x = jax.nn.relu(jax.nn.one_hot(0 * x[:, 0].astype(int), WIDTH) + 0 * x)
+        return stack(jax.nn.relu)(layers, x)
+
+    found = pp.diagnose(model, params(), X, key=K(0))
+    dead = [f.reason for f in found.findings if f.verdict is pp.Verdict.DEAD]
+    assert not [reason for reason in dead if "biases" in reason]
+
+
+def test_a_large_common_direction_beside_a_difference_is_no_collapse():
+    """All positions have a vector in common, 12 times their difference: their cosine is 0.99.
+
+    With a thousandth of the difference they have collapsed, and attention alone makes them.
+    """
+    tokens = jax.random.normal(K(3), (4, 16, WIDTH))
+
+    def model(layers, x, skip):
+        x = jax.nn.relu(x @ layers[0]["w"]) + skip * 12.0
+        for p in layers[1:]:
+            scores = jax.nn.softmax(x @ x.swapaxes(1, 2) / WIDTH / 144)
+            x = (x + 0.1 * (scores @ (x @ p["w"]))) if skip else scores @ (x @ p["w"])
+        return x
+
+    found = {
+        skip: pp.diagnose(lambda p, x, s=skip: model(p, x, s), params(1.0), tokens, key=K(0))
+        for skip in (True, False)
+    }
+    record = found[True].record
+    assert record.forward_token_correlation.values[-1] > 0.99
+    assert apart(record.forward_token_effective_rank.values)[-1] > -3
+    assert not [f for f in found[True].findings if "positions" in f.reason]
+    (finding,) = (f for f in found[False].findings if "positions" in f.reason)
+    assert "to 1.0000; a skip connection" in finding.reason
