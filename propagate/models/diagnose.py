@@ -95,6 +95,12 @@ class Diagnosis:
         """Write the record as netCDF; `propagate.load` reads it."""
         return storage.save(self.record, path)
 
+    def report(self, path: str | os.PathLike) -> Path:
+        """Write one HTML page for a browser: verdict, pictures, table, source; return its path."""
+        from propagate.report.html import page
+
+        return page.write(self.record, path, self.findings)
+
     @property
     def conclusion(self) -> str:
         """What the findings amount to, such as `healthy: no findings at 13 sites`."""

@@ -33,7 +33,7 @@ class Kind:
         shows: what is seen on it, a sentence without its point.
         needs: what a record must have, in words.
         suits: whether a record has that.
-        draw: the picture of a record in the directions that are asked for.
+        draw: the picture of a record, in directions, with findings if they are known.
         columns: of a page, which it takes in print.
         directed: whether it can show one direction alone.
         numbered: whether y is a number, which can be limited.
@@ -42,7 +42,7 @@ class Kind:
     shows: str
     needs: str
     suits: Callable[[xr.Dataset], bool]
-    draw: Callable[[xr.Dataset, Directions], Figure]
+    draw: Callable[[xr.Dataset, Directions, Findings | None], Figure]
     columns: int = 2
     directed: bool = False
     numbered: bool = True
@@ -74,15 +74,13 @@ def suiting(record: xr.Dataset, name: str | None = None) -> str:
         return suited[0]
     if name in suited:
         return name
+    listed = ", ".join(suited)
     can = (
-        f"this record can be drawn as {', '.join(suited)}"
-        if suited
-        else "nothing in it can be drawn"
+        f"this record can be drawn as {listed}" if listed else "nothing in this record can be drawn"
     )
     if name is None:
-        raise UnusableInput(
-            f"a picture needs {' or '.join(k.needs for k in KINDS.values())}; {can}"
-        )
+        needs = "; ".join(f"{name}: {kind.needs}" for name, kind in KINDS.items())
+        raise UnusableInput(f"a picture needs one of these records: {needs}; {can}")
     if name not in KINDS:
         raise UnusableInput(f"no picture is called {name!r}: {can}")
     raise UnusableInput(f"{name} needs {KINDS[name].needs}; {can}")
@@ -104,13 +102,17 @@ def verdict_maps(findings: Findings, directions: Directions = DIRECTIONS) -> Fig
     return figure
 
 
-def _variance(record: xr.Dataset, directions: Directions) -> Figure:
+def _map(record: xr.Dataset, directions: Directions, findings: Findings | None) -> Figure:
+    return verdict_maps(judge(record) if findings is None else findings, directions)
+
+
+def _variance(record: xr.Dataset, directions: Directions, findings: Findings | None) -> Figure:
     """Draw all on one axis; of a custom model with its findings marked."""
     (one,) = directions if len(directions) == 1 else (None,)
     ax = growth_curves.variance(record, direction=one)
     if "site" in record.dims:
-        seen = Findings(f for f in judge(record).worst_first() if f.direction in directions)
-        mark_findings(ax, record, seen)
+        found = judge(record).worst_first() if findings is None else findings
+        mark_findings(ax, record, [f for f in found if f.direction in directions])
     return _figure_of(ax)
 
 
@@ -140,13 +142,13 @@ KINDS = {
         "How the signal and its gradient grow along depth, a column for each activation",
         "a sweep",
         _is_sweep,
-        lambda record, _: growth_curves.curves(record),
+        lambda record, *_: growth_curves.curves(record),
     ),
     "map": Kind(
         "The verdict on each pairing, with its growth in decades per layer",
         "a sweep",
         lambda record: _is_sweep(record) and bool(measured_directions(record)),
-        lambda record, directions: verdict_maps(judge(record), directions),
+        _map,
         directed=True,
         numbered=False,
     ),
@@ -162,13 +164,13 @@ KINDS = {
         "How activations and gradients are distributed at up to six layers",
         'one pairing, measured with measures=("q", "histogram")',
         _is_one_with_histograms,
-        lambda record, _: histogram.histograms(record),
+        lambda record, *_: histogram.histograms(record),
     ),
     "phase": Kind(
         "How fast gradients grow over the plane of variances, with the edge of chaos",
         "a plane of propagate phase or pp.phase",
         lambda record: "log10_growth" in record,
-        lambda plane, _: _figure_of(phase_diagram.phase(plane)),
+        lambda plane, *_: _figure_of(phase_diagram.phase(plane)),
         columns=1,
         numbered=False,
     ),
@@ -176,7 +178,7 @@ KINDS = {
         "How signals and their changes scale with width",
         "a record of pp.coordinate_check",
         lambda record: "log10_change_q" in record and record.sizes.get("width", 0) > 1,
-        lambda record, _: width_curves.coordinate_check(record),
+        lambda record, *_: width_curves.coordinate_check(record),
     ),
 }
 
@@ -186,6 +188,7 @@ def drawn(
     name: str,
     directions: Directions = DIRECTIONS,
     *,
+    findings: Findings | None = None,
     style: StyleName = "screen",
     title: str | None = None,
     ylim: tuple[float, float] | None = None,
@@ -198,6 +201,7 @@ def drawn(
         record: what is drawn.
         name: of `KINDS`, one that suits the record.
         directions: of those kinds that can show one alone.
+        findings: on it, for the kinds that show them; by default those of `judge`.
         style: of `STYLES`; `"paper"` has 8 pt, and is as wide as a column of a page or two.
         title: above it, instead of its own.
         ylim: limits of y on every panel.
@@ -205,7 +209,7 @@ def drawn(
         ylabel: beside every panel that has such a label.
     """
     kind = KINDS[name]
-    figure = kind.draw(record, directions)
+    figure = kind.draw(record, directions, findings)
     panels = [ax for ax in figure.axes if ax.get_label() != COLOUR_BAR]
     if title is not None:
         panels[0].set_title(title) if len(panels) == 1 else figure.suptitle(title)

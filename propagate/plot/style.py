@@ -105,8 +105,8 @@ def legend_options(
 
 
 COLUMN_INCHES = {1: 3.35, 2: 7.0}  # of a page: 85 mm and 178 mm, those of most journals
-STYLES: dict[str, dict[str, Any]] = {
-    "screen": {},
+STYLES: dict[str, Any] = {
+    "screen": {"savefig.dpi": 150},
     "paper": {
         "font.size": 8,
         "axes.titlesize": 8,

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import matplotlib
 import tyro
@@ -17,7 +17,6 @@ from propagate.record import storage
 from propagate.types import DIRECTIONS, Direction, UnusableInput
 
 Format = Literal["png", "svg", "pdf"]
-DPI = 150  # on a screen; that of paper is in its style
 KIND_HELP = "What to draw; by default the first of these that suits the record. " + " ".join(
     f"{name}: {kind.shows[0].lower()}{kind.shows[1:]}." for name, kind in KINDS.items()
 )
@@ -65,15 +64,10 @@ class Plot:
         self._refuse_what_has_no_effect(name)
         path, form = self._file(name)
         shown: Sequence[Direction] = (self.direction,) if self.direction else DIRECTIONS
-        words: dict[str, Any] = {
-            k: getattr(self, k) for k in ("style", "title", "ylim", "xlabel", "ylabel")
-        }
+        own = ("style", "title", "ylim", "xlabel", "ylabel")
         with matplotlib.rc_context(STYLES[self.style]):
-            figure = kinds.drawn(record, name, shown, **words)
-            options: dict[str, Any] = {"format": form} | (
-                {"dpi": DPI} if self.style == "screen" else {}
-            )
-            storage.write_whole(path, lambda part: figure.savefig(part, **options))
+            figure = kinds.drawn(record, name, shown, **{k: getattr(self, k) for k in own})
+            storage.write_whole(path, lambda part: figure.savefig(part, format=form))
         say(f"wrote {path}")
         return 0
 

@@ -57,7 +57,7 @@ def page(
         words.verdict(record, found),
         words.recipe(record, found),
         *(words.further(*one) for one in (more or {}).items()),
-        section("pictures", "Pictures", pictures.figures(record)),
+        section("pictures", "Pictures", pictures.figures(record, found)),
         *_tables(record, found),
         origin.lines(record, found),
         words.unopened(record),

@@ -9,16 +9,18 @@ import numpy as np
 import xarray as xr
 
 from propagate.report.html.elements import el
+from propagate.verdicts.findings import Findings
 
 ZOOMS = ("1", "2", "4")  # times the width of the page
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
+TARGET = re.compile(r'href="#([^"]+)"')
 DECIMALS = re.compile(r"(\.\d\d)\d+")  # of which two are left, a 50th of a pixel at the largest
 FONT = re.compile(r"font-family: [^;]*;? ?")  # long, always the same, and in the page's own sheet
 PLACES = ("d", "x", "y", "transform")  # attributes that are lists of numbers
 MOST_POINTS = 250  # of a curve of a sweep, more than a panel has pixels
 
 
-def figures(record: xr.Dataset) -> list[Element]:
+def figures(record: xr.Dataset, findings: Findings) -> list[Element]:
     """Return every picture that suits a record, with its caption and its choice of a size."""
     import matplotlib  # slow to load
 
@@ -30,7 +32,7 @@ def figures(record: xr.Dataset) -> list[Element]:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "propagate"}):
         for name in names:
             own = _thinned(record) if name == "curves" else record
-            drawn, file = kinds.drawn(own, name), io.StringIO()
+            drawn, file = kinds.drawn(own, name, findings=findings), io.StringIO()
             unsigned = dict.fromkeys(("Creator", "Date", "Format", "Type"))
             drawn.savefig(file, format="svg", metadata=unsigned)
             caption = f"{kinds.KINDS[name].shows}."
@@ -60,24 +62,28 @@ def _figure(name: str, caption: str, picture: Element) -> Element:
 def svg(text: str, name: str) -> Element:
     """Return a picture of matplotlib as an element whose ids begin with its name.
 
-    So two pictures in one page do not clash. Its metadata and its own style sheet, which would
-    hold for the whole page, are left out.
+    So two pictures in one page do not clash. Ids that nothing refers to are left out, and so are
+    its metadata and its own style sheet, which would hold for the whole page.
 
     Example:
-        >>> picture = svg('<svg><path id="a" clip-path="url(#b)"/></svg>', "map")
-        >>> picture[0].get("id"), picture[0].get("clip-path")
-        ('map-a', 'url(#map-b)')
+        >>> picture = svg('<svg><path id="a" clip-path="url(#b)"/><g id="b"/></svg>', "map")
+        >>> [part.attrib for part in picture]
+        [{'clip-path': 'url(#map-b)'}, {'id': 'map-b'}]
     """
     root = ElementTree.fromstring(text)
     for parent in root.iter():
         for child in list(parent):
             if _local(child.tag) in ("metadata", "style"):
                 parent.remove(child)
+    wanted = {*REFERENCE.findall(text), *TARGET.findall(text)}
     for element in root.iter():
         element.tag = _local(element.tag)
         values = {_local(key): value for key, value in element.attrib.items()}
         element.attrib.clear()
         element.attrib.update({key: _own(key, value, name) for key, value in values.items()})
+        if "id" in values and values["id"] not in wanted:
+            del element.attrib["id"]
+        wanted.discard(values.get("id", ""))  # matplotlib defines some of them twice, alike
         if element.tag not in ("text", "tspan"):
             element.text = None
         if element.tag != "tspan":
