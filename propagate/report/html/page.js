@@ -60,6 +60,8 @@ function equip(table) {
     const ordered = sorted ? [...rows].sort((a, b) => a.group - b.group || by(a, b)) : rows;
     body.append(...ordered.map((one) => one.row));
     restore.hidden = !sorted;
+    table.classList.toggle("flat", Boolean(sorted));
+    table.parentElement.scrollTop = 0;
     show();
   }
 
@@ -71,15 +73,22 @@ function equip(table) {
     });
     head.replaceChildren(button);
   });
-  for (const one of rows.filter((row) => row.group)) {
+  function label(group) {
+    const button = group.row.cells[0].querySelector("button");
+    button.textContent = (group.open ? "▾ " : "▸ ") + group.short;
+    button.setAttribute("aria-expanded", group.open);
+  }
+
+  function toggle(group) {
+    group.open = !group.open;
+    label(group);
+  }
+
+  for (const group of rows.filter((one) => one.group)) {
     const button = make("button", {type: "button"});
-    const label = () => {
-      button.textContent = (one.open ? "▾ " : "▸ ") + one.short;
-      button.setAttribute("aria-expanded", one.open);
-    };
-    button.addEventListener("click", () => { one.open = !one.open; label(); show(); });
-    one.row.cells[0].replaceChildren(button);
-    label();
+    button.addEventListener("click", () => { toggle(group); show(); });
+    group.row.cells[0].replaceChildren(button);
+    label(group);
   }
   filter.addEventListener("input", show);
   restore.addEventListener("click", () => order(null, "none"));
@@ -91,7 +100,7 @@ function equip(table) {
     const row = location.hash && document.getElementById(location.hash.slice(1));
     if (!row || row.parentElement !== body || !row.hidden) return;
     filter.value = "";
-    for (const one of rows.filter((group) => group.group && !group.open)) one.row.querySelector("button").click();
+    for (const group of rows.filter((one) => one.group && !one.open)) toggle(group);
     show();
     row.scrollIntoView();
   }
