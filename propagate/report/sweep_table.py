@@ -199,13 +199,12 @@ def _listed(names: list[str]) -> str:
 
 
 def how_it_ran(record: xr.Dataset) -> str:
-    """Return sizes, dtype and device of a sweep."""
-    spec = json.loads(record.attrs.get("network", "{}"))
-    return (
-        f"depth {spec.get('depth')}, width {spec.get('width')}, batch {record.attrs.get('batch')}, "
-        f"{record.sizes.get('seed', 1)} seeds, {record.attrs.get('dtype')} on "
-        f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
-    )
+    """Return sizes, dtype and device of a sweep, as far as its record has them."""
+    known = json.loads(record.attrs.get("network", "{}")) | record.attrs
+    words = [f"{name} {known[name]}" for name in ("depth", "width", "batch") if name in known]
+    seeds = [f"{record.sizes['seed']} seeds"] if "seed" in record.sizes else []
+    place = [f"{known['dtype']} on {known['device']}"] if "device" in known else []
+    return ", ".join([*words, *seeds, *place, f"jax {known.get('jax')}"])
 
 
 def report(findings: Findings, record: xr.Dataset) -> Printed:

@@ -14,7 +14,9 @@ import pytest
 import xarray as xr
 from site_records import finding, sites, transformer
 
+from propagate.network import Network
 from propagate.report.html import page, pictures
+from propagate.theory.predict import predict
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings, Verdict
 
@@ -220,6 +222,15 @@ def test_one_network_is_said_in_sentences(undrawn):
     parsed = Parsed(page.page(record))
     assert parsed.said["h1"] == ["normal + relu: vanishing forward, vanishing backward"]
     assert "Pairings" not in parsed.said["h2"] and "What to do" in parsed.said["h2"]
+
+
+def test_theory_is_told_from_a_measurement():
+    theory = predict(Network(depth=4, width=8, activation="tanh", init=(1.0, 0.1)))
+    parsed = Parsed(page.page(theory))
+    assert parsed.said["h1"] == ["sigma(1,0.1) + tanh: stable forward, stable backward"]
+    (how,) = [words for words in parsed.said["p"] if "depth 4, width 8" in words]
+    assert "nothing was measured" in how and "None" not in how
+    assert "nothing was measured" not in page.page(sweep())
 
 
 def test_layers_of_deep_sweeps_are_thinned():

@@ -46,8 +46,12 @@ def verdict(record: xr.Dataset, findings: Findings) -> Element:
         how = sweep_table.how_it_ran(record)
         one = stable_pairings(findings)[1] == 1
         said = [*map(_finding, findings)] if one else _lines(sweep_table.advice(findings, record))
+    source = record.attrs.get("theory")
+    theory = f", by theory ({source}): nothing was measured" if source else None
     title = el("h1", headline(record, findings))
-    return el("section", title, el("p", how), el("ul", said) if said else None, id="verdict")
+    return el(
+        "section", title, el("p", how, theory), el("ul", said) if said else None, id="verdict"
+    )
 
 
 def _finding(finding: Finding) -> Element:
