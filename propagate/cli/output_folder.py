@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 from matplotlib.figure import Figure
 
-from propagate.plot import growth_curves, histogram, kinds
+from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
 from propagate.report import summary
 from propagate.verdicts.findings import Findings
@@ -52,7 +52,7 @@ def draw(
     """
     pictures = {
         "curves": lambda: growth_curves.curves(found),
-        "heatmap": lambda: kinds.verdict_maps(findings),
+        "heatmap": lambda: heat_map.heatmaps(findings),
         "histograms": lambda: _histograms(details.result(), shown),
     }
     for name, picture in pictures.items():

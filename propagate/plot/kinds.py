@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from propagate.plot import growth_curves, heat_map, histogram, phase_diagram, width_curves
 from propagate.plot.marks import mark_findings
-from propagate.plot.style import COLUMN_INCHES, each_pairing, new_figure
+from propagate.plot.style import COLUMN_INCHES, each_pairing
 from propagate.record.dataset import measured_directions
 from propagate.types import DIRECTIONS, Direction, UnusableInput
 from propagate.verdicts.findings import Findings
@@ -86,24 +86,9 @@ def suiting(record: xr.Dataset, name: str | None = None) -> str:
     raise UnusableInput(f"{name} needs {KINDS[name].needs}; {can}")
 
 
-def verdict_maps(findings: Findings, directions: Directions = DIRECTIONS) -> Figure:
-    """Return the maps of verdicts of a sweep, forward above backward.
-
-    Args:
-        findings: on the sweep.
-        directions: of those to show that were judged.
-    """
-    shown: list[Direction] = [d for d in directions if any(f.direction == d for f in findings)]
-    inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
-    figure = new_figure(*heat_map.size(inits, phis, len(shown)))
-    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    for ax, direction in zip(axes, shown, strict=True):
-        heat_map.heatmap(findings, direction, ax=ax)
-    return figure
-
-
 def _map(record: xr.Dataset, directions: Directions, findings: Findings | None) -> Figure:
-    return verdict_maps(judge(record) if findings is None else findings, directions)
+    found = judge(record) if findings is None else findings
+    return heat_map.heatmaps([f for f in found if f.direction in directions])
 
 
 def _variance(record: xr.Dataset, directions: Directions, findings: Findings | None) -> Figure:
