@@ -52,7 +52,9 @@ def page(
         raise UnusableInput(
             f"a report needs a record of sweep, measure, predict or diagnose, got dims {dims}"
         )
-    found = (judge(record) if findings is None else findings).worst_first()
+    found = judge(record) if findings is None else findings
+    if words.is_custom(record):
+        found = found.worst_first()  # those of a sweep keep its order
     parts = [
         words.verdict(record, found),
         words.recipe(record, found),

@@ -12,7 +12,7 @@ from propagate.report.html.elements import Child, el, section
 from propagate.report.html.tables import site_key, stable_pairings
 from propagate.verdicts.findings import Finding, Findings
 
-MORE_SENTENCES = "by theory of plain layers, for inputs of unit second moment"
+CRITICAL = "Critical by theory of plain layers, for inputs of unit second moment."
 
 
 def is_custom(record: xr.Dataset) -> bool:
@@ -85,7 +85,7 @@ def recipe(record: xr.Dataset, findings: Findings) -> Element | None:
         lacking = sweep_table.advice(findings, record) if alone and findings.faults else ""
         text = sweep_table.recipes(findings, record)
         items = [*_lines(lacking), *_lines(text)]
-        about = el("p", f"Critical {MORE_SENTENCES}.") if text else None
+        about = el("p", CRITICAL) if text else None
     return section("recipe", "What to do", about, el("ul", items)) if items else None
 
 
