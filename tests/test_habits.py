@@ -30,7 +30,8 @@ def test_the_wheel_has_every_room_and_file():
         for path in (ROOT / "propagate").rglob("*")
         if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert others == set(data) == {"py.typed", "README.md"}
+    page = {f"report/html/page.{suffix}" for suffix in ("html", "css", "js")}
+    assert others == set(data) == {"py.typed", "README.md", *page}
     assert PYPROJECT["tool"]["setuptools"]["py-modules"] == ["pytest_propagate"]
     assert (ROOT / "pytest_propagate.py").is_file()
 

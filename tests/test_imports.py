@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "theory": (*GROUND, "record", "activations", "initializers", "blocks", "network"),
     "verdicts": (*GROUND, "record"),
     "plot": ("types", "record", "verdicts", "theory"),
-    "report": ("types", "record", "verdicts", "theory"),
+    "report": ("types", "record", "verdicts", "theory", "plot"),
     "run": (*GROUND, "record", *SPECIFIED, "blocks", "theory", "verdicts"),
     "tracing": (*GROUND, "_jax_compat", "record", "distributions", "verdicts", "report"),
     "models": (*GROUND, "_jax_compat", "record", "theory", "tracing", "verdicts", "plot", "report"),
@@ -50,6 +50,7 @@ ONLY = {
     ("models", "theory"): {"theory.gauss"},
 }
 LATE = {
+    ("report", "plot"),
     ("models", "plot"),
     ("models", "report"),
     ("training", "plot"),

@@ -41,7 +41,7 @@ MODULES = {
     ),
     "plot": (
         *("variance", "curves", "heatmap", "histograms", "phase", "spectrum"),
-        "coordinate_check",
+        *("coordinate_check", "mark_findings"),
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),

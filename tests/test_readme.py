@@ -12,7 +12,7 @@ import pytest
 
 from propagate import activations, initializers
 from propagate.cli import command
-from propagate.cli.verbs import diagnose, figures, listing, phase, predict, sweep
+from propagate.cli.verbs import diagnose, figures, listing, phase, plot, predict, report, sweep
 from propagate.record.measures import MEASURES
 from propagate.verdicts.findings import Verdict
 
@@ -101,6 +101,8 @@ def test_every_command_is_understood(line, monkeypatch):
         diagnose.Diagnose,
         predict.Predict,
         phase.Phase,
+        plot.Plot,
+        report.Report,
         listing.List,
         figures.Figures,
     ):
@@ -109,9 +111,9 @@ def test_every_command_is_understood(line, monkeypatch):
         command.main(shlex.split(line)[1:])
     assert left.value.code == 0
     (verb,) = ran
-    for name in np.atleast_1d(getattr(verb, "init", ())):
+    for name in np.atleast_1d(getattr(verb, "init", None) or ()):
         initializers.initializer(str(name))
-    for name in np.atleast_1d(getattr(verb, "activation", ())):
+    for name in np.atleast_1d(getattr(verb, "activation", None) or ()):
         activations.activation(str(name))
 
 

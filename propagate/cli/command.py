@@ -16,9 +16,11 @@ from propagate.cli.verbs.diagnose import Diagnose
 from propagate.cli.verbs.figures import Figures
 from propagate.cli.verbs.listing import List
 from propagate.cli.verbs.phase import Phase
+from propagate.cli.verbs.plot import Plot
 from propagate.cli.verbs.predict import Predict
+from propagate.cli.verbs.report import Report
 from propagate.cli.verbs.sweep import Sweep
-from propagate.record.provenance import provenance
+from propagate.record.provenance import of_command, provenance
 from propagate.types import PropagateError, UnusableInput
 
 Verb = (
@@ -26,6 +28,8 @@ Verb = (
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Phase, tyro.conf.subcommand("phase")]
+    | Annotated[Plot, tyro.conf.subcommand("plot")]
+    | Annotated[Report, tyro.conf.subcommand("report")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
@@ -69,7 +73,8 @@ def _run(args: list[str]) -> int:
     if not given.no_cache:
         keep_programs()
     verb: Any = given.verb
-    return verb()
+    with of_command(args):
+        return verb()
 
 
 def _parsed(args: list[str]) -> Command:

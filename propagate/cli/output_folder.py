@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
 from propagate.report import summary
-from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts.findings import Findings
 
 
@@ -53,7 +52,7 @@ def draw(
     """
     pictures = {
         "curves": lambda: growth_curves.curves(found),
-        "heatmap": lambda: _heatmaps(findings),
+        "heatmap": lambda: heat_map.heatmaps(findings),
         "histograms": lambda: _histograms(details.result(), shown),
     }
     for name, picture in pictures.items():
@@ -71,16 +70,6 @@ def _lay_out(figure: Figure) -> None:
     if engine is not None:
         engine.execute(figure)
         figure.set_layout_engine("none")
-
-
-def _heatmaps(findings: Findings) -> Figure:
-    directions: list[Direction] = [d for d in DIRECTIONS if any(f.direction == d for f in findings)]
-    inits, phis = (len({getattr(f, name) for f in findings}) for name in ("init", "activation"))
-    figure = Figure(heat_map.size(inits, phis, len(directions)), layout="constrained")
-    axes = figure.subplots(len(directions), 1, squeeze=False)[:, 0]
-    for ax, direction in zip(axes, directions, strict=True):
-        heat_map.heatmap(findings, direction, ax=ax)
-    return figure
 
 
 def _histograms(details: xr.Dataset, shown: dict[str, str]) -> Figure:

@@ -76,10 +76,14 @@ class Diagnosis:
         return source_lines.source(self.record, self.findings)
 
     def plot(self, ax: Any = None, *, theory: bool = False) -> Any:
-        """Draw signal and gradient along the sites, with theory over them; return the axis."""
+        """Draw signal and gradient along the sites, findings marked; return the axis.
+
+        With `theory`, what is expected lies over them.
+        """
         from propagate import plot
 
-        return plot.variance(self.record, ax=ax, theory=self.theory() if theory else None)
+        ax = plot.variance(self.record, ax=ax, theory=self.theory() if theory else None)
+        return plot.mark_findings(ax, self.record, self.findings)
 
     def scalars(self, prefix: str = "") -> dict[str, float]:
         """Return flat numbers for TensorBoard or W&B."""
@@ -90,6 +94,12 @@ class Diagnosis:
     def save(self, path: str | os.PathLike) -> Path:
         """Write the record as netCDF; `propagate.load` reads it."""
         return storage.save(self.record, path)
+
+    def report(self, path: str | os.PathLike) -> Path:
+        """Write one HTML page for a browser: verdict, pictures, table, source; return its path."""
+        from propagate.report.html import page
+
+        return page.write(self.record, path, self.findings)
 
     @property
     def conclusion(self) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from propagate.plot import growth_colours
 from propagate.plot.style import new_figure
-from propagate.types import Direction, UnusableInput
+from propagate.types import DIRECTIONS, Direction, UnusableInput
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 
 GROWN = (Verdict.EXPLODING, Verdict.VANISHING, Verdict.COLLAPSING)  # faults that have a rate
@@ -57,6 +58,30 @@ def heatmap(
     ax.set_title(f"growth of the {SUBJECTS[direction]}, decades per layer", fontsize="medium")
     growth_colours.verdict_bar(ax)
     return ax
+
+
+def heatmaps(findings: Iterable[Finding]) -> Figure:
+    """Map the verdicts of both directions, one above the other.
+
+    Args:
+        findings: what `judge` returned.
+
+    Raises:
+        UnusableInput: there are no findings of stacks.
+
+    Example:
+        `heatmaps(pp.judge(pp.sweep(net, key=key))).savefig("maps.png")`
+    """
+    found = list(findings)
+    shown: list[Direction] = [d for d in DIRECTIONS if any(f.direction == d for f in found)]
+    if not shown:
+        raise UnusableInput("findings of a direction are required, got none")
+    rows, columns = (len({getattr(f, name) for f in found}) for name in ("init", "activation"))
+    figure = new_figure(*size(rows, columns, len(shown)))
+    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for ax, direction in zip(axes, shown, strict=True):
+        heatmap(found, direction, ax=ax)
+    return figure
 
 
 def size(rows: int, columns: int, panels: int = 1) -> tuple[float, float]:

@@ -102,3 +102,22 @@ def legend_options(
     title = f"median and range of {seeds} seeds" if seeds > 1 else None
     words = {"title": title, "fontsize": "small", "title_fontsize": "small", "frameon": False}
     return {"handles": [*handles.values()], "labels": [*handles], **words}
+
+
+COLUMN_INCHES = {1: 3.35, 2: 7.0}  # of a page: 85 mm and 178 mm, those of most journals
+STYLES: dict[str, Any] = {
+    "screen": {"savefig.dpi": 150},
+    "paper": {
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.0,
+        "lines.markersize": 3,
+        "xtick.major.width": 0.6,
+        "ytick.major.width": 0.6,
+        "savefig.dpi": 300,
+        "pdf.fonttype": 42,  # letters that a publisher can embed and a reader can search
+        "svg.fonttype": "none",
+    },
+}
+"""Settings of matplotlib by the name of a style, within which a picture is drawn and saved."""

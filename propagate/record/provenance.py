@@ -1,13 +1,29 @@
 """Where a record comes from: versions, device, date, command."""
 
+import contextlib
 import datetime
 import functools
 import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
 import xarray as xr
+
+_COMMAND: ContextVar[str] = ContextVar("command", default="")  # that is being carried out
+
+
+@contextlib.contextmanager
+def of_command(args: Sequence[str]) -> Iterator[None]:
+    """Let the records that are made within the context say which command made them."""
+    token = _COMMAND.set(shlex.join(("propagate", *args)))
+    try:
+        yield
+    finally:
+        _COMMAND.reset(token)
 
 
 def provenance(**details: Any) -> dict[str, str]:
@@ -17,6 +33,7 @@ def provenance(**details: Any) -> dict[str, str]:
         "jax": jax.__version__,
         "jaxlib": _version("jaxlib"),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **({"command": command} if (command := _COMMAND.get()) else {}),
         **{
             k: v if isinstance(v, str) else json.dumps(v)
             for k, v in details.items()

@@ -58,7 +58,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         record = xr.load_dataset(path, engine="scipy")
     except (TypeError, ValueError, OSError, LookupError) as error:
         raise UnusableInput(f"{path} is not a netCDF record of propagate: {error}") from None
-    if "layer" not in record.dims and "site" not in record.dims:
+    if not {"layer", "site", "sigma_w2"} & set(record.dims):
         raise UnusableInput(f"{path} is netCDF but has no dim 'layer' or 'site': not our record")
     return record
 

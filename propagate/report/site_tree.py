@@ -44,17 +44,14 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Pri
     Rows that a finding names are red. Elementwise operations are left out, unless `every` is set.
     """
     marks = marks_of(record, findings)
-    kinds = enumerate(strings(record, "kind"))
-    shown = [k for k, kind in kinds if every or kind in KINDS or k in marks]
-    columns = {name: cells for name, cells in _columns(record, marks) if any(cells)}
+    columns = columns_of(record, marks)
     model = f"rms at each site of {record.attrs.get('model') or 'the model'}"
     title = Text(", ".join(filter(None, (model, how_it_ran(record)))))
     made = Fitted(names=("site",), folded=("site",), dropped=DROPPED, title=title)
     made.add_column("site")
     for name in columns:
         made.add_column(name, justify="left" if name in WORDS else "right")
-    paths = [PART.findall(name) for name in strings(record, "name")]
-    for indent, name, k in _outline([(k, paths[k]) for k in shown]):
+    for indent, name, k in outline(record, marks, every=every):
         if k is None:
             made.add_row(Text("  " * indent + name, style="bold"))
         else:
@@ -77,10 +74,25 @@ def html(record: xr.Dataset, findings: Findings) -> str:
     return console.export_html(theme=SVG_EXPORT_THEME, code_format=frame, inline_styles=True)
 
 
+def outline(
+    record: xr.Dataset, marks: Marks, *, every: bool = False
+) -> Iterator[tuple[int, str, int | None]]:
+    """Yield indent, name and site of each row of the tree; the site of a group's row is None."""
+    kinds = enumerate(strings(record, "kind"))
+    shown = [k for k, kind in kinds if every or kind in KINDS or k in marks]
+    names = strings(record, "name")
+    yield from _outline([(k, PART.findall(names[k])) for k in shown])
+
+
+def columns_of(record: xr.Dataset, marks: Marks) -> dict[str, list[str]]:
+    """Return the cells of each column that has any, by its heading; a cell for each site."""
+    return {name: cells for name, cells in _columns(record, marks) if any(cells)}
+
+
 def _outline(
     rows: Sequence[tuple[int, list[str]]], indent: int = 0
 ) -> Iterator[tuple[int, str, int | None]]:
-    """Yield indent, name and site of each row of the tree; the site of a group's row is None."""
+    """Yield the rows of sites, of which the path is given, in groups of one beginning."""
     for _, members in itertools.groupby(rows, key=lambda row: row[1][0]):
         group = list(members)
         side_by_side = zip(*(path[:-1] for _, path in group), strict=False)

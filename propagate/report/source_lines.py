@@ -2,12 +2,12 @@
 
 import itertools
 import linecache
-from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -30,43 +30,62 @@ MOST_LINES = 200  # of a file
 SHORTEST_CODE = 24  # characters of a line, beside which numbers still stand
 
 
+class Line(NamedTuple):
+    """A line of the user's, or a gap between lines, of which the number is 0."""
+
+    number: int
+    code: str
+    note: str
+    found: bool
+
+
 def source(record: xr.Dataset, findings: Findings) -> Printed:
     """Return the user's lines, each with the rms of what it makes: (→ signal, ← gradient).
 
     A line of several sites has their range; one with a finding is red. Files of libraries are
     shown if there are no others. Cells of a running notebook can be read like files.
     """
-    marks = marks_of(record, findings)
-    library = dict(zip(strings(record, "file"), record["library"].values.tolist(), strict=True))
-    files = [file for file in library if linecache.getlines(file)]
-    own = [file for file in files if not library[file]]
-    shown = [lines for file in own or files for lines in _lines(record, marks, file)]
+    shown = [
+        part
+        for file, lines in files(record, findings).items()
+        for part in (Text(file, style="bold"), _Beside(lines))
+    ]
     return Printed(*shown or [Text("No file of the model's source can be read.")])
 
 
-def _lines(record: xr.Dataset, marks: Marks, file: str) -> Iterator[RenderableType]:
-    """Yield the name of a file and its lines from the first with a site to the last."""
+def files(record: xr.Dataset, findings: Findings) -> dict[str, list[Line]]:
+    """Return the lines of each file of the user's, from the first with a site to the last."""
+    marks = marks_of(record, findings)
+    library = dict(zip(strings(record, "file"), record["library"].values.tolist(), strict=True))
+    known = [file for file in library if linecache.getlines(file)]
+    own = [file for file in known if not library[file]]
+    found = {file: _lines(record, marks, file) for file in own or known}
+    return {file: lines for file, lines in found.items() if lines}
+
+
+def _lines(record: xr.Dataset, marks: Marks, file: str) -> list[Line]:
     text = linecache.getlines(file)
     sites: dict[int, list[int]] = {}
     for k in np.flatnonzero(record["file"].values == file):
         if 0 < (line := int(record["line"].values[k])) <= len(text):
             sites.setdefault(line, []).append(int(k))
-    beside = _Beside()
+    made = []
     for line in _without_gaps(sorted(sites)):
         here = sites.get(line, [])
         found = [f for k in here for f in marks.get(k, ())]
         note = f"{_note(record, here)} {verdicts_of(found)}".rstrip() if here else ""
         code = text[line - 1].rstrip().expandtabs() if line else "⋮"
-        beside.rows.append((str(line or ""), code, note, "red" if found else ""))
-    if sites:
-        yield from (Text(file, style="bold"), beside)
+        made.append(Line(line, code, note, bool(found)))
+    return made
 
 
 class _Beside:
     """Lines of code with their numbers beside them, or below where there is no room."""
 
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str, str]] = []  # line, code, note, style
+    def __init__(self, lines: list[Line]) -> None:
+        styles = ("red" if line.found else "" for line in lines)
+        words = ((str(one.number or ""), one.code, one.note) for one in lines)
+        self.rows = [(*row, style) for row, style in zip(words, styles, strict=True)]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines, codes, notes = (max(cell_len(row[k]) for row in self.rows) for k in range(3))

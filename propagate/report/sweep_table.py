@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,29 @@ def verdict_table(findings: Findings) -> Printed:
         cells = (_cell(pair.get(direction), longest) for direction in DIRECTIONS)
         made.add_row(Text(init), Text(phi), *cells, _depth(_fine(pair)))
     return Printed(made)
+
+
+def rows(findings: Findings) -> Iterator[tuple[str, str, tuple[str, ...], bool]]:
+    """Yield each pairing, worst first: its names, its cells, and whether it is stable.
+
+    The cells are verdict and rate forward, verdict and rate backward, and the depth it is fine to.
+    """
+    for (init, phi), pair in _by_pairing(findings).items():
+        cells = [
+            word
+            for direction in DIRECTIONS
+            for word in (_word(pair.get(direction)), _rate(pair.get(direction)))
+        ]
+        stable = {f.verdict for f in pair.values()} == {Verdict.STABLE}
+        yield init, phi, (*cells, _depth(_fine(pair))), stable
+
+
+def _word(finding: Finding | None) -> str:
+    return "not measured" if finding is None else finding.verdict.value
+
+
+def _rate(finding: Finding | None) -> str:
+    return "" if finding is None or math.isnan(finding.rate) else f"{finding.rate:+.3f}"
 
 
 def _cell(finding: Finding | None, pad: int) -> Text:
@@ -174,14 +198,17 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def how_it_ran(record: xr.Dataset) -> str:
+    """Return sizes, dtype and device of a sweep, as far as its record has them."""
+    known = json.loads(record.attrs.get("network", "{}")) | record.attrs
+    words = [f"{name} {known[name]}" for name in ("depth", "width", "batch") if name in known]
+    seeds = [f"{record.sizes['seed']} seeds"] if "seed" in record.sizes else []
+    place = [f"{known['dtype']} on {known['device']}"] if "device" in known else []
+    return ", ".join([*words, *seeds, *place, f"jax {known.get('jax')}"])
+
+
 def report(findings: Findings, record: xr.Dataset) -> Printed:
     """Return the whole report."""
-    spec = json.loads(record.attrs.get("network", "{}"))
-    ran = (
-        f"depth {spec.get('depth')}, width {spec.get('width')}, batch {record.attrs.get('batch')}, "
-        f"{record.sizes.get('seed', 1)} seeds, {record.attrs.get('dtype')} on "
-        f"{record.attrs.get('device')}, jax {record.attrs.get('jax')}"
-    )
     legend = (
         "Decades are factors of 10 of a second moment: forward that of h, backward that of its "
         "gradient. For a collapsing pairing they are of the share that tells inputs apart. "
@@ -190,7 +217,7 @@ def report(findings: Findings, record: xr.Dataset) -> Printed:
     words = Text("\nWhich initialiser suits which activation?", style="bold")
     parts = [
         verdict_table(findings),
-        Text(ran),
+        Text(how_it_ran(record)),
         Text(legend),
         words,
         Text(advice(findings, record)),

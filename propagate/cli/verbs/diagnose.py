@@ -12,6 +12,7 @@ from propagate.cli.terminal import refuse_empty, refuse_idle, say, show
 from propagate.cli.user_model import ModeName, diagnosed
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
+from propagate.report.html import page
 from propagate.types import UnusableInput
 from propagate.verdicts import baseline as baselines
 from propagate.verdicts import thresholds
@@ -64,6 +65,8 @@ class Diagnose:
     """Write out the notes, too: what is unusual, but harmless as far as can be told."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to save the record to, as netCDF."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for a report: one HTML page with verdict, pictures, table and your own lines."""
 
     def __call__(self) -> int:
         """Run; return the exit code."""
@@ -81,6 +84,8 @@ class Diagnose:
             self._print(found, changes or [])
         if self.out:
             say(f"wrote {found.save(self.out)}")
+        if self.report:
+            say(f"wrote {page.write(found.record, self.report, found.findings)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _refuse_what_has_no_effect(self, fatal: bool) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
+import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -22,6 +23,7 @@ from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import storage
 from propagate.report import summary, sweep_table
+from propagate.report.html import page
 from propagate.run.sweep import Interrupted, sweep
 from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError
 from propagate.verdicts.judge import judge
@@ -71,6 +73,8 @@ class Sweep(StackOptions):
     """Endings of the variables to record beside q, such as mean variance; all by default."""
     out: Path = Path("propagate-out")
     """Folder for the record, the summary and the pictures."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for a report: one HTML page with verdict, recipe, pictures and tables."""
     json: bool = False
     """Print the summary as JSON instead of the table."""
     pictures: bool = True
@@ -101,6 +105,8 @@ class Sweep(StackOptions):
         findings = judge(found)
         for path in output_folder.write(found, findings, self.out):
             say(f"wrote {path}")
+        if self.report is not None:
+            say(f"wrote {page.write(found, self.report, findings)}")
         if self.json:
             show(summary.of_sweep(findings, found))
         else:

@@ -1,0 +1,101 @@
+"""`propagate plot`: a saved record as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import matplotlib
+import tyro
+import xarray as xr
+
+from propagate.cli.terminal import refuse_empty, refuse_idle, say
+from propagate.plot import kinds
+from propagate.plot.kinds import KINDS
+from propagate.plot.style import STYLES
+from propagate.record import storage
+from propagate.types import DIRECTIONS, Direction, UnusableInput
+
+Format = Literal["png", "svg", "pdf"]
+KIND_HELP = "What to draw; by default the first of these that suits the record. " + " ".join(
+    f"{name}: {kind.shows[0].lower()}{kind.shows[1:]}." for name, kind in KINDS.items()
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Draw a saved record.
+
+    RECORD is a file of `propagate sweep`, of `phase`, of `diagnose` or `predict` with --out, or of
+    `pp.save` in Python.
+    """
+
+    record: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECORD")]
+    """File of the record."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", aliases=["-o"])] = None
+    """File of the picture; by default RECORD_KIND.png beside it."""
+    kind: Annotated[str | None, tyro.conf.arg(metavar="|".join(KINDS), help=KIND_HELP)] = None
+    format: Format | None = None
+    """Of the picture; by default as FILE ends."""
+    style: kinds.StyleName = "screen"
+    """Of the picture; paper is as wide as a column of a page, or two, with letters of 8 pt."""
+    init: tuple[str, ...] | None = None
+    """Only these initialisers of a sweep."""
+    activation: tuple[str, ...] | None = None
+    """Only these activations of a sweep."""
+    direction: Direction | None = None
+    """Only the signal (forward) or its gradient (backward)."""
+    title: str | None = None
+    """Title, instead of the picture's own."""
+    ylim: tuple[float, float] | None = None
+    """Ends of y on every panel, in its units."""
+    xlabel: str | None = None
+    """Label of x, instead of the picture's own."""
+    ylabel: str | None = None
+    """Label of y, instead of the picture's own."""
+
+    def __call__(self) -> int:
+        """Draw; return the exit code."""
+        refuse_empty(self, "init", "activation")
+        record = storage.load(self.record)
+        for dim, names in (("init", self.init), ("activation", self.activation)):
+            record = _only(record, dim, names)
+        name = kinds.suiting(record, self.kind)
+        self._refuse_what_has_no_effect(name)
+        path, form = self._file(name)
+        shown: Sequence[Direction] = (self.direction,) if self.direction else DIRECTIONS
+        own = ("style", "title", "ylim", "xlabel", "ylabel")
+        with matplotlib.rc_context(STYLES[self.style]):
+            figure = kinds.drawn(record, name, shown, **{k: getattr(self, k) for k in own})
+            storage.write_whole(path, lambda part: figure.savefig(part, format=form))
+        say(f"wrote {path}")
+        return 0
+
+    def _refuse_what_has_no_effect(self, name: str) -> None:
+        where = f"on the picture {name}"
+        idle = [] if KINDS[name].directed else ["direction"]
+        refuse_idle(self, idle if KINDS[name].numbered else [*idle, "ylim"], where)
+        if self.ylim is not None and not self.ylim[0] < self.ylim[1]:
+            raise UnusableInput(f"--ylim needs two numbers, the lower first, got {self.ylim}")
+
+    def _file(self, name: str) -> tuple[Path, str]:
+        """Return the file of the picture, and its format."""
+        ending = self.format or "png"
+        path = self.out or self.record.with_name(f"{self.record.stem}_{name}.{ending}")
+        form = self.format or path.suffix.removeprefix(".").lower()
+        if form not in get_args(Format):
+            known = ", ".join(get_args(Format))
+            raise UnusableInput(f"FILE must end in one of {known}, or --format say it, got {path}")
+        return path, form
+
+
+def _only(record: xr.Dataset, dim: str, names: Sequence[str] | None) -> xr.Dataset:
+    """Return the part of a record with these names along a dim, all of it for None."""
+    if names is None:
+        return record
+    if dim not in record.dims:
+        raise UnusableInput(f"--{dim} has no effect on a record without dim {dim}: leave it out")
+    there = [str(name) for name in record[dim].values]
+    if unknown := [name for name in names if name not in there]:
+        raise UnusableInput(f"--{dim} must be of {', '.join(there)}, got {', '.join(unknown)}")
+    return record.sel({dim: list(names)})

@@ -1,0 +1,1 @@
+"""A record as one HTML file that needs nothing beside it: `page.page`."""
