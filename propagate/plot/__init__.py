@@ -7,6 +7,7 @@ state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (lo
 from propagate.plot.growth_curves import curves as curves
 from propagate.plot.growth_curves import variance as variance
 from propagate.plot.heat_map import heatmap as heatmap
+from propagate.plot.heat_map import heatmaps as heatmaps
 from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
 from propagate.plot.phase_diagram import phase as phase
