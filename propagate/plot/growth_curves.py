@@ -95,10 +95,12 @@ def variance(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     if "name" in record.coords and record.sizes["site"] <= NAMED_SITES:
         ax.set_xticks(positions(record), record["name"].values, rotation=90, fontsize="x-small")
+    ax.autoscale_view()
+    widen(ax)
     keys = [*_keys(panels), *ground(panels)]
     sd = any(panel.like_theory for panel in panels)
     ax.legend(**legend_options([ax], keys, record, SD_OVER if sd else RANGE_OVER), **beside)
-    write_units(widen(ax), units).set(**labels)
+    write_units(ax, units).set(**labels)
     return ax
 
 

@@ -14,12 +14,15 @@ LEAVES = {"v": "below", "^": "above"}
 
 
 def ground(panels: list[GrowthPanel]) -> list[Rectangle]:
-    """Tint what is fine, where all curves begin at one level; return its key in the legend."""
+    """Tint what is fine, where all curves begin at one level and leave it; return its key."""
     firsts = [y[np.isfinite(y)][:1] for panel in panels for _, y, _ in panel.paths]
     starts = np.concatenate([*firsts, np.empty(0)])
     if starts.size == 0 or np.ptp(starts) > SAME_START:
         return []
     level = float(np.median(starts))
+    ends = np.array([panel.ax.get_ylim() for panel in panels])
+    if np.abs(ends - level).max() <= FINE_DECADES:
+        return []
     look: dict[str, Any] = {"facecolor": BAND, "edgecolor": "none", "zorder": -1}
     for ax in dict.fromkeys(panel.ax for panel in panels):
         place = (0, level - FINE_DECADES), 1, 2 * FINE_DECADES
