@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import connection
 
@@ -23,7 +24,9 @@ def painters() -> Executor:
         return ThreadPoolExecutor(1)
     fork = multiprocessing.get_context("fork")
     pool = ProcessPoolExecutor(PROCESSES, mp_context=fork, initializer=_begin)
-    pool.submit(int)  # it is now that they are split off
+    with warnings.catch_warnings():  # of threads, none of which is Python's or JAX's
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pool.submit(int)  # it is now that they are split off
     return pool
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,9 +135,14 @@ class Sweep(StackOptions):
         details = sweep(net, **options | {"measures": ("q", "histogram"), "seeds": 1})
         histograms = output_folder.histograms
         drawn.append(pool.submit(output_folder.draw, histograms, self.out, details, shown))
-        for written in drawn:
-            for path in written.result():
-                say(f"wrote {path}")
+        try:
+            for written in drawn:
+                for path in written.result():
+                    say(f"wrote {path}")
+        except BrokenExecutor as error:
+            raise PropagateError(
+                f"a process that draws was ended from outside; the record is in {self.out}"
+            ) from error
 
     def _refuse_what_has_no_effect(self) -> None:
         refuse_empty(self, "init", "activation", "measures")
