@@ -42,7 +42,7 @@ def draw(small: bool = False) -> Figure:
         mean, spread = np.mean(found, axis=1), np.std(found, axis=1) * 2 / np.sqrt(seeds - 1)
         off = np.abs(mean / rate(phi, np.array(batches)) - 1).max()
         assert off < 5 * (8 / (256 * 23 * seeds)) ** 0.5, f"{phi} is off by {off:.1%}"
-        axes.errorbar(batches, mean, spread, fmt="o", color=color, label=f"{phi}, ±2 s.e.")
+        axes.errorbar(batches, mean, spread, fmt="o", color=color, label=f"{phi}, measured ±2 s.e.")
         axes.semilogx(GRID, rate(phi, GRID), base=2, color=color, label=f"{phi}, exact")
     axes.set(xticks=batches, xticklabels=batches, xlabel="batch")
     axes.set_ylabel("growth of the squared gradient per layer")

@@ -46,5 +46,5 @@ def draw(small: bool = False) -> Figure:
     norm.set(xlabel="layer", ylabel="share of the input's", title=f"second moment of {SEEDS} draws")
     profile.set(xlabel="layer", title=name)
     norm.legend()
-    profile.legend(loc=(0.42, 0.5))
+    profile.legend(loc=(0.45, 0.5), fontsize="small")
     return figure

@@ -26,7 +26,7 @@ def draw(small: bool = False) -> Figure:
     measures = ("q", "histogram")
     record = pp.sweep(net, init=list(STD), key=jax.random.key(0), seeds=seeds, measures=measures)
     figure = Figure((9, 6.4), layout="constrained")
-    rows = figure.subplots(2, 2, sharex="col", sharey="col")
+    rows = figure.subplots(2, 2, sharex="col", sharey=True)
     for row, init in zip(rows, STD, strict=True):
         own = record.sel(init=init, activation="tanh")
         std = 10 ** (own.log10_activation_q.mean("seed").values[1:6] / 2)

@@ -17,7 +17,7 @@ STREAM = {
     "plain": ("residual", 2.0**LAYER),
     "depth, α = 1/√L": ("residual(branch=depth)", (1 + 1 / DEPTH) ** LAYER),
     "batch norm": ("residual(norm=batch)", 1 + LAYER),
-    "nf, α = 0.2": ("residual(branch=nf)", 1 + 0.04 * LAYER),
+    "normaliser-free, α = 0.2": ("residual(branch=nf)", 1 + 0.04 * LAYER),
     "SkipInit": ("residual(branch=skipinit)", 1 + 0 * LAYER),
     "Fixup": ("residual(branch=fixup)", 1 + 0 * LAYER),
 }
@@ -27,7 +27,7 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     width, seeds = (128, 8) if small else (256, 16)
     figure = Figure((10, 4.2), layout="constrained")
-    stream, branch = figure.subplots(1, 2, sharex=True)
+    stream, branch = figure.subplots(1, 2, sharex=True, subplot_kw={"xticks": range(0, 17, 4)})
     for k, (name, (family, expected)) in enumerate(STREAM.items()):
         net = pp.Network(DEPTH, width, family)
         places = ("forward_q", "branch_q")

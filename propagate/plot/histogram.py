@@ -71,13 +71,16 @@ def histograms(
             f"a record of one pairing is required, got {len(found)}: "
             "choose one with record.sel(init=…, activation=…)"
         )
-    panels: list[Any] = [*(new_figure(10, 3.6).subplots(1, 2) if axes is None else axes)]
+    panels: list[Any] = [
+        *(new_figure(10, 3.6).subplots(1, 2, sharey=units == "rms") if axes is None else axes)
+    ]
     layers = _shown(found[0])
     for ax, (place, name) in zip(panels, PLACES.items(), strict=True):
         _densities(ax, found[0], place, layers, units)
         ax.set(xlabel=name + (" ÷ its rms" if units == "rms" else ""), ylabel="density")
         ax.set_title(f"{title}: {name}" if title else name, fontsize="medium")
-        ax.label_outer()
+        if ax.get_shared_y_axes().joined(*panels):
+            ax.label_outer()
     named = [[line.get_label() for line in ax.lines] for ax in panels]
     if legend:
         for ax in panels if named[0] != named[1] else panels[1:]:
