@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
+from matplotlib.patheffects import AbstractPathEffect, withStroke
 
 from propagate.plot import growth_colours
 from propagate.plot.style import new_figure
@@ -20,7 +20,9 @@ KEYS: dict[str, dict[str, Any]] = {  # of the legend
         **{"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none"}
     },
 }
-HALO = [withStroke(linewidth=2.4, foreground="white", alpha=0.75)]  # black shows on any ground
+HALO: list[AbstractPathEffect] = [
+    withStroke(linewidth=2.4, foreground="white", alpha=0.75)
+]  # black shows on any ground
 DEPTHS = (10, 30, 100, 300)  # layers, whose contours are drawn
 
 

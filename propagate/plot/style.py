@@ -38,7 +38,7 @@ def lay_out(figure: Figure) -> None:
 
 def widen(ax: Axes, decades: float = 1.0) -> Axes:
     """Widen y to so many decades, if it has fewer, so that a flat curve looks flat."""
-    middle, half = np.mean(ax.get_ylim()), np.ptp(ax.get_ylim()) / 2
+    middle, half = float(np.mean(ax.get_ylim())), np.ptp(ax.get_ylim()) / 2
     if half < decades / 2:  # and let the curves of an axis with the same y widen it further
         ax.set_ylim(middle - decades / 2, middle + decades / 2, auto=None)
     return ax
