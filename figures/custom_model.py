@@ -36,7 +36,8 @@ def draw(small: bool = False) -> Figure:
         for direction in ("forward", "backward"):
             off = theory[f"log10_{direction}_residual"].values[found.record.kind == "add"]
             assert np.abs(off).max() < (0.2 if small else 0.1), f"{direction}: {off}"
-        found.plot(ax, theory=True).get_legend().remove()
+        legend = found.plot(ax, theory=True).get_legend()
+        legend.remove()
         title = "; ".join(f"{f.parameter}: {f.verdict.value}" for f in found.findings)
         ax.set_title(title or "no findings", fontsize="medium")
         stream = theory.log10_forward_q.values[found.record.kind == "add"]
@@ -44,7 +45,7 @@ def draw(small: bool = False) -> Figure:
             assert not title and np.abs(stream - GROWN).max() < 0.05, (title, stream)
         else:
             assert "5.down: departing" in title, title
-            ax.axvspan(4.5, 5.5, color="#E69F00", alpha=0.25, label="block 5, which departs")
-    shown = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2)
+            span = ax.axvspan(4.5, 5.5, color="#E69F00", alpha=0.25)
+    words = [*(text.get_text() for text in legend.texts), "block 5, which departs"]
+    figure.legend([*legend.legend_handles, span], words, loc="outside lower center", ncols=2)
     return figure

@@ -115,10 +115,10 @@ def memory(row: Row, _: int) -> None:
     """Peak memory of sweeps."""
     for measures in ('("mean", "q")', "None"):
         taken = "all measures" if measures == "None" else "mean and q"
-        wall, peak, _ = python(GRID.format(depth=1000, measures=measures))
+        wall, peak, _text = python(GRID.format(depth=1000, measures=measures))
         name = f"36 pairings, depth 1000, {taken}"
         row(name, f"{peak:.2f} GB, {wall:.0f} s", GB=peak, s=wall)
-        wall, peak, _ = python(ONE.format(measures=measures))
+        wall, peak, _text = python(ONE.format(measures=measures))
         name = f"one pairing, depth 10000, width 512, {taken}"
         row(name, f"{peak:.2f} GB, {wall:.0f} s", GB=peak, s=wall)
 

@@ -67,7 +67,8 @@ class GrowthPanel:
             path = self._curve(second_moment(one, self.direction), **style)
             self.paths.append((*path, style["color"]))
         if self.bands["verts"]:
-            self.ax.add_collection(PolyCollection(**self.bands, alpha=0.2, linewidths=0))
+            look: dict[str, Any] = {"facecolors": self.bands["facecolors"], "linewidths": 0}
+            self.ax.add_collection(PolyCollection(self.bands["verts"], alpha=0.2, **look))
         if apart and several:
             self.keys.append(legend_key(f"second moment of {subject}", **line))
         if over_inputs:
