@@ -36,8 +36,7 @@ def draw(small: bool = False) -> Figure:
         for direction in ("forward", "backward"):
             off = theory[f"log10_{direction}_residual"].values[found.record.kind == "add"]
             assert np.abs(off).max() < (0.2 if small else 0.1), f"{direction}: {off}"
-        legend = found.plot(ax, theory=True).get_legend()
-        legend.remove()
+        (legend := found.plot(ax, theory=True).get_legend()).remove()
         title = "; ".join(f"{f.parameter}: {f.verdict.value}" for f in found.findings)
         ax.set_title(title or "no findings", fontsize="medium")
         stream = theory.log10_forward_q.values[found.record.kind == "add"]

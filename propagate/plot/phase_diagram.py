@@ -20,9 +20,9 @@ KEYS: dict[str, dict[str, Any]] = {  # of the legend
         **{"linestyle": "", "marker": "o", "markersize": 8, "fillstyle": "none"}
     },
 }
-HALO: list[AbstractPathEffect] = [
+HALO: list[AbstractPathEffect] = [  # black shows on any ground with it
     withStroke(linewidth=2.4, foreground="white", alpha=0.75)
-]  # black shows on any ground
+]
 DEPTHS = (10, 30, 100, 300)  # layers, whose contours are drawn
 
 

@@ -40,6 +40,7 @@ class GrowthPanel:
         ends: marks on curves where they stop being finite.
         keys: entries of the legend for line styles and for such marks.
         paths: of second moments: where they lie, in the order of travel, and their colour.
+        bands: outlines over seeds, and their colours, drawn as one.
     """
 
     ax: Axes
