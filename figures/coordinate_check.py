@@ -42,6 +42,6 @@ def draw(small: bool = False) -> Figure:
         hidden, output = (1.0, 1.25) if name == "standard" else (0.0, 0.0)
         assert abs(first["w2"] - hidden) < 0.25, f"{name}: hidden, width^{first['w2']:.2f}"
         assert abs(first["w3"] - output) < 0.35, f"{name}: output, width^{first['w3']:.2f}"
-        pp.plot.coordinate_check(found.record, axes=row.subplots(1, 3))
+        pp.plot.coordinate_check(found.record, axes=row.subplots(1, 3, sharey=True))
         row.suptitle(f"{'standard' if name == 'standard' else 'µ'} parametrisation, Adam")
     return figure

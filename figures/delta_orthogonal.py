@@ -40,10 +40,11 @@ def draw(small: bool = False) -> Figure:
         norm.plot(LAYERS, each[..., 0].T, color=hues[1], label=[init, *[""] * (SEEDS - 1)])
         for k, hue in zip(MODES, hues, strict=True):
             profile.plot(LAYERS, theory[:, k], color=hue, linewidth=0.9)
-            style = {"color": hue, "fillstyle": "none", "label": f"{init}, mode {k}"}
+            style = {"color": hue, "fillstyle": "none", "label": f"{init}, k = {k}"}
             profile.plot(LAYERS, each.mean(0)[:, k], "os^"[k], **style)
-    norm.set(xlabel="layer", ylabel="share of the input's", title="second moment of each draw")
-    profile.set(xlabel="layer", title="modes of its profile; lines: theory")
+    name = f"amplitude of cos(2πkx/{SIDE}) in its profile\nover positions x; lines: theory"
+    norm.set(xlabel="layer", ylabel="share of the input's", title=f"second moment of {SEEDS} draws")
+    profile.set(xlabel="layer", title=name)
     norm.legend()
-    profile.legend(loc=(0.42, 0.5))
+    profile.legend(loc=(0.45, 0.5), fontsize="small")
     return figure

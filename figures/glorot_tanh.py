@@ -15,6 +15,7 @@ STD = {
     "0.57735*lecun_uniform": (0.4603, 0.2495, 0.1412, 0.0810, 0.0467),
     "xavier_uniform": (0.6279, 0.4863, 0.4082, 0.3576, 0.3216),
 }
+NAME = {"0.57735*lecun_uniform": "standard U(±1/√n)", "xavier_uniform": "normalised"}
 GRADIENT = {"0.57735*lecun_uniform": 2.30e-3, "xavier_uniform": 0.1375}
 
 
@@ -25,15 +26,15 @@ def draw(small: bool = False) -> Figure:
     measures = ("q", "histogram")
     record = pp.sweep(net, init=list(STD), key=jax.random.key(0), seeds=seeds, measures=measures)
     figure = Figure((9, 6.4), layout="constrained")
-    for row, init in zip(figure.subplots(2, 2), STD, strict=True):
+    rows = figure.subplots(2, 2, sharex="col", sharey=True)
+    for row, init in zip(rows, STD, strict=True):
         own = record.sel(init=init, activation="tanh")
         std = 10 ** (own.log10_activation_q.mean("seed").values[1:6] / 2)
         assert np.allclose(std, STD[init], rtol=0.03), f"{init}: std of activations {std}"
         lost = own.log10_backward_q.mean("seed").values
         ratio = 10 ** (lost[1] - lost[6])
         assert abs(ratio / GRADIENT[init] - 1) < 0.15, f"{init}: gradient ratio {ratio:.3g}"
-        pp.plot.histograms(own.isel(layer=slice(1, None)), axes=row)
-        name = "normalised" if init in ("xavier_uniform",) else "standard U(±1/√n)"
-        row[0].set_title(f"{name}: activations")
-        row[1].set_title(f"{name}: gradients")
+        pp.plot.histograms(
+            own.isel(layer=slice(1, None)), axes=row, units="value", title=NAME[init]
+        )
     return figure

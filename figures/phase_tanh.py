@@ -29,6 +29,6 @@ def draw(small: bool = False) -> Figure:
     for w, b, rate in measured:
         expected = float(plane["log10_growth"].interp(sigma_w2=w, sigma_b2=b))
         assert abs(rate - expected) < 0.02, f"at ({w:.3g}, {b:.3g}): {rate:+.3f}, {expected:+.3f}"
-    figure = Figure((7.4, 4.6), layout="constrained")
+    figure = Figure((7.4, 5.0), layout="constrained")
     pp.plot.phase(plane, measured=measured, ax=figure.add_subplot())
     return figure

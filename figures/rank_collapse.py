@@ -42,8 +42,8 @@ def draw(small: bool = False) -> Figure:
         style = {"color": pp.plot.COLOURS[k], "marker": "osDvP"[k], "markersize": 4}
         left.plot(record.layer, record.forward_token_correlation, label=label, **style)
         right.plot(record.layer, record.attention_entropy, **style)
-    left.set(xlabel="layer (0 is the input)", title="mean cosine between tokens")
-    right.set(xlabel="layer", title="entropy of attention (1 is uniform)", ylim=(-0.03, 1.05))
+    left.set(xlabel="layer (0 is the input)", ylabel="mean cosine between tokens")
+    right.set(xlabel="layer", ylabel="entropy of attention (1 is uniform)", ylim=(-0.03, 1.05))
     for ax in (left, right):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside right center", frameon=False)

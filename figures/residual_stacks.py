@@ -15,9 +15,9 @@ DEPTH = 16
 LAYER = np.arange(DEPTH + 1)
 STREAM = {
     "plain": ("residual", 2.0**LAYER),
-    "depth-scaled": ("residual(branch=depth)", (1 + 1 / DEPTH) ** LAYER),
-    "batch norm in the branch": ("residual(norm=batch)", 1 + LAYER),
-    "nf": ("residual(branch=nf)", 1 + 0.04 * LAYER),
+    "depth, α = 1/√L": ("residual(branch=depth)", (1 + 1 / DEPTH) ** LAYER),
+    "batch norm": ("residual(norm=batch)", 1 + LAYER),
+    "normaliser-free, α = 0.2": ("residual(branch=nf)", 1 + 0.04 * LAYER),
     "SkipInit": ("residual(branch=skipinit)", 1 + 0 * LAYER),
     "Fixup": ("residual(branch=fixup)", 1 + 0 * LAYER),
 }
@@ -27,7 +27,7 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     width, seeds = (128, 8) if small else (256, 16)
     figure = Figure((10, 4.2), layout="constrained")
-    stream, branch = figure.subplots(1, 2, sharex=True)
+    stream, branch = figure.subplots(1, 2, sharex=True, subplot_kw={"xticks": range(0, 17, 4)})
     for k, (name, (family, expected)) in enumerate(STREAM.items()):
         net = pp.Network(DEPTH, width, family)
         places = ("forward_q", "branch_q")
@@ -42,7 +42,8 @@ def draw(small: bool = False) -> Figure:
         stream.semilogy(LAYER, expected, color=style["color"], linewidth=0.8)
         shown = added.mean("seed").values
         branch.semilogy(LAYER[1:], np.where(shown == 0, np.nan, shown)[1:], **style)
-    stream.set(xlabel="block", ylabel="second moment", title="stream; lines: theory")
-    branch.set(xlabel="block", title="what a branch adds (SkipInit, Fixup: 0)")
-    figure.legend(*stream.get_legend_handles_labels(), loc="outside right upper")
+    stream.set(xlabel="block", ylabel="second moment", title="the stream h; lines: theory")
+    branch.set(xlabel="block", ylabel="second moment", title="a branch, α f(h) (absent: exactly 0)")
+    words = {"title": "branch", "frameon": False, "loc": "outside right upper"}
+    figure.legend(*stream.get_legend_handles_labels(), **words)
     return figure

@@ -45,4 +45,5 @@ def draw(small: bool = False) -> Figure:
         pp.plot.spectrum(gaussian, theory=theory, density=density, label="Gaussian", ax=ax)
         pp.plot.spectrum(orthogonal, label="orthogonal", color="#D55E00", ax=ax)
         ax.set(title=f"{depth} linear layer{'s'[: depth - 1]} of {width} units", xlim=(-10.5, 3))
+        ax.set_xlabel(ax.get_xlabel() if depth > 8 else "")  # not under a title
     return figure

@@ -29,6 +29,8 @@ def draw(small: bool = False) -> Figure:
     axes = figure.subplots()
     pp.plot.variance(record, ax=axes)
     axes.axhline(np.log10(0.4 / width), color="0.5", linewidth=0.8, linestyle=":")
-    axes.text(20, np.log10(0.4 / width), "0.4/n", ha="right", va="bottom", color="0.4")
+    words = f"0.4/n: fed by the biases alone (n = {width})"
+    place = 6, np.log10(0.4 / width) - 0.1
+    axes.text(*place, words, va="top", color="0.3", fontsize="small")
     axes.set_title("ReLU with torch.nn.Linear's defaults: collapsing, not stable")
     return figure

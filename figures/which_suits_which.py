@@ -37,7 +37,4 @@ def draw(small: bool = False) -> Figure:
     assert abs(settled.mean() / 0.2647 - 1) < 0.03, f"sigmoid's q settles at {settled.mean():.4f}"
     assert findings.suited()["relu"] == ["he_normal", "critical"][: 2 - small]
 
-    figure = Figure((8.2, 2 * (0.45 * len(inits) + 1)), layout="constrained")
-    for ax, direction in zip(figure.subplots(2, 1), ("forward", "backward"), strict=True):
-        pp.plot.heatmap(findings, direction, ax=ax)
-    return figure
+    return pp.plot.heatmaps(findings)

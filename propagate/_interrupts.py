@@ -12,11 +12,14 @@ from pathlib import PurePath
 from typing import Any
 
 
-def _is_command(argv: list[str], original: list[str]) -> bool:
+def is_command(argv: list[str], original: list[str]) -> bool:
     """Whether the program is `propagate` or `python -m propagate`."""
     if argv[:1] == ["-m"]:
         return "propagate" in original[original.index("-m") + 1 :][:1]
-    return bool(argv) and PurePath(argv[0]).stem.removesuffix("-script") == "propagate"
+    program = PurePath(argv[0] if argv else "")
+    if program.name == "__main__.py":  # what `-m` becomes once it is found
+        return program.parent.name == "propagate"
+    return program.stem.removesuffix("-script") == "propagate"
 
 
 def _leave(_signal: int, _frame: Any) -> None:
@@ -31,7 +34,7 @@ def as_exceptions() -> None:
 
 
 if (
-    _is_command(sys.argv, sys.orig_argv)
+    is_command(sys.argv, sys.orig_argv)
     and threading.current_thread() is threading.main_thread()
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 ):

@@ -1,18 +1,20 @@
 """What a sweep leaves on disk: record, summary and pictures, each whole or not at all."""
 
 import json
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xarray as xr
-from matplotlib.figure import Figure
 
-from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
 from propagate.report import summary
 from propagate.verdicts.findings import Findings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    Picture = Callable[..., Figure]
 
 
 def writable(folder: Path) -> None:
@@ -34,51 +36,52 @@ def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]
     yield folder / "summary.json"
 
 
-def draw(
-    found: xr.Dataset,
-    findings: Findings,
-    details: "Future[xr.Dataset]",
-    shown: dict[str, str],
-    folder: Path,
-) -> Iterator[Path]:
-    """Write the pictures as PNG and SVG; yield their paths.
+def draw(picture: "Picture", folder: Path, *shown: Any) -> list[Path]:
+    """Write one picture of what is shown as PNG and SVG; return their paths."""
+    from propagate.plot.style import lay_out  # matplotlib is slow to load
+
+    figure, wrote = picture(*shown), []
+    lay_out(figure)
+    for suffix in ("png", "svg"):
+        path = folder / f"{picture.__name__}.{suffix}"
+        storage.write_whole(path, lambda part: figure.savefig(part, dpi=130))
+        wrote.append(path)
+    return wrote
+
+
+def curves(found: xr.Dataset) -> "Figure":
+    """Return the growth curves of a sweep."""
+    from propagate import plot
+
+    return plot.curves(found)
+
+
+def heatmap(findings: Findings) -> "Figure":
+    """Return the maps of verdicts of a sweep."""
+    from propagate import plot
+
+    return plot.heatmaps(findings)
+
+
+def histograms(details: xr.Dataset, shown: dict[str, str]) -> "Figure":
+    """Return histograms of an initialiser for each activation; those of a row are of one pairing.
 
     Args:
-        found: the record of the sweep.
-        findings: on that record.
-        details: a record with histograms, which may still be in the making.
-        shown: the initialiser whose histograms to draw, for each activation.
-        folder: where to.
+        details: a record with histograms.
+        shown: the initialiser to draw, for each activation.
     """
-    pictures = {
-        "curves": lambda: growth_curves.curves(found),
-        "heatmap": lambda: heat_map.heatmaps(findings),
-        "histograms": lambda: _histograms(details.result(), shown),
-    }
-    for name, picture in pictures.items():
-        figure = picture()
-        _lay_out(figure)
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            storage.write_whole(path, lambda part, figure=figure: figure.savefig(part, dpi=130))
-            yield path
+    from propagate import plot
+    from propagate.plot.style import new_figure
 
-
-def _lay_out(figure: Figure) -> None:
-    """Place the axes once and for all; else every format would take 0.4 s for it again."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-        figure.set_layout_engine("none")
-
-
-def _histograms(details: xr.Dataset, shown: dict[str, str]) -> Figure:
-    figure = Figure((10, 2.7 * len(shown)), layout="constrained")
-    rows = figure.subplots(len(shown), 2, squeeze=False)
+    figure = new_figure(9, 1.5 * len(shown) + 0.8)
+    rows = figure.subplots(len(shown), 2, squeeze=False, sharex=True, sharey=True)
     for axes, (phi, init) in zip(rows, shown.items(), strict=True):
-        histogram.histograms(details.sel(init=init, activation=phi), axes=axes)
-        for ax, what in zip(axes, ("activations", "gradients"), strict=True):
-            ax.set_title(f"{init} + {phi}: {what}", fontsize="medium")
+        own = details.sel(init=init, activation=phi)
+        plot.histograms(own, axes=axes, legend=False, title=f"{init} + {phi}")
+    named = {line.get_label(): line for ax in rows.flat for line in ax.lines}
+    figure.legend(
+        named.values(), named.keys(), title="layer", loc="outside right upper", frameon=False
+    )
     return figure
 
 

@@ -33,6 +33,8 @@ def bar(ax: Axes, image: Any, label: str) -> None:
 
 
 FINE = "#f7f7f7"  # the colour of what is fine, the middle of the map of growth
+HEALTHY = "#009E73"  # the outline of what is fine
+HATCH = {False: (0, 0, 0, 0.18), True: (1, 1, 1, 0.25)}  # of faults, on light and on dark
 OTHER = "#b8a8c8"  # of a fault that is not one of growth
 STEPS = (1, 3, 10, 30)  # of growth over the fastest fine one, where the colour changes
 EDGES = (*(-step for step in reversed(STEPS)), *STEPS)
@@ -53,11 +55,11 @@ def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
     return BoundaryNorm(EDGES, listed.N), listed
 
 
-def verdict_bar(ax: Axes) -> None:
-    """Draw the colour bar of verdicts beside an axis."""
-    label = "growth ÷ fastest fine growth"
-    drawn = ax.figure.colorbar(
-        ScalarMappable(*verdict_colours()), ax=ax, extend="both", label=label, spacing="uniform"
-    )
+def verdict_bar(*axes: Axes) -> None:
+    """Draw the colour bar of verdicts beside one axis or several."""
+    label = "growth ÷ fastest that is fine (green outline)"
+    look: dict[str, Any] = {"extend": "both", "spacing": "uniform", "aspect": 20 * len(axes)}
+    shown = ScalarMappable(*verdict_colours())
+    drawn = axes[0].figure.colorbar(shown, ax=list(axes), label=label, **look)
     words = (f"{edge:+d}".replace("-", "−") for edge in EDGES)
     drawn.set_ticks(list(EDGES), labels=list(words))

@@ -1,7 +1,7 @@
 """Histograms of signals and gradients by layer."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
@@ -21,21 +21,34 @@ from propagate.record.dataset import second_moment, second_moment_name
 from propagate.types import UnusableInput
 
 SHOWN_LAYERS = 6
-SAME_SCALE_DECADES = 4.0  # of second moments, a factor of 100 in rms: one unit for all layers
+REACH, FLOOR, TOP = 5.0, 3e-4, 10.0  # of x, in units of the rms, and of densities
+PLACES = {"activation": "activation x", "backward": "gradient at h"}
+Scale = Literal["rms", "value"]
 
 
-def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
+def histograms(
+    record: xr.Dataset,
+    *,
+    axes: Sequence[Axes] | None = None,
+    units: Scale = "rms",
+    legend: bool = True,
+    title: str | None = None,
+) -> Figure:
     """Draw the distributions of activations and gradients at up to six layers of one network.
 
-    Values beyond the outermost bins, which end at 5.25 times the rms, are counted in them.
+    Both panels show the same layers. Values beyond 5 times the rms, of which the outermost bins
+    are, are not drawn.
 
     Args:
         record: of one pairing, measured with `measures=("q", "histogram")`.
         axes: two, for activations and gradients; those of a new figure by default.
+        units: x is in multiples of the layer's `"rms"`, the same in every panel, so that the shape
+            is seen; or the `"value"` itself, so that the size is.
+        legend: whether to name the layers.
+        title: in front of the names of the panels, by default nothing.
 
     Returns:
-        The figure; x is the value, or its multiple of the layer's rms where these differ by more
-        than a factor of 100 between layers.
+        The figure.
 
     Raises:
         UnusableInput: the histograms are missing, or there are several pairings.
@@ -46,8 +59,9 @@ def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Fig
     Reference:
         Glorot and Bengio (2010), Figures 6 and 7.
     """
-    places = {"activation": "activation x", "backward": "gradient at h"}
-    for place in places:
+    if units not in get_args(Scale):
+        raise UnusableInput(f"units must be 'rms' or 'value', got {units!r}")
+    for place in PLACES:
         q = second_moment_name(place)
         if f"{place}_histogram" not in record or q not in record:
             raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
@@ -57,36 +71,55 @@ def histograms(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Fig
             f"a record of one pairing is required, got {len(found)}: "
             "choose one with record.sel(init=…, activation=…)"
         )
-    pair: list[Any] = [*(new_figure(10, 3.6).subplots(1, 2) if axes is None else axes)]
-    for ax, (place, name) in zip(pair, places.items(), strict=True):
-        _densities(ax, found[0], place, name)
-    return pair[0].figure
+    panels: list[Any] = [
+        *(new_figure(10, 3.6).subplots(1, 2, sharey=units == "rms") if axes is None else axes)
+    ]
+    layers = _shown(found[0])
+    for ax, (place, name) in zip(panels, PLACES.items(), strict=True):
+        _densities(ax, found[0], place, layers, units)
+        ax.set(xlabel=name + (" ÷ its rms" if units == "rms" else ""), ylabel="density")
+        ax.set_title(f"{title}: {name}" if title else name, fontsize="medium")
+        if ax.get_shared_y_axes().joined(*panels):
+            ax.label_outer()
+    named = [[line.get_label() for line in ax.lines] for ax in panels]
+    if legend:
+        for ax in panels if named[0] != named[1] else panels[1:]:
+            words = {"title": depth_dim(record), "fontsize": "small", "frameon": False}
+            ax.legend(handles=ax.get_lines(), **words, **BESIDE)
+    return panels[0].figure
 
 
-def _densities(ax: Axes, record: xr.Dataset, place: str, name: str) -> None:
-    """Draw the densities of up to six layers, from the first measured to the last."""
-    shares, scale = record[f"{place}_histogram"], second_moment(record, place)
-    if "seed" in shares.dims:
-        shares, scale = shares.mean("seed"), scale.median("seed")
-    layers = np.flatnonzero(~np.isnan(scale.values))
-    some = np.linspace(0, len(layers) - 1, min(SHOWN_LAYERS, len(layers))).round().astype(int)
-    layers = layers[some]
-    decades = scale.values[layers]
-    finite = decades[np.isfinite(decades)]
-    extreme = finite.size > 0 and np.abs(finite).max() > 300  # the density would not be a float
-    relative = extreme or (finite.size > 0 and np.ptp(finite) > SAME_SCALE_DECADES)
+def _shown(record: xr.Dataset) -> np.ndarray:
+    """Return up to six layers, from the first to the last that both places have."""
+    known = np.ones(record.sizes[depth_dim(record)], bool)
+    for place in PLACES:
+        known &= ~np.isnan(_over_seeds(second_moment(record, place)).values)
+    layers = np.flatnonzero(known)
+    return layers[
+        np.linspace(0, len(layers) - 1, min(SHOWN_LAYERS, len(layers))).round().astype(int)
+    ]
+
+
+def _over_seeds(scale: xr.DataArray) -> xr.DataArray:
+    return scale.median("seed") if "seed" in scale.dims else scale
+
+
+def _densities(ax: Axes, record: xr.Dataset, place: str, layers: np.ndarray, units: Scale) -> None:
+    """Draw the densities of these layers."""
+    shares, scale = record[f"{place}_histogram"], _over_seeds(second_moment(record, place))
+    shares = shares.mean("seed") if "seed" in shares.dims else shares
     centre, numbers = record["bin"].values, positions(record)
-    for k, (layer, q) in enumerate(zip(layers, decades, strict=True)):
-        unit = 1.0 if relative or np.isinf(q) else 10 ** (q / 2)
+    inside = np.abs(centre) < REACH
+    for k, (layer, q) in enumerate(zip(layers, scale.values[layers], strict=True)):
+        unit = 1.0 if units == "rms" or np.isinf(q) else 10 ** (q / 2)
         density = shares.values[layer] / ((centre[1] - centre[0]) * unit)
         visible = np.where((density > 0) & np.isfinite(q), density, np.nan)
         end = {-np.inf: ": all zero", np.inf: ": overflow"}.get(q, "")
         colour = colormaps["viridis"](0.92 * k / max(len(layers) - 1, 1))
-        ax.plot(centre * unit, visible, color=colour, label=f"{numbers[layer]}{end}")
-    unit = ", in units of the layer's rms" if relative else ""
-    ax.set(xlabel=name + unit, ylabel="density", yscale="log")
+        label = f"{numbers[layer]}{end}"
+        ax.plot(centre[inside] * unit, visible[inside], color=colour, label=label)
+    ax.set_yscale("log")
+    if units == "rms":
+        ax.set(xlim=(-REACH, REACH), ylim=(FLOOR, TOP))
     ax.minorticks_off()
     ax.locator_params(axis="x", nbins=6)
-    ax.legend(
-        handles=ax.get_lines(), title=depth_dim(record), fontsize="small", frameon=False, **BESIDE
-    )

@@ -27,6 +27,7 @@ def spectrum(
     resolved: float = RESOLVED,
     color: str = "#0072B2",
     ax: Axes | None = None,
+    **labels: Any,
 ) -> Axes:
     """Draw how the squares of a Jacobian's singular values are spread, over their logarithm.
 
@@ -44,6 +45,7 @@ def spectrum(
         resolved: the smallest singular value that is one, as a share of the largest.
         color: of the histogram.
         ax: where to draw; a new figure by default.
+        **labels: `title`, `xlabel`, `ylabel` and others of `Axes.set`.
 
     Raises:
         UnusableInput: no finite singular value above zero.
@@ -68,6 +70,7 @@ def spectrum(
     bars.set(facecolor=(color, FAINT), edgecolor=(color, FAINT), linewidth=1.5)
     _theory(ax, theory, density, edges[0])
     ax.set(xlabel="log10 of a squared singular value", ylabel="share per decade")
+    ax.set(**labels)
     ax.legend(fontsize="small", frameon=False, loc="upper left")
     return ax
 

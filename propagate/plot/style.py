@@ -3,20 +3,24 @@
 import functools
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from propagate.types import UnusableInput
 
 # Okabe and Ito (2008) without yellow, which is faint on white, and black, which is the theory's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("", "o", "s", "D", "v", "P", "*")  # of the curves, where the colours begin again
+MARKERS = ("", "o", "s", "D", "P", "*", "h", "<", ">", "p", "X")  # of the curves
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # of a legend
+RANGE_OVER, SD_OVER = "median and range of {} seeds", "mean and ±2 sd of {} seeds"
+Units = Literal["decades", "variance"]  # how an axis of second moments is written
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -24,10 +28,38 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def lay_out(figure: Figure) -> None:
+    """Place the axes once and for all; else every format would take as long for it again."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+
+
 def widen(ax: Axes, decades: float = 1.0) -> Axes:
     """Widen y to so many decades, if it has fewer, so that a flat curve looks flat."""
-    middle, half = np.mean(ax.get_ylim()), np.ptp(ax.get_ylim()) / 2
-    ax.set_ylim(middle - max(half, decades / 2), middle + max(half, decades / 2))
+    middle, half = float(np.mean(ax.get_ylim())), np.ptp(ax.get_ylim()) / 2
+    if half < decades / 2:  # and let the curves of an axis with the same y widen it further
+        ax.set_ylim(middle - decades / 2, middle + decades / 2, auto=None)
+    return ax
+
+
+def in_units(label: str, units: Units) -> str:
+    """Return the label of an axis of second moments.
+
+    Raises:
+        UnusableInput: no such units.
+    """
+    if units not in get_args(Units):
+        raise UnusableInput(f"units must be 'decades' or 'variance', got {units!r}")
+    return f"{label}\n(decades)" if units == "decades" else label
+
+
+def write_units(ax: Axes, units: Units) -> Axes:
+    """Write the ticks of y, which are decades, as they are or as powers of ten."""
+    if units == "variance":
+        ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.yaxis.set_major_formatter(lambda decades, _: f"$10^{{{decades:.0f}}}$")
     return ax
 
 
@@ -61,11 +93,11 @@ def _init_first(dim: str) -> tuple[bool, bool, str]:
 
 
 def pairing_style(record: xr.Dataset, indices: dict[str, int]) -> dict[str, Any]:
-    """Return colour (by the first dim), marker (by the others) and label of a pairing."""
+    """Return colour (by the first dim), marker (by the others, if any) and label of a pairing."""
     (first, k), *others = indices.items()
     rounds = -(-record.sizes[first] // len(COLOURS))
     rest = functools.reduce(lambda n, at: n * record.sizes[at[0]] + at[1], others, 0)
-    marker = MARKERS[(rest * rounds + k // len(COLOURS)) % len(MARKERS)]
+    marker = MARKERS[(rest * rounds + k // len(COLOURS) if others else k) % len(MARKERS)]
     values = {d: record[d].values[i] for d, i in indices.items()}
     words = (str(v) if isinstance(v, str) else f"{d} {v:g}" for d, v in values.items())
     width = 3.2 - 2 * k / record.sizes[first]  # so that a curve beneath another is seen
@@ -85,7 +117,10 @@ def legend_key(label: str, **style: Any) -> Line2D:
 
 
 def legend_options(
-    axes: Iterable[Axes], keys: Iterable[Line2D], record: xr.Dataset
+    axes: Iterable[Axes],
+    keys: Iterable[Artist],
+    record: xr.Dataset,
+    over: str = RANGE_OVER,
 ) -> dict[str, Any]:
     """Return the options of a legend: each label once, and what is drawn of the seeds.
 
@@ -93,13 +128,14 @@ def legend_options(
         axes: whose curves it names, first.
         keys: entries for line styles and markers, after them.
         record: what is drawn.
+        over: what is drawn of several seeds, in words.
     """
     curves = [line for ax in axes for line in ax.get_legend_handles_labels()[0]]
     handles: dict[str, Any] = {}
     for handle in (*curves, *keys):
         handles.setdefault(str(handle.get_label()), handle)
     seeds = record.sizes.get("seed", 1)
-    title = f"median and range of {seeds} seeds" if seeds > 1 else None
+    title = over.format(seeds) if seeds > 1 else None
     words = {"title": title, "fontsize": "small", "title_fontsize": "small", "frameon": False}
     return {"handles": [*handles.values()], "labels": [*handles], **words}
 

@@ -61,8 +61,7 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
         memory.check_fits(grid.net, program, rows * feed.size, at_once, mesh.size)
     waiting: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(at_once)
-    # LAPACK's own threads (orthogonal draws) fight with XLA's: 1 s instead of 0.2 s for 50 layers
-    with threadpool_limits(1, "blas") if on_cpu else contextlib.nullcontext():
+    with _lapack_on_one_thread() if on_cpu else contextlib.nullcontext():
         try:
             for turn, (program, numbers) in zip(turns, _fed(grid, feed, mesh, turns), strict=True):
                 run = _executable(program, mesh, numbers)
@@ -72,6 +71,17 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
                     yield oldest, future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _lapack_on_one_thread() -> threadpool_limits:
+    """Keep LAPACK's own threads (orthogonal draws) from fighting with XLA's.
+
+    50 layers of 256 take 0.2 s so, and 1 s without; a busy machine makes that 10 s. A limit holds
+    for libraries that are loaded, and JAX loads SciPy's only with the first factorisation.
+    """
+    import scipy.linalg.cython_lapack  # noqa: F401
+
+    return threadpool_limits(1, "blas")
 
 
 def _program(grid: Grid, feed: Feed, mesh: Mesh, turn: Turn) -> StackProgram:

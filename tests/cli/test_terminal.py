@@ -85,6 +85,8 @@ def test_ctrl_c_during_the_start_is_one_line_and_130(tmp_path):
         (["/usr/bin/propagate", "list"], [], True),
         (["C:/Scripts/propagate.exe"], [], True),
         (["-m"], ["python", "-X", "dev", "-m", "propagate", "list"], True),
+        (["/site-packages/propagate/__main__.py", "list"], [], True),
+        (["/site-packages/pytest/__main__.py"], [], False),
         (["-m"], ["python", "-m", "pytest"], False),
         (["train.py"], ["python", "train.py"], False),
         ([""], ["python"], False),
@@ -92,7 +94,7 @@ def test_ctrl_c_during_the_start_is_one_line_and_130(tmp_path):
     ],
 )
 def test_only_the_command_takes_ctrl_c_for_itself(argv, original, expected):
-    assert _interrupts._is_command(argv, original) == expected
+    assert _interrupts.is_command(argv, original) == expected
 
 
 def test_an_interruption_of_a_verb_is_one_line(monkeypatch, capfd):

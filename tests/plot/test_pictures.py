@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from propagate.plot import growth_curves, heat_map, histogram, jacobian_spectrum, style
+from propagate.plot import (
+    growth_colours,
+    growth_curves,
+    heat_map,
+    histogram,
+    jacobian_spectrum,
+    style,
+    width_curves,
+)
 from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import DIRECTIONS, UnusableInput
@@ -18,6 +27,7 @@ from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.thresholds import FINE_DECADES
 
 DEPTH = 10
+FINE = "fine: within 2.6 decades"
 LAYERS = np.arange(DEPTH + 1)
 
 
@@ -80,6 +90,7 @@ def test_one_record_has_both_directions_in_two_colours():
         "second moment of h",
         "second moment of the gradient at h",
         "variance over inputs of h",
+        FINE,
     ]
     assert ax.get_legend().get_title().get_text() == "median and range of 3 seeds"
 
@@ -108,7 +119,10 @@ def test_end_of_the_finite_layers_is_marked(beyond, marker, direction, last):
     )
     ax = growth_curves.variance(record, ax=axis(), direction=direction)
     assert marks(ax) == [(marker, last, pytest.approx(-3))]
-    assert labels(ax.get_legend())[-1] == {"x": "exact zero beyond", "^": "overflow beyond"}[marker]
+    assert labels(ax.get_legend())[-2:] == [
+        {"x": "exact zero beyond", "^": "overflow beyond"}[marker],
+        FINE,
+    ]
 
 
 @pytest.mark.parametrize("hole", [slice(None), slice(3, 6)])
@@ -212,21 +226,71 @@ def test_names_of_sites_are_written_while_there_is_room(sites, named):
     assert all(tick == int(tick) for tick in ax.get_xticks())
 
 
-def test_curves_is_a_grid_with_one_legend_cut_off_at_40_decades():
+def test_curves_is_a_grid_with_one_legend_and_marks_where_a_curve_leaves():
     record = straight(
         {("he", "relu"): 0.0, ("he", "tanh"): -1, ("big", "relu"): 9, ("big", "tanh"): 1}
     )
     record["log10_forward_q"][1, 0, :, 8:] = np.nan
-    fig = growth_curves.curves(record)
+    fig = growth_curves.curves(record, reach=7.5)
     top, bottom = np.reshape(fig.axes, (2, 2))
     assert [ax.get_title() for ax in top] == ["relu", "tanh"]
-    assert labels(fig.legends[0]) == ["he", "big", "overflow beyond", "variance over inputs of h"]
+    words = ["he", "big", "overflow beyond", "variance over inputs of h"]
+    words += ["leaves the picture above", "leaves the picture below", FINE]
+    assert labels(fig.legends[0]) == words
     assert all(ax.get_legend() is None for ax in fig.axes)
     for row in (top, bottom):
         assert row[0].get_ylim() == row[1].get_ylim()
-        assert 40 <= row[0].get_ylim()[1] < 45
-        assert [[text.get_text() for text in ax.texts] for ax in row] == [["↑ beyond +40"], []]
-    assert marks(top[0]) == [("^", 7, 40)]
+    end = top[0].get_ylim()[1]
+    assert end == pytest.approx(7.5 + 0.06 * 15)
+    overflow, leaves = marks(top[0])
+    assert overflow == ("^", 7, 7.5) and leaves == ("^", 0, end)
+    (place,) = [m.get_xdata()[0] for m in top[0].lines if m.get_ydata()[0] == end]
+    assert place == pytest.approx(end / 9)
+    assert sorted(mark[0] for mark in marks(bottom[1])) == ["^", "v"]
+
+
+def test_curves_on_axes_that_are_given_in_units_of_the_variance():
+    axes = Figure().subplots(2, 1, squeeze=False)
+    fig = growth_curves.curves(one(-0.5), axes=axes, units="variance", title="a stack")
+    assert fig is axes[0, 0].figure and fig.get_suptitle() == "a stack"
+    assert axes[0, 0].get_ylabel() == "second moment of h"
+    assert axes[0, 0].yaxis.get_major_formatter()(-3.0, 0) == "$10^{-3}$"
+    with pytest.raises(UnusableInput, match="'decades' or 'variance', got 'db'"):
+        growth_curves.variance(one(), ax=axis(), units="db")
+
+
+def test_what_is_fine_is_tinted_where_all_curves_begin_at_one_level():
+    def ground(record):
+        ax = growth_curves.variance(record, ax=axis(), direction="forward", title="given")
+        assert ax.get_title() == "given"
+        return [a.get_bbox().intervaly for a in ax.patches]
+
+    (found,) = ground(one() + 3)
+    np.testing.assert_allclose(found, [3 - FINE_DECADES, 3 + FINE_DECADES])
+    apart = straight({("he", "relu"): -0.1, ("big", "relu"): 0.1})
+    apart["log10_forward_q"][1] += 2
+    assert not ground(apart)
+
+
+def test_a_band_of_theory_has_one_of_the_same_kind_beside_it():
+    """Of 16 seeds that scatter by 0.1, ±2 sd of theory stand beside ±2 sd about their mean."""
+    values = 0.1 * np.random.default_rng(0).standard_normal((16, DEPTH + 1))
+    record = xr.Dataset({"log10_forward_q": (("seed", "layer"), values)}, {"layer": LAYERS})
+    theory = xr.Dataset(
+        {
+            "log10_forward_q": ("layer", np.zeros(DEPTH + 1)),
+            "log10_forward_q_sd": ("layer", np.full(DEPTH + 1, 0.1)),
+        },
+        {"layer": LAYERS},
+    )
+    ax = growth_curves.variance(record, ax=axis(), theory=theory)
+    assert ax.get_legend().get_title().get_text() == "mean and ±2 sd of 16 seeds"
+    measured = ax.collections[0].get_paths()[0].vertices
+    first = measured[measured[:, 0] == 0, 1]
+    middle, sd = values[:, 0].mean(), values[:, 0].std(ddof=1)
+    np.testing.assert_allclose([first.min(), first.max()], [middle - 2 * sd, middle + 2 * sd])
+    few = growth_curves.variance(record.isel(seed=slice(4)), ax=axis(), theory=theory)
+    assert few.get_legend().get_title().get_text() == "median and range of 4 seeds"
 
 
 def test_curves_of_one_network():
@@ -247,7 +311,7 @@ def test_heatmap_has_a_word_and_a_rate_in_each_cell():
     assert ax is given
     words = {text.get_position(): text.get_text() for text in ax.texts}
     assert words[0, 0] == "stable\n+0.004" and words[1, 0] == "vanishing\n−0.31"
-    assert words[0, 1] == "exploding\n+1.7" and words[1, 1] == "overflowed"
+    assert words[0, 1] == "exploding\n+1.70" and words[1, 1] == "overflowed"
     assert [t.get_text() for t in ax.get_xticklabels()] == ["relu", "tanh"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["he", "big"]
     np.testing.assert_array_equal(np.ma.getmaskarray(ax.images[0].get_array())[1], [False, True])
@@ -286,6 +350,42 @@ def test_words_fill_their_cells_and_no_more():
     assert ax.texts[0].get_fontsize() / 72 / figure.get_size_inches()[0] * 800 > 9
 
 
+def test_a_verdict_is_seen_without_its_colour():
+    """What is fine has an outline, what is unsettled dots, what is at fault a hatch."""
+    verdicts = {"relu": Verdict.STABLE, "tanh": Verdict.INCONCLUSIVE, "gelu": Verdict.EXPLODING}
+    ax = heat_map.heatmap([finding("he", a, "backward", v, 0.1) for a, v in verdicts.items()])
+    fine, unsettled, fault = ax.patches
+    assert fine.get_linewidth() > 1 and fine.get_hatch() is None
+    assert fine.get_edgecolor()[:3] == to_rgb(growth_colours.HEALTHY)
+    assert unsettled.get_hatch() == "..." and fault.get_hatch() == "///"
+    assert not unsettled.get_linewidth() and not fault.get_linewidth()
+    assert [text.get_fontweight() for text in ax.texts] == ["bold", "normal", "normal"]
+
+
+def test_maps_of_both_directions_share_their_bar():
+    both = [finding("he", "relu", d, Verdict.STABLE, -0.0001) for d in DIRECTIONS]
+    fig = heat_map.heatmaps(both, title="a sweep")
+    forward, backward, bar = fig.axes
+    assert fig.get_suptitle() == "a sweep" and "growth" in bar.get_ylabel()
+    assert [ax.get_title().split(",")[0] for ax in (forward, backward)] == [
+        "growth of the signal",
+        "growth of the gradient",
+    ]
+    assert forward.texts[0].get_text() == "stable\n0.000"
+    assert len(heat_map.heatmaps(both[:1]).axes) == 2
+    with pytest.raises(UnusableInput, match="findings of a direction"):
+        heat_map.heatmaps([])
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(2.7e-5, "0.000"), (-0.3, "−0.30"), (-0.0994, "−0.099"), (12.34, "+12.3"), (-1.0, "−1.00")],
+)
+def test_rates_are_written_in_one_way(rate, words):
+    ax = heat_map.heatmap([finding("he", "relu", "backward", Verdict.VANISHING, rate)])
+    assert ax.texts[0].get_text() == f"vanishing\n{words}"
+
+
 def test_heatmap_leaves_absent_cells_empty():
     findings = [
         finding("he", "relu", "forward", Verdict.STABLE, 0.0),
@@ -293,7 +393,7 @@ def test_heatmap_leaves_absent_cells_empty():
     ]
     ax = heat_map.heatmap(findings, "forward")
     words = {text.get_position(): text.get_text() for text in ax.texts}
-    assert words == {(0, 0): "stable\n+0.000", (1, 1): "stable\n+0.000"}
+    assert words == {(0, 0): "stable\n0.000", (1, 1): "stable\n0.000"}
 
 
 def gaussian(slope: float) -> xr.Dataset:
@@ -316,11 +416,11 @@ def gaussian(slope: float) -> xr.Dataset:
 
 
 def test_histograms_are_densities_of_the_values():
-    left, right = histogram.histograms(gaussian(-0.2)).axes
-    assert labels(left.get_legend()) == ["0", "2", "4", "5", "7", "9"]
-    assert labels(right.get_legend()) == ["0", "2", "4", "6", "8", "10"]
-    assert left.get_xlabel() == "activation x"
-    for line, layer in zip(drawn(right), (0, 2, 4, 6, 8, 10), strict=True):
+    left, right = histogram.histograms(gaussian(-0.2), units="value").axes
+    assert left.get_legend() is None
+    assert labels(right.get_legend()) == ["0", "2", "4", "5", "7", "9"]
+    assert left.get_xlabel() == "activation x" and right.get_xlabel() == "gradient at h"
+    for line, layer in zip(drawn(right), (0, 2, 4, 5, 7, 9), strict=True):
         x, y = line.get_data()
         assert np.trapezoid(y, x) == pytest.approx(1, abs=1e-3)
         assert np.trapezoid(y * x**2, x) == pytest.approx(10 ** (-0.2 * layer), rel=1e-3)
@@ -333,11 +433,16 @@ def test_histograms_on_axes_that_are_given():
     assert not axes[0, 0].lines and axes[1, 0].lines and axes[1, 1].lines
 
 
-def test_histograms_of_distant_scales_are_in_units_of_the_rms():
-    left, right = histogram.histograms(gaussian(-0.5)).axes
-    assert left.get_xlabel().endswith("in units of the layer's rms")
-    assert right.get_xlabel().endswith("in units of the layer's rms")
-    assert all(line.get_xdata()[-1] == 5.125 for line in drawn(right))
+def test_histograms_are_in_units_of_the_rms_without_the_bins_that_hold_all_beyond():
+    record = gaussian(-0.5)
+    record["backward_histogram"][..., [0, -1]] = 0.5
+    for ax in histogram.histograms(record, title="he + relu").axes:
+        assert ax.get_xlabel().endswith("÷ its rms") and ax.get_title().startswith("he + relu: ")
+        assert ax.get_xlim() == (-5, 5) and ax.get_ylim() == (3e-4, 10)
+        assert all(line.get_xdata()[-1] == 4.875 for line in drawn(ax))
+        assert all(np.nanmax(line.get_ydata()) < 0.5 for line in drawn(ax))
+    with pytest.raises(UnusableInput, match="'rms' or 'value', got 'metres'"):
+        histogram.histograms(record, units="metres")
 
 
 def test_histograms_of_nothing_measured_are_empty():
@@ -353,9 +458,26 @@ def test_histograms_name_layers_that_are_zero():
         "0: all zero",
         "2: all zero",
         "4: all zero",
-        "6: all zero",
+        "5: all zero",
     ]
     assert [np.isfinite(line.get_ydata()).any() for line in right.lines] == [False] * 4 + [True] * 2
+
+
+def test_a_coordinate_check_has_one_range_and_its_exponents():
+    """rms of width^1 and width^0, written beside the ends of their lines."""
+    widths, steps, sites = [64, 128, 256], [0, 1], ["a", "b"]
+    log_q = 2 * np.array([1.0, 0.0]) * np.log10(widths)[:, None]  # (width, site)
+    values = np.broadcast_to(log_q[:, None, None], (3, 1, 2, 2))
+    dims = ("width", "seed", "step", "site")
+    coords = {"width": widths, "step": steps, "name": ("site", sites)}
+    coords |= {"kind": ("site", ["matmul"] * 2), "parameter": ("site", sites)}
+    coords["wide"] = ("site", [True, True])
+    names = ("log10_forward_q", "log10_change_q")
+    record = xr.Dataset({name: (dims, values.copy()) for name in names}, coords)
+    fig = width_curves.coordinate_check(record, title="check")
+    first, second = fig.axes
+    assert first.get_ylim() == second.get_ylim() and fig.get_suptitle() == "check"
+    assert {text.get_text() for text in second.texts} == {"+1.00", "+0.00"}
 
 
 def test_a_spectrum_has_its_shares_and_theory():
@@ -432,6 +554,7 @@ def test_the_legend_explains_what_it_draws_whatever_its_colour():
         "big",
         "exact zero beyond",
         "variance over inputs of h",
+        FINE,
     ]
     gray = axis()
     (line,) = gray.plot([0, 1], [0, 1], color="0.3", label="a grey curve")

@@ -3,13 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import tyro
+import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -17,6 +18,7 @@ from propagate import batches
 from propagate.activations import activation
 from propagate.batches import Batch
 from propagate.cli import output_folder
+from propagate.cli.painters import painters
 from propagate.cli.stack_options import StackOptions
 from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
 from propagate.initializers import initializer
@@ -26,6 +28,7 @@ from propagate.report import summary, sweep_table
 from propagate.report.html import page
 from propagate.run.sweep import Interrupted, sweep
 from propagate.types import Device, JaxDevice, LossKind, Precision, PropagateError
+from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
 
 INITS = (
@@ -92,6 +95,11 @@ class Sweep(StackOptions):
         """Run; return the exit code."""
         self._refuse_what_has_no_effect()
         output_folder.writable(self.out)
+        with painters() if self.pictures else contextlib.nullcontext() as pool:
+            return self._run(pool)
+
+    def _run(self, pool: Executor | None) -> int:
+        """Measure, judge, print; `pool` draws."""
         net = Network(
             self.depth, self.width, self.family, dtype=self.dtype, precision=self.precision
         )
@@ -111,15 +119,36 @@ class Sweep(StackOptions):
             show(summary.of_sweep(findings, found))
         else:
             show(sweep_table.report(findings, found))
-        if self.pictures:
-            shown = sweep_table.best(findings)
-            options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
-            options |= {"measures": ("q", "histogram"), "seeds": 1}
-            with ThreadPoolExecutor(1) as pool:  # it runs while the first pictures are drawn
-                details = pool.submit(sweep, net, **options)
-                for path in output_folder.draw(found, findings, details, shown, self.out):
-                    say(f"wrote {path}")
+        if pool is not None:
+            self._draw(pool, net, options, found, findings)
         return 0
+
+    def _draw(
+        self,
+        pool: Executor,
+        net: Network,
+        options: dict[str, Any],
+        found: xr.Dataset,
+        findings: Findings,
+    ) -> None:
+        """Have the pictures drawn; the histograms are measured while the first ones are."""
+        shown = sweep_table.best(findings)
+        drawn = [
+            pool.submit(output_folder.draw, output_folder.curves, self.out, found),
+            pool.submit(output_folder.draw, output_folder.heatmap, self.out, findings),
+        ]
+        options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
+        details = sweep(net, **options | {"measures": ("q", "histogram"), "seeds": 1})
+        histograms = output_folder.histograms
+        drawn.append(pool.submit(output_folder.draw, histograms, self.out, details, shown))
+        try:
+            for written in drawn:
+                for path in written.result():
+                    say(f"wrote {path}")
+        except BrokenExecutor as error:
+            raise PropagateError(
+                f"a process that draws was ended from outside; the record is in {self.out}"
+            ) from error
 
     def _refuse_what_has_no_effect(self) -> None:
         refuse_empty(self, "init", "activation", "measures")

@@ -1,0 +1,1 @@
+"""Parts of a picture that have an axis of their own."""
