@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
-from propagate.report import summary
 from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts.findings import Findings
 
@@ -27,10 +26,10 @@ def writable(folder: Path) -> None:
     probe.unlink()
 
 
-def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]:
+def write(found: xr.Dataset, summary: dict[str, Any], folder: Path) -> Iterator[Path]:
     """Write `record.nc` and `summary.json`; yield their paths."""
     yield storage.save(found, folder / "record.nc")
-    text = json.dumps(summary.of_sweep(findings, found), indent=2) + "\n"
+    text = json.dumps(summary, indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))
     yield folder / "summary.json"
 

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from rich.text import Text
 
+from propagate.report.by_depth import ByDepth, by_depth, in_words
 from propagate.report.fitted import Fitted, Printed
 from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
@@ -174,8 +175,14 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def report(findings: Findings, record: xr.Dataset) -> Printed:
-    """Return the whole report."""
+def report(findings: Findings, record: xr.Dataset, fine: ByDepth | None = None) -> Printed:
+    """Return the whole report.
+
+    Args:
+        findings: on the record.
+        record: of a sweep.
+        fine: of `by_depth`, if it is known already.
+    """
     spec = json.loads(record.attrs.get("network", "{}"))
     ran = (
         f"depth {spec.get('depth')}, width {spec.get('width')}, batch {record.attrs.get('batch')}, "
@@ -195,6 +202,10 @@ def report(findings: Findings, record: xr.Dataset) -> Printed:
         words,
         Text(advice(findings, record)),
     ]
+    shallow = in_words(by_depth(findings, record) if fine is None else fine)
+    if shallow:
+        title = "\nAnd in shallower stacks? Of the first layers alone, fine are"
+        parts += [Text(title, style="bold"), Text(shallow)]
     numbers = recipes(findings, record)
     if numbers:
         title = "\nCritical by theory of plain layers, for inputs of unit second moment"

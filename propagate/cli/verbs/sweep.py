@@ -99,12 +99,10 @@ class Sweep(StackOptions):
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
-        for path in output_folder.write(found, findings, self.out):
+        told = summary.of_sweep(findings, found)
+        for path in output_folder.write(found, told, self.out):
             say(f"wrote {path}")
-        if self.json:
-            show(summary.of_sweep(findings, found))
-        else:
-            show(sweep_table.report(findings, found))
+        show(told if self.json else sweep_table.report(findings, found, told["by_depth"]))
         if self.pictures:
             shown = sweep_table.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
