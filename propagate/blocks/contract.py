@@ -103,7 +103,7 @@ class Family:
 
     @property
     def depth_scaled(self) -> bool:
-        """Whether a layer depends on the depth of its stack, so that a deeper one begins otherwise."""
+        """Whether a layer depends on the depth of its stack: a deeper one then begins otherwise."""
         return False
 
     @property

@@ -20,7 +20,7 @@ from propagate.verdicts.findings import Finding, Findings
 
 
 def of_sweep(findings: Findings, record: xr.Dataset) -> dict[str, Any]:
-    """Return the findings on a sweep, and which initialisers suit which activation at each depth."""
+    """Return the findings on a sweep, and which initialisers suit each activation, by depth."""
     more = {"suited": findings.suited(), "by_depth": by_depth(findings, record)}
     return _judged(findings, record) | more
 

@@ -175,13 +175,16 @@ def _listed(names: list[str]) -> str:
     return "".join(names) if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def report(findings: Findings, record: xr.Dataset, fine: ByDepth | None = None) -> Printed:
+def report(
+    findings: Findings, record: xr.Dataset, fine: ByDepth | None = None, changes: str = ""
+) -> Printed:
     """Return the whole report.
 
     Args:
         findings: on the record.
         record: of a sweep.
         fine: of `by_depth`, if it is known already.
+        changes: what would help activations for which nothing is fine, in words.
     """
     spec = json.loads(record.attrs.get("network", "{}"))
     ran = (
@@ -204,10 +207,15 @@ def report(findings: Findings, record: xr.Dataset, fine: ByDepth | None = None) 
     ]
     shallow = in_words(by_depth(findings, record) if fine is None else fine)
     if shallow:
-        title = "\nAnd in shallower stacks? Of the first layers alone, fine are"
+        title = (
+            "\nDepth by depth, of the first layers alone (what is not named is not fine even there)"
+        )
         parts += [Text(title, style="bold"), Text(shallow)]
     numbers = recipes(findings, record)
     if numbers:
         title = "\nCritical by theory of plain layers, for inputs of unit second moment"
         parts += [Text(title, style="bold"), Text(numbers)]
+    if changes:
+        title = "\nWhat would help where nothing is fine?"
+        parts += [Text(title, style="bold"), Text(changes)]
     return Printed(*parts)

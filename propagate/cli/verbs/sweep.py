@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import tyro
+import xarray as xr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -18,6 +20,8 @@ from propagate.batches import Batch
 from propagate.cli import output_folder
 from propagate.cli.stack_options import StackOptions
 from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
+from propagate.cure.advice import advise
+from propagate.cure.remedies import Advice
 from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import storage
@@ -39,6 +43,7 @@ INITS = (
     "orthogonal",
     "critical",
 )
+HINT = "propagate sweep --advice measures it."
 PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
 """The default grid: the common initialisers and activations."""
 
@@ -81,6 +86,9 @@ class Sweep(StackOptions):
     """Type of weights and signals. Statistics are float32 or wider."""
     precision: Precision = "highest"
     """Precision of matrix products."""
+    advice: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Measure what would help each activation for which no initialiser is fine: other scales,
+    orthogonal weights, norms, activations, skip connections. Each takes a compilation of its own."""
     block: int | None = None
     """Pairings that go through a layer together; by default few on a CPU, all on a GPU."""
 
@@ -99,10 +107,13 @@ class Sweep(StackOptions):
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
-        told = summary.of_sweep(findings, found)
+        changes = self._changes(found, options)
+        told = summary.of_sweep(findings, found) | {"advice": changes and changes.plain()}
         for path in output_folder.write(found, told, self.out):
             say(f"wrote {path}")
-        show(told if self.json else sweep_table.report(findings, found, told["by_depth"]))
+        words = HINT if changes is None else str(changes)
+        words = words if [] in findings.suited().values() else ""
+        show(told if self.json else sweep_table.report(findings, found, told["by_depth"], words))
         if self.pictures:
             shown = sweep_table.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
@@ -112,6 +123,13 @@ class Sweep(StackOptions):
                 for path in output_folder.draw(found, findings, details, shown, self.out):
                     say(f"wrote {path}")
         return 0
+
+    def _changes(self, found: xr.Dataset, options: dict[str, Any]) -> Advice | None:
+        """Return what was measured to help, if it is asked for."""
+        if not self.advice:
+            return None
+        data = {} if options["inputs"] is None else {"inputs": options["inputs"]}
+        return advise(found, **data)
 
     def _refuse_what_has_no_effect(self) -> None:
         refuse_empty(self, "init", "activation", "measures")
