@@ -29,8 +29,9 @@ def law(place: Place) -> Iterator[Proposal]:
     point, paths = critical_at_unit(phi), spine_weights(place)
     factors = {path: _times(place, path, point.sigma_w2) for path in paths}
     factors = {path: f for path, f in factors.items() if math.isfinite(f)}
-    shift = 2 * sum(math.log10(f) for f in factors.values())
-    if point.kind == "none" or abs(shift) < thresholds.GROWTH_CHANGE:
+    # the way starts behind the first weight
+    shift = 2 * sum(math.log10(f) for path, f in factors.items() if path != paths[0])
+    if point.kind == "none" or abs(shift) < thresholds.ALIKE_BY * len(factors):
         return
     if phi.homogeneous:
         predicted = shifted(place, dict.fromkeys(place.ways, shift))
@@ -123,8 +124,8 @@ def residual_scale(place: Place) -> Iterator[Proposal]:
         return
     sites, ratio = _branches(place)
     scale = len(sites) ** -0.5
-    lasting = np.log10(1 + 10**ratio).sum() - np.log10(1 + scale**2 * 10**ratio).sum()
-    shift = -math.copysign(float(lasting), place.finding.total)
+    total = place.ways["forward"].total
+    shift = float(np.log10(1 + scale**2 * 10**ratio).sum()) - total
     predicted = shifted(place, dict.fromkeys(place.ways, shift))
     if place.finding.verdict is Verdict.EXPLODING and predicted:
         after = place.record["after"].values[sites]

@@ -109,7 +109,7 @@ def ways(record: xr.Dataset) -> dict[Direction, Way]:
 
 
 def shifted(place: Place, decades: Mapping[Direction, float]) -> str:
-    """Return what becomes of the totals that shifts are added to; "" if they help in no direction.
+    """Return what becomes of the totals that shifts are added to; "" if they halve none of them.
 
     Args:
         place: of the finding.
@@ -121,7 +121,7 @@ def shifted(place: Place, decades: Mapping[Direction, float]) -> str:
         was, then = own.total, own.total + shift
         if not shift or not math.isfinite(then):
             continue
-        better |= abs(then) < abs(was)
+        better |= abs(then) <= abs(was) / 2
         worse = abs(then) > max(abs(was), thresholds.FINE_DECADES)
         said.append(f"the {SUBJECTS[d]} {was:+.2f} → {then:+.2f}{', which is worse' * worse}")
     return f"{'; '.join(said)} decades from end to end" if better else ""

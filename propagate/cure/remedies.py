@@ -30,6 +30,13 @@ class Change:
         net: of a stack, the changed network.
         before: the findings on the stack as it was.
         after: those on the changed one, measured with the same draws.
+
+    Example:
+        >>> nan = float("nan")
+        >>> one = Finding("", "", "forward", Verdict.DEAD, nan, (nan, nan), nan, nan, None, "zero")
+        >>> print(Change(one, "activation", "leaky_relu", "it has no flat side", "Maas et al. 2013",
+        ...              predicted="a gradient everywhere"))
+        leaky_relu: predicted: a gradient everywhere (Maas et al. 2013)
     """
 
     finding: Finding
@@ -133,7 +140,12 @@ def _milder(one: Finding, other: Finding) -> bool:
 
 
 class Advice(tuple[Change, ...]):
-    """Changes, the best first for each finding; prints as a line each."""
+    """Changes, the best first for each finding; prints as a line each.
+
+    Example:
+        >>> Advice().plain(), str(Advice()), len(Advice().first())
+        ([], '', 0)
+    """
 
     def of(self, finding: Finding) -> "Advice":
         """Return the changes that answer one finding."""
@@ -145,7 +157,7 @@ class Advice(tuple[Change, ...]):
         return Advice(next(own) for _, own in grouped)
 
     def lines(self, notes: bool = True) -> list[str]:
-        """Return a line for each change, behind what it answers; of notes only if they are asked."""
+        """Return a line for each change, behind what it answers; those of notes if asked for."""
         kept = (c for c in self if notes or c.finding.severity == "fault")
         return [f"{_subject(c.finding)}: {c}" for c in kept]
 

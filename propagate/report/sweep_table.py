@@ -74,8 +74,15 @@ def _by_theory(phi: str) -> str:
     point = critical_at_unit(phi)
     numbers = f"sigma_w² = {point.sigma_w2:.4g} and sigma_b² = {point.sigma_b2:.4g}"
     if point.kind == "none":
-        return f" By theory {point.reason}: {numbers}, the initialiser critical."
+        why, closest = _none(point.reason)
+        return f" By theory {why}. The closest, the initialiser critical ({numbers}), {closest}."
     return f" By theory the initialiser critical would suit: {numbers} ({point.reason})."
+
+
+def _none(reason: str) -> tuple[str, str]:
+    """Return why there is no critical point, and what the closest one does."""
+    why, _, closest = reason.partition("; this ")
+    return f"there is {why}", closest
 
 
 def _lacking(pair: dict[str, Finding]) -> str:
@@ -130,10 +137,12 @@ def recipes(findings: Findings, record: xr.Dataset) -> str:
     for phi, point in json.loads(record.attrs.get("critical", "{}")).items():
         measured = [_measured(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
         if measured:
-            lines.append(
-                f"{phi}: sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g} "
-                f"({point['reason']}). Measured: {'; '.join(measured)}. {_code(**point)}"
-            )
+            numbers = f"sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g}"
+            says = f"{numbers} ({point['reason']})"
+            if point["kind"] == "none":
+                why, closest = _none(point["reason"])
+                says = f"{why}. The closest, {numbers}, {closest}"
+            lines.append(f"{phi}: {says}. Measured: {'; '.join(measured)}. {_code(**point)}")
     return "\n".join(lines)
 
 

@@ -88,7 +88,7 @@ class Sweep(StackOptions):
     """Precision of matrix products."""
     advice: tyro.conf.FlagCreatePairsOff[bool] = False
     """Measure what would help each activation for which no initialiser is fine: other scales,
-    orthogonal weights, norms, activations, skip connections. Each takes a compilation of its own."""
+    orthogonal weights, norms, activations, skip connections. Each takes a compilation."""
     block: int | None = None
     """Pairings that go through a layer together; by default few on a CPU, all on a GPU."""
 
@@ -107,13 +107,16 @@ class Sweep(StackOptions):
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
-        changes = self._changes(found, options)
-        told = summary.of_sweep(findings, found) | {"advice": changes and changes.plain()}
-        for path in output_folder.write(found, told, self.out):
+        told, changes = summary.of_sweep(findings, found), self._changes(found, options)
+        more = {} if changes is None else {"advice": changes.plain()}
+        for path in output_folder.write(found, told | more, self.out):
             say(f"wrote {path}")
-        words = HINT if changes is None else str(changes)
-        words = words if [] in findings.suited().values() else ""
-        show(told if self.json else sweep_table.report(findings, found, told["by_depth"], words))
+        if self.json:
+            show(told | more)
+        else:
+            words = HINT if changes is None else str(changes)
+            unfit = [] in findings.suited().values()
+            show(sweep_table.report(findings, found, told["by_depth"], words if unfit else ""))
         if self.pictures:
             shown = sweep_table.best(findings)
             options |= {"init": [*dict.fromkeys(shown.values())], "activation": list(shown)}
