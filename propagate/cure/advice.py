@@ -4,6 +4,7 @@ A change of a stack is measured before it is shown, with the draws of the record
 direction is left out. A change of a custom model is arithmetic on its record.
 """
 
+import math
 from typing import Any
 
 import xarray as xr
@@ -51,6 +52,7 @@ def advise(
             again: of a function of your own, or of data that are not passed as `inputs`.
 
     Example:
+        >>> import jax
         >>> net = Network(depth=12, width=32, activation="relu", init="lecun_normal")
         >>> print(advise(net, key=jax.random.key(0), seeds=3, batch=16, most=1))
         lecun_normal + relu, ...: init critical (weights 1.414 times as large, ...): measured: ...
@@ -110,5 +112,7 @@ def _change(case: Case, remedy: StackRemedy, one: Proposal, after: Findings) -> 
 
 def _rank(change: Change) -> tuple[bool, bool, float]:
     """What cures first, in the order tried; then what hurts nothing, the deepest fine first."""
-    slowest = min((f.fine_depth for f in change.after), default=0.0)
-    return not change.cures, bool(change.hurts), 0.0 if change.cures else -slowest
+    least = min(
+        (0.0 if math.isnan(f.fine_depth) else f.fine_depth for f in change.after), default=0
+    )
+    return not change.cures, bool(change.hurts), 0.0 if change.cures else -least

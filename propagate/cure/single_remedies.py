@@ -198,13 +198,12 @@ def guarded(place: Place) -> Iterator[Proposal]:
 
 
 def path_to_loss(place: Place) -> Iterator[Proposal]:
-    """What the cause of a zero gradient says is to be done, behind its semicolon."""
+    """What the cause of a zero gradient is, where that tells what is to be done."""
     record, path = place.record, place.finding.parameter
     if "gradient_cause" not in record or path not in record["weight"].values:
         return
     at = record.sel(weight=path)
     words = CAUSES.get(str(at["gradient_cause"].values), "")
     told = words.format(cut=at["gradient_cut"].values, by=at["gradient_cut_by"].values)
-    what = told.partition("; ")[2]
-    if what:
-        yield Proposal(f"for {path}, {what}", "it gets a gradient")
+    if "; " in told:
+        yield Proposal(f"{path}: {told}", "it gets a gradient")
