@@ -19,6 +19,11 @@ from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
 from propagate.batches import Batch as Batch
+
+# findings, to changes
+from propagate.cure.advice import advise as advise
+from propagate.cure.remedies import Advice as Advice
+from propagate.cure.remedies import Change as Change
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.models.diagnose import Diagnosis as Diagnosis

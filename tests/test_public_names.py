@@ -12,14 +12,24 @@ import propagate as pp
 
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = (
-    *("batch_norm_rate", "coordinate_check", "critical", "departures", "diagnose", "fixed_points"),
+    *(
+        "advise",
+        "batch_norm_rate",
+        "coordinate_check",
+        "critical",
+        "departures",
+        "diagnose",
+        "fixed_points",
+    ),
     *("gain", "half_stable", "judge", "load", "measure", "phase", "predict", "saddle_nodes"),
     *("save", "sweep", "tag", "value_and_grad"),
 )
 TYPES = (
     *(
         "Activation",
+        "Advice",
         "Batch",
+        "Change",
         "CoordinateCheck",
         "CriticalPoint",
         "Diagnosis",

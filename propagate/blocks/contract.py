@@ -102,6 +102,11 @@ class Family:
         return ""
 
     @property
+    def depth_scaled(self) -> bool:
+        """Whether a layer depends on the depth of its stack: a deeper one then begins otherwise."""
+        return False
+
+    @property
     def homogeneous(self) -> bool:
         """Whether scaling the input scales every signal alike if phi is homogeneous."""
         return self.norm == "none"

@@ -60,6 +60,11 @@ class Residual(Family):
         return self.branch == "nf"
 
     @property
+    def depth_scaled(self) -> bool:
+        """Whether the branch is scaled by the depth."""
+        return self.branch in ("depth", "fixup")
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """The statistics of the branch; the stream is the signal itself.
 

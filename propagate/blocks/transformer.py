@@ -67,6 +67,11 @@ class Transformer(Family):
             raise UnusableInput("a transformer's norm stands where its arrangement says")
 
     @property
+    def depth_scaled(self) -> bool:
+        """Whether weights or skips are scaled by the depth, or the last layer is normalised."""
+        return self.scheme == "gpt2" or self.arrangement in ("deepnorm", "pre")
+
+    @property
     def measures(self) -> tuple[Measure, ...]:
         """The statistics of positions, of attention and of the branches."""
         every = {"attention": (), "skip": BRANCHES[:1]}.get(self.arrangement, BRANCHES)

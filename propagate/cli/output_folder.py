@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from propagate.record import storage
-from propagate.report import summary
 from propagate.verdicts.findings import Findings
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ def writable(folder: Path) -> None:
     probe.unlink()
 
 
-def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]:
+def write(found: xr.Dataset, summary: dict[str, Any], folder: Path) -> Iterator[Path]:
     """Write `record.nc` and `summary.json`; yield their paths."""
     yield storage.save(found, folder / "record.nc")
-    text = json.dumps(summary.of_sweep(findings, found), indent=2) + "\n"
+    text = json.dumps(summary, indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))
     yield folder / "summary.json"
 

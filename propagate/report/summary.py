@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.report import theory_table
+from propagate.report.by_depth import by_depth
 from propagate.theory.criticality import critical, gain
 from propagate.types import DIRECTIONS
 from propagate.verdicts.departures import departures
@@ -19,8 +20,9 @@ from propagate.verdicts.findings import Finding, Findings
 
 
 def of_sweep(findings: Findings, record: xr.Dataset) -> dict[str, Any]:
-    """Return the findings on a sweep, and which initialisers suit which activation."""
-    return _judged(findings, record) | {"suited": findings.suited()}
+    """Return the findings on a sweep, and which initialisers suit each activation, by depth."""
+    more = {"suited": findings.suited(), "by_depth": by_depth(findings, record)}
+    return _judged(findings, record) | more
 
 
 def of_diagnosis(

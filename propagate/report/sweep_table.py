@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from rich.text import Text
 
+from propagate.report.by_depth import ByDepth, by_depth, in_words
 from propagate.report.fitted import Fitted, Printed
 from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
@@ -97,8 +98,15 @@ def _by_theory(phi: str) -> str:
     point = critical_at_unit(phi)
     numbers = f"sigma_w² = {point.sigma_w2:.4g} and sigma_b² = {point.sigma_b2:.4g}"
     if point.kind == "none":
-        return f" By theory {point.reason}: {numbers}, the initialiser critical."
+        why, closest = _none(point.reason)
+        return f" By theory {why}. The closest, the initialiser critical ({numbers}), {closest}."
     return f" By theory the initialiser critical would suit: {numbers} ({point.reason})."
+
+
+def _none(reason: str) -> tuple[str, str]:
+    """Return why there is no critical point, and what the closest one does."""
+    why, _, closest = reason.partition("; this ")
+    return f"there is {why}", closest
 
 
 def _lacking(pair: dict[str, Finding]) -> str:
@@ -153,10 +161,12 @@ def recipes(findings: Findings, record: xr.Dataset) -> str:
     for phi, point in json.loads(record.attrs.get("critical", "{}")).items():
         measured = [_measured(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
         if measured:
-            lines.append(
-                f"{phi}: sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g} "
-                f"({point['reason']}). Measured: {'; '.join(measured)}. {_code(**point)}"
-            )
+            numbers = f"sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g}"
+            says = f"{numbers} ({point['reason']})"
+            if point["kind"] == "none":
+                why, closest = _none(point["reason"])
+                says = f"{why}. The closest, {numbers}, {closest}"
+            lines.append(f"{phi}: {says}. Measured: {'; '.join(measured)}. {_code(**point)}")
     return "\n".join(lines)
 
 
@@ -207,8 +217,17 @@ def how_it_ran(record: xr.Dataset) -> str:
     return ", ".join([*words, *seeds, *place, f"jax {known.get('jax')}"])
 
 
-def report(findings: Findings, record: xr.Dataset) -> Printed:
-    """Return the whole report."""
+def report(
+    findings: Findings, record: xr.Dataset, fine: ByDepth | None = None, changes: str = ""
+) -> Printed:
+    """Return the whole report.
+
+    Args:
+        findings: on the record.
+        record: of a sweep.
+        fine: of `by_depth`, if it is known already.
+        changes: what would help activations for which nothing is fine, in words.
+    """
     legend = (
         "Decades are factors of 10 of a second moment: forward that of h, backward that of its "
         "gradient. For a collapsing pairing they are of the share that tells inputs apart. "
@@ -222,8 +241,17 @@ def report(findings: Findings, record: xr.Dataset) -> Printed:
         words,
         Text(advice(findings, record)),
     ]
+    shallow = in_words(by_depth(findings, record) if fine is None else fine)
+    if shallow:
+        title = (
+            "\nDepth by depth, of the first layers alone (what is not named is not fine even there)"
+        )
+        parts += [Text(title, style="bold"), Text(shallow)]
     numbers = recipes(findings, record)
     if numbers:
         title = "\nCritical by theory of plain layers, for inputs of unit second moment"
         parts += [Text(title, style="bold"), Text(numbers)]
+    if changes:
+        title = "\nWhat would help where nothing is fine?"
+        parts += [Text(title, style="bold"), Text(changes)]
     return Printed(*parts)

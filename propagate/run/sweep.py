@@ -222,6 +222,7 @@ def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, st
             "fixed": fixed,
             "named": [phi.name for phi in grid.activations if phi.source != OWN],
             "shared": plan.shared(grid.net),
+            "depth_scaled": family.depth_scaled,
             "bypassed": family.bypassed,
             "zero_scaled": family.zero_scaled,
         },

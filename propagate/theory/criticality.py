@@ -29,6 +29,7 @@ from propagate.theory.mean_field import (
 )
 
 DISTANT = 1e6, 1e8  # second moments that stand for q to infinity
+NO_BIAS = 1e-6  # sigma_b² below which biases are left out: ReLU6 at q = 1 would have 2e-9
 SETTLED = 1e-2  # relative change of E phi'^2 between them
 
 
@@ -212,7 +213,8 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
     1. that point, if $\sigma_b^2 = 0$ and every q stays (ReLU, the identity);
     2. that point, if $\sigma_b^2 > 0$ and the signal returns to it (tanh, SELU);
     3. the half-stable point with the smallest q (GELU, SiLU), which q = 1 approaches slowly;
-    4. the stable point with $\sigma_b = 0$ and the smallest q > 0, which q = 1 falls to (sigmoid);
+    4. the stable point with $\sigma_b = 0$, or else $\sigma_b^2 = 0.05$, and the smallest q > 0, to
+       which q = 1 goes (sigmoid);
     5. none: then the $\sigma_w^2 = 1/E\phi'^2$ of q to infinity, to which q grows slowly
        (softplus); where there is none either, $1/E\phi^2$, at which q = 1 stays and gradients do
        not.
@@ -233,7 +235,7 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
     at = moments_at(phi, 1.0)
     sigma_w2, sigma_b2 = 1 / at["slope2"], 1 - at["second"] / at["slope2"]
     chi_par = at["growth"] * sigma_w2
-    if abs(sigma_b2) < FLAT:
+    if abs(sigma_b2) < NO_BIAS:
         kept = "every q stays" if phi.homogeneous else "q = 1 stays"
         return UnitCritical(round(sigma_w2, 12), 0.0, 1.0, "every q", f"{kept} without biases")
     if sigma_b2 > 0 and abs(chi_par) < 1:
@@ -247,16 +249,17 @@ def _searched(phi: Activation) -> UnitCritical:
     """Return the choice of `critical_at_unit` where q = 1 is no point that a signal returns to."""
     for point in half_stable(phi):
         return UnitCritical(point.sigma_w2, point.sigma_b2, point.q, "half-stable", _near(point.q))
-    points = critical(phi, 0.0)
-    for point in points:
+    points, biased = critical(phi, 0.0), critical(phi)
+    for point in (*points, *biased):
         if point.stable and point.q:
-            return UnitCritical(point.sigma_w2, 0.0, point.q, "far q", _far(point.q))
-    why = points.reason or "its critical points are unstable: signals leave them"
+            return UnitCritical(point.sigma_w2, point.sigma_b2, point.q, "far q", _far(point.q))
+    unstable = "its critical points are unstable: signals leave them"
+    why = unstable if points or biased else points.reason
     far, farther = (moments_at(phi, q)["slope2"] for q in DISTANT)
-    if far and abs(farther / far - 1) < SETTLED:
+    at = moments_at(phi, 1.0)
+    if far and abs(farther / far - 1) < SETTLED and at["second"] > farther:
         reason = f"none: {why}; this is critical for large q, to which q grows slowly"
         return UnitCritical(float(1 / farther), 0.0, math.inf, "none", reason)
-    at = moments_at(phi, 1.0)
     chi_1 = at["slope2"] / at["second"]
     reason = f"none: {why}; this keeps q = 1 and multiplies gradients by {chi_1:.3g} per layer"
     return UnitCritical(1 / at["second"], 0.0, 1.0, "none", reason)

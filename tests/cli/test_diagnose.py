@@ -135,8 +135,10 @@ def test_the_mode_is_chosen_and_said(here, capfd):
 
 def test_findings_are_sentences_below_the_table_and_fail_on_request(here, capfd):
     assert run("my_model.py:shrinking") == 0
-    first, second = capfd.readouterr().out.splitlines()[-2:]
+    *_, first, second, change, other = capfd.readouterr().out.splitlines()
     assert "forward: vanishing (" in first + second and "backward: vanishing (" in first + second
+    for line in (change, other):
+        assert line.startswith("→ ") and "multiply the 8 weights from 0 to 7 by" in line
     assert run("my_model.py:shrinking", "--fail-on", "dead, exploding") == 0
     assert run("my_model.py:shrinking", "--fail-on", "dead", "--fail-on", "vanishing") == 1
 
@@ -150,7 +152,7 @@ def test_the_users_own_lines_come_after_the_findings(here, capfd):
 def test_json_alone_goes_to_stdout_and_says_what_the_record_says(here, capfd):
     assert run("my_model.py:nothing", "--json", "--fail-on", "dead", "--seed", "5") == 1
     found = json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
-    assert set(found) == {"provenance", "findings", "unopened", "changes", "sites"}
+    assert set(found) == {"provenance", "findings", "unopened", "changes", "sites", "advice"}
     assert found["changes"] is None and found["unopened"] == []
     assert found["provenance"]["jax"] == jax.__version__
     with user_model.built("my_model.py:nothing") as (model, *inputs):

@@ -52,9 +52,13 @@ def test_each_kind_of_choice():
         "gelu": "half-stable",
         "sigmoid": "far q",
     }
-    for name, sigma_w2 in (("softplus", 2.0), ("squared_relu", 2 / 3)):
+    assert critical_at_unit("relu6").sigma_b2 == 0  # and not 2e-9
+    for name, why, sigma_w2 in (
+        ("softplus", "no q >= 0", 2.0),
+        ("squared_relu", "its critical points are unstable", 2 / 3),
+    ):
         none = critical_at_unit(name)
-        assert none.kind == "none" and none.reason.startswith("none: no q >= 0")
+        assert none.kind == "none" and none.reason.startswith(f"none: {why}")
         assert none.sigma_w2 == pytest.approx(sigma_w2, rel=1e-3)
 
 

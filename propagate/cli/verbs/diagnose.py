@@ -10,6 +10,7 @@ import xarray as xr
 from propagate import checks
 from propagate.cli.terminal import refuse_empty, refuse_idle, say, show
 from propagate.cli.user_model import ModeName, diagnosed
+from propagate.cure.advice import advise
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
 from propagate.report.html import page
@@ -27,7 +28,8 @@ class Diagnose:
     Equinox, Haiku or Keras with its inputs, or a function with its parameters and inputs. Inputs
     are arrays, or jax.ShapeDtypeStructs to be filled with random data.
 
-    It prints a table of sites, and below it the conclusion and the findings, one sentence a line.
+    It prints a table of sites, and below it the conclusion, the findings and what would help most,
+    one sentence a line; --json has more of the latter, with reasons and factors.
     Exit codes: 0 done, 1 a verdict under --fail-on or a change from --baseline, 2 bad usage,
     3 could not run.
     """
@@ -79,13 +81,16 @@ class Diagnose:
         changes = self._changes(found.record)
         if self.json:
             unopened = map(str, found.unopened)
-            show(summary.of_diagnosis(found.findings, found.record, unopened, changes))
+            told = summary.of_diagnosis(found.findings, found.record, unopened, changes)
+            show(told | {"advice": advise(found).plain()})
         else:
             self._print(found, changes or [])
         if self.out:
             say(f"wrote {found.save(self.out)}")
         if self.report:
-            say(f"wrote {page.write(found.record, self.report, found.findings)}")
+            helps = "\n".join(advise(found).first().lines())
+            parts = {"What would help": helps} if helps else {}
+            say(f"wrote {page.write(found.record, self.report, found.findings, more=parts)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _refuse_what_has_no_effect(self, fatal: bool) -> None:
@@ -116,7 +121,8 @@ class Diagnose:
     def _print(self, found: Diagnosis, changes: list[str]) -> None:
         show(found.table())
         findings = found.findings.text(notes=self.notes)
-        for sentence in (found.conclusion, findings, *changes):
+        advice = [f"→ {line}" for line in advise(found).first().lines(self.notes)]
+        for sentence in (found.conclusion, findings, *advice, *changes):
             if sentence:
                 show(sentence)
         if self.source:

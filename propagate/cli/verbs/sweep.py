@@ -21,6 +21,8 @@ from propagate.cli import output_folder
 from propagate.cli.painters import painters
 from propagate.cli.stack_options import StackOptions
 from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
+from propagate.cure.advice import advise
+from propagate.cure.remedies import Advice
 from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import storage
@@ -44,6 +46,7 @@ INITS = (
     "orthogonal",
     "critical",
 )
+HINT = "propagate sweep --advice measures it."
 PHIS = ("relu", "tanh", "sigmoid", "gelu", "silu", "selu")
 """The default grid: the common initialisers and activations."""
 
@@ -88,6 +91,9 @@ class Sweep(StackOptions):
     """Type of weights and signals. Statistics are float32 or wider."""
     precision: Precision = "highest"
     """Precision of matrix products."""
+    advice: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Measure what would help each activation for which no initialiser is fine: other scales,
+    orthogonal weights, norms, activations, skip connections. Each takes a compilation."""
     block: int | None = None
     """Pairings that go through a layer together; by default few on a CPU, all on a GPU."""
 
@@ -111,14 +117,19 @@ class Sweep(StackOptions):
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
-        for path in output_folder.write(found, findings, self.out):
+        told, changes = summary.of_sweep(findings, found), self._changes(found, options)
+        more = {} if changes is None else {"advice": changes.plain()}
+        for path in output_folder.write(found, told | more, self.out):
             say(f"wrote {path}")
         if self.report is not None:
-            say(f"wrote {page.write(found, self.report, findings)}")
+            parts = {"What would help": str(changes)} if changes else {}
+            say(f"wrote {page.write(found, self.report, findings, more=parts)}")
         if self.json:
-            show(summary.of_sweep(findings, found))
+            show(told | more)
         else:
-            show(sweep_table.report(findings, found))
+            words = HINT if changes is None else str(changes)
+            unfit = [] in findings.suited().values()
+            show(sweep_table.report(findings, found, told["by_depth"], words if unfit else ""))
         if pool is not None:
             self._draw(pool, net, options, found, findings)
         return 0
@@ -149,6 +160,13 @@ class Sweep(StackOptions):
             raise PropagateError(
                 f"a process that draws was ended from outside; the record is in {self.out}"
             ) from error
+
+    def _changes(self, found: xr.Dataset, options: dict[str, Any]) -> Advice | None:
+        """Return what was measured to help, if it is asked for."""
+        if not self.advice:
+            return None
+        data = {} if options["inputs"] is None else {"inputs": options["inputs"]}
+        return advise(found, **data)
 
     def _refuse_what_has_no_effect(self) -> None:
         refuse_empty(self, "init", "activation", "measures")

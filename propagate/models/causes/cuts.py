@@ -230,6 +230,8 @@ def _underflows(tape: Tape, back: Pulled, step: Step, k: int) -> bool:
         g = back.cotangents.get(out)
         if g is not None and any_nonzero(g):
             top = float(np.max(np.abs(np.asarray(g).astype(np.float64))))
+            if not math.isfinite(top):
+                return False  # it overflows, which is told by itself
             wide = np.asarray(g).astype(np.float64) * 2.0 ** -math.floor(math.log2(top))
             g = wide.astype(g.dtype)
         scaled.append(g)
