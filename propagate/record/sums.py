@@ -103,6 +103,7 @@ Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 BY_HEAD = {"softmax": softmax_statistics}
 """What is added up given (heads, rows, units)."""
 COUNTS = ("zeros", "dead", "flat", "subnormal")
+PAIRS = ("cosines", "token_cosines", "directions", "token_directions")
 OVER_ALL = ("sum", "squares", "zeros", "flat")  # over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
 
@@ -134,14 +135,40 @@ class Layout(NamedTuple):
         middle = [k for k in range(x.ndim) if k not in (*ends[0], *ends[1])]
         return x.transpose(*ends[0], *middle, *ends[1]).reshape(self.of(x.shape))
 
+    def heads(self, axes: int) -> int | None:
+        """Return the axis of heads: the first of several of positions."""
+        batch = -1 if self.batch is None else self.batch
+        return next((k for k in range(axes) if k not in (batch, self.unit)), None) if axes > 3 else None
+
     def by_head(self, x: AnyArray) -> AnyArray:
         """Return the value as (heads, inputs × positions, units): heads are the first positions."""
-        batch = -1 if self.batch is None else self.batch
-        heads = [k for k in range(x.ndim) if k not in (batch, self.unit)][:1] if x.ndim > 3 else []
+        head = self.heads(x.ndim)
+        heads = [] if head is None else [head]
         others = [k for k in range(x.ndim) if k not in (*heads, self.unit)]
         units = [self.unit] if x.ndim else []
         laid = x.transpose(*heads, *others, *units)
         return laid.reshape(laid.shape[0] if heads else 1, -1, laid.shape[-1] if units else 1)
+
+
+class Ends(NamedTuple):
+    """An axis of positions whose first and last are in a sample, beside some of the others.
+
+    Attributes:
+        axis: which.
+        weights: what each position along it counts, as many in all as there are.
+    """
+
+    axis: int
+    weights: tuple[float, ...]
+
+    def along(self, x: AnyArray) -> np.ndarray:
+        """Return the weights in the shape that multiplies x."""
+        shape = [-1 if k == self.axis else 1 for k in range(x.ndim)]
+        return np.asarray(self.weights, x.dtype).reshape(shape)
+
+    def cut(self, x: AnyArray) -> AnyArray:
+        """Return what is between the ends: the positions that stand for others."""
+        return x[(*(slice(None),) * self.axis, slice(1, -1))]
 
 
 class Reduction(NamedTuple):
@@ -234,27 +261,53 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
 
 
 def reduce(
-    x: AnyArray, sums: tuple[str, ...], layout: Layout, tiny: float | None = None
+    x: AnyArray,
+    sums: tuple[str, ...],
+    layout: Layout,
+    tiny: float | None = None,
+    ends: Ends | None = None,
 ) -> dict[str, Any]:
     """Return `largest`, max|x|, and the sums.
 
     XLA has maxima and sums of floats, of squares and of quotients ready-made; a scale of any other
     kind, a guard against 0/0, or a quotient that two sums share would be one more program for each
-    site. `tiny` is the smallest normal number of the value's own dtype, if x has another.
+    site. `tiny` is the smallest normal number of the value's own dtype, if x has another. Where
+    x is a sample with `ends`, sums over all elements are weighted, and pairs of positions are those
+    between the ends.
     """
     tiny = float(jax.numpy.finfo(x.dtype).tiny) if tiny is None else tiny
     x = x.astype(at_least_float32(x.dtype))
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
+    weights = None if ends is None else ends.along(x)
+    between = x if ends is None else ends.cut(x)
     for name in sums:
         if name in BY_HEAD:
-            taken[name] = BY_HEAD[name](layout.by_head(x))
-            continue
-        if name == "subnormal":
-            taken[name] = ((x != 0) & (abs(x) < tiny)).sum(dtype=x.dtype)
-            continue
-        taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
+            taken[name] = BY_HEAD[name](layout.by_head(between))
+        elif name == "subnormal":
+            taken[name] = _counted((x != 0) & (abs(x) < tiny), x.dtype, weights)
+        elif name in PAIRS:
+            taken[name] = SUMS[name](layout.lay(between), largest)
+        elif weights is not None and name in WEIGHTED:
+            taken[name] = WEIGHTED[name](x, weights, largest, layout)
+        else:
+            taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
+
+
+def _counted(where: AnyArray, dtype: Any, weights: AnyArray | None) -> AnyNumber:
+    """Return how many elements are so, each counted with its weight."""
+    return where.sum(dtype=dtype) if weights is None else (where.astype(dtype) * weights).sum()
+
+
+WEIGHTED: dict[str, Callable[[AnyArray, AnyArray, AnyNumber, Layout], AnyNumber]] = {
+    "sum": lambda x, w, _, layout: (x * w).sum(),
+    "squares": lambda x, w, largest, layout: ((x / largest * w**0.5) ** 2).sum(),
+    "spread": lambda x, w, largest, layout: spread(layout.lay(x * w**0.5), largest),
+    "zeros": lambda x, w, _, layout: _counted(x == 0, x.dtype, w),
+    "flat": lambda x, w, _, layout: _counted(abs(x) < SATURATED_SLOPE, x.dtype, w),
+}
+"""The sums over all elements of a sample, each position counted with its weight."""
 
 
 def keep(x: AnyArray) -> dict[str, Any]:
@@ -262,14 +315,14 @@ def keep(x: AnyArray) -> dict[str, Any]:
     return {"values": x}
 
 
-def kept(seen: Sums, sums: tuple[str, ...], layout: Layout) -> Sums:
+def kept(seen: Sums, sums: tuple[str, ...], layout: Layout, ends: Ends | None = None) -> Sums:
     """Return the sums, whether the device took them or kept the values."""
     if "values" not in seen:
         return seen
     with np.errstate(all="ignore"):  # as on the device
         values = np.asarray(seen["values"])
         tiny = float(jax.numpy.finfo(values.dtype).tiny)
-        return reduce(values.astype(np.float64), sums, layout, tiny)
+        return reduce(values.astype(np.float64), sums, layout, tiny, ends)
 
 
 def flat(slope: AnyArray) -> dict[str, Any]:

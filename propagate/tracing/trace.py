@@ -20,7 +20,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.record import measures, provenance
+from propagate.record.kept_values import Member
 from propagate.record.measures import Measure, Selection
 from propagate.record.sums import finish, kept, needed
 from propagate.tracing import weight_laws
@@ -36,6 +37,8 @@ from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
 from propagate.tracing.trees import ParameterTable, brackets
 
+BACKWARD = "backward"
+Part = tuple[EqnPath, str]  # a site and which of its signals, or its gradient
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
 
 
@@ -98,8 +101,8 @@ def site_key(row: Row) -> tuple[int, ...]:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("seen", "gradients", "weights", "weight_gradients"),
-    meta_fields=("names",),
+    data_fields=("seen", "gradients", "weights", "weight_gradients", "stacks"),
+    meta_fields=("names", "members"),
 )
 @dataclass(frozen=True)
 class Trace:
@@ -111,6 +114,8 @@ class Trace:
         weights: of the parameters of each bundle.
         weight_gradients: of their gradients; None if none was taken.
         names: names and layouts, static.
+        stacks: sums of many signals and gradients together.
+        members: where in the stacks those of a site are, by its path and the part of it.
     """
 
     seen: Seen
@@ -118,6 +123,8 @@ class Trace:
     weights: tuple[Stats, ...]
     weight_gradients: tuple[Stats, ...] | None
     names: SiteNames
+    stacks: tuple[Stats, ...] = ()
+    members: tuple[tuple[Part, Member], ...] = ()
 
     def record(self) -> xr.Dataset:
         """Return the statistics as a labelled record, dims (site,) and (weight,).
@@ -126,6 +133,8 @@ class Trace:
         `weight` are parameters' paths, as are the values of the coordinate `parameter` of a site:
         the dim keeps the name by which records that were saved are selected.
         """
+        if self.members:
+            return self._apart().record()
         rows = self.names.rows()
         variables = dict(self._variables(rows))
         names = np.array(self.names.names(rows), dtype=object).astype(str)
@@ -139,6 +148,17 @@ class Trace:
         unopened = [str(one) for one in self.names.unopened]
         backward = None if self.gradients else "not measured"
         return made.assign_attrs(provenance.provenance(unopened=unopened, backward=backward))
+
+    def _apart(self) -> "Trace":
+        """Return the trace with the sums of each site beside it, on the host."""
+        stacks = jax.device_get(self.stacks)
+        seen, gradients = {path: dict(own) for path, own in self.seen.items()}, dict(self.gradients)
+        for (path, part), member in self.members:
+            if part == BACKWARD:
+                gradients[path] = member.of(stacks, gradients.get(path, {}))
+            else:
+                seen[path][part] = member.of(stacks, seen[path].get(part, {}))
+        return replace(self, seen=seen, gradients=gradients, stacks=(), members=())
 
     def findings(self) -> Any:
         """Return the `Findings`, worst first, as `diagnose` does; they print as sentences."""
