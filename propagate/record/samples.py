@@ -22,10 +22,10 @@ import numpy as np
 
 from propagate.record.statistics import ROWS
 from propagate.record.sums import OVER_ALL, Ends, Layout, Sizes, Sums
-from propagate.types import AnyArray, Array
+from propagate.types import Array
 
-INPUTS, POSITIONS = 8, 4
-"""Fewest inputs, and positions along an axis, of a sample, where a value has as many."""
+INPUTS = 8  # of a sample, where there are positions to leave out, or fewer where there are none
+FEWEST = 4  # inputs, and positions along an axis, of a sample, where a value has as many
 Index = tuple[int, ...] | None
 
 
@@ -126,13 +126,15 @@ def sample(
         room = numbers // (sizes.positions * sizes.units)
         kept[layout.batch] = min(sizes.inputs, max(INPUTS, room))
     while math.prod(kept) > numbers:
-        longer = [k for k in positions if kept[k] > POSITIONS and k != whole]
+        longer = [k for k in positions if kept[k] > FEWEST and k != whole]
+        if not longer and layout.batch is not None and kept[layout.batch] > FEWEST:
+            longer = [layout.batch]
         if not longer:
             break
         k = max(longer, key=lambda k: kept[k])
-        kept[k] = max(-(-kept[k] // 2), POSITIONS)
+        kept[k] = max(-(-kept[k] // 2), FEWEST)
     fewer = [k for k in positions if kept[k] < shape[k]]
-    axis = fewer[0] if len(fewer) == 1 and kept[fewer[0]] >= POSITIONS else None
+    axis = fewer[0] if len(fewer) == 1 and kept[fewer[0]] >= FEWEST else None
     pairs = [(n, m, k == axis) for k, (n, m) in enumerate(zip(shape, kept, strict=True))]
     index = tuple(None if m == n else _at(n, m, ends=ends) for n, m, ends in pairs)
     if not any(index):
@@ -169,7 +171,7 @@ def _gather(x: Array, axis: int, index: tuple[int, ...]) -> Array:
     return jnp.take(x, at, axis, mode="clip", unique_indices=True, indices_are_sorted=True)
 
 
-def _wide(x: AnyArray) -> np.ndarray:
+def _wide(x: Any) -> np.ndarray:
     return np.asarray(x, np.float64)
 
 

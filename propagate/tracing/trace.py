@@ -18,6 +18,7 @@ as static data.
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -102,7 +103,7 @@ def site_key(row: Row) -> tuple[int, ...]:
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=("seen", "gradients", "weights", "weight_gradients", "stacks"),
-    meta_fields=("names", "members"),
+    meta_fields=("names", "members", "sampled"),
 )
 @dataclass(frozen=True)
 class Trace:
@@ -116,6 +117,7 @@ class Trace:
         names: names and layouts, static.
         stacks: sums of many signals and gradients together.
         members: where in the stacks those of a site are, by its path and the part of it.
+        sampled: paths of the sites of which a sample was taken, and how many numbers it has.
     """
 
     seen: Seen
@@ -125,6 +127,7 @@ class Trace:
     names: SiteNames
     stacks: tuple[Stats, ...] = ()
     members: tuple[tuple[Part, Member], ...] = ()
+    sampled: tuple[tuple[EqnPath, int], ...] = ()
 
     def record(self) -> xr.Dataset:
         """Return the statistics as a labelled record, dims (site,) and (weight,).
@@ -138,7 +141,7 @@ class Trace:
         rows = self.names.rows()
         variables = dict(self._variables(rows))
         names = np.array(self.names.names(rows), dtype=object).astype(str)
-        coords = {"name": names} | _columns(self.names, rows)
+        coords = {"name": names} | _columns(self.names, rows) | {"values": self._values(rows)}
         coords["taken"] = np.array([was_taken(self.seen[s.path], t) for s, t in rows], bool)
         sites = {k: ("site", v) for k, v in (coords | variables).items()}
         made = xr.Dataset(sites | self._of_weights(rows), {"site": np.arange(len(rows))})
@@ -147,6 +150,9 @@ class Trace:
             made["log10_weight_gradient_q"] = "site", _of_parameter(made, "log10_gradient_q")
         unopened = [str(one) for one in self.names.unopened]
         backward = None if self.gradients else "not measured"
+        for name in ("log10_forward_max", "activation_dead_fraction"):
+            if name in made and self.sampled:
+                made[name].attrs["of"] = "the sample"
         return made.assign_attrs(provenance.provenance(unopened=unopened, backward=backward))
 
     def _apart(self) -> "Trace":
@@ -159,6 +165,11 @@ class Trace:
             else:
                 seen[path][part] = member.of(stacks, seen[path].get(part, {}))
         return replace(self, seen=seen, gradients=gradients, stacks=(), members=())
+
+    def _values(self, rows: list[Row]) -> np.ndarray:
+        """Return how many numbers of each row's value its statistics rest on."""
+        sampled = dict(self.sampled)
+        return np.array([sampled.get(s.path, math.prod(s.shape)) for s, _ in rows], int)
 
     def findings(self) -> Any:
         """Return the `Findings`, worst first, as `diagnose` does; they print as sentences."""

@@ -38,6 +38,9 @@ from propagate.types import Array, Tree
 
 
 SAMPLE = 2**13
+"""Numbers of a site that are looked at in a jitted step, by default: more for wide layers, of which
+a few inputs and positions are kept. Twice as many made the memory of a step of a GPT 6 % larger
+(mean and q; 30 % with all measures), as many 4.5 %."""
 
 
 def value_and_grad(
@@ -194,7 +197,10 @@ def with_trace(tapped: Probe, names: SiteNames, params: Tree, got: Pulled) -> Ob
     weights = names.parameters.sums(params, weight_laws.MOMENTS)
     of_weights = None if got.grads is None else names.parameters.sums(got.grads, (Q,))
     sums = got.seen, got.gradients, weights, of_weights
-    trace = Trace(*sums, names, stacks, members)
+    taken = ((path, tapped.taken(site)) for path, site in tapped.sites.items())
+    kept = tapped.kept or ()
+    sampled = tuple((path, one.numbers) for path, one in taken if one and path in kept)
+    trace = Trace(*sums, names, stacks, members, sampled)
     return Observed(got.value, got.aux, got.grads, trace)
 
 

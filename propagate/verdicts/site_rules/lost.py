@@ -10,7 +10,7 @@ from propagate.record.dataset import not_finite
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.site_rules.site_finding import site_finding
+from propagate.verdicts.site_rules.site_finding import rows_seen, site_finding
 
 
 def overflowed(record: xr.Dataset) -> Iterator[Finding]:
@@ -30,7 +30,7 @@ def dead(record: xr.Dataset) -> Iterator[Finding]:
     if "activation_dead_fraction" not in record:
         return
     share = record["activation_dead_fraction"].values
-    enough = record["rows"].values >= thresholds.DEAD_ROWS
+    enough = rows_seen(record) >= thresholds.DEAD_ROWS
     found = np.flatnonzero((share >= thresholds.DEAD) & enough)
     q, depth = record["log10_forward_q"].values, record["depth"].values
     for k in found:
