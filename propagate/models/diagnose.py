@@ -185,7 +185,9 @@ def diagnose(
     refused.check_finite("labels", labels)
     tapped, names = probe(run, ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
-    done, without = _observed(tapped, names, ready.params, data, for_cotangent, (kept_bytes, sample))
+    done, without = _observed(
+        tapped, names, ready.params, data, for_cotangent, (kept_bytes, sample)
+    )
     check_classes(loss, labels, done.aux)
     found = done.trace.record()
     if not without:

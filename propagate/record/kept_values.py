@@ -153,7 +153,7 @@ class Member(NamedTuple):
         return own if self.sample is None else self.sample.whole(own)
 
 
-def stacked(several: Sequence[Kept]) -> tuple[tuple[dict[str, Array], ...], list[Member]]:
+def stacked(several: Sequence[Kept]) -> tuple[tuple[dict[str, Any], ...], list[Member]]:
     """Return sums within the program that has the values: one reduction for each kind.
 
     Signals and gradients of one shape go together, so that each has the sums that any of them asks
@@ -171,7 +171,8 @@ def stacked(several: Sequence[Kept]) -> tuple[tuple[dict[str, Array], ...], list
         if sum(one.values.size for one in group) <= FEW_IN_ALL:
             places |= {id(one): (None, 0) for one in group}
             continue
-        group.sort(key=lambda one: -len(one.sums))  # the last ask for what all ask for
+        # slopes, signals, gradients: the last ask for what nearly all ask for
+        group.sort(key=lambda one: (one.sums != ("flat",), -len(one.sums)))
         starts = np.cumsum([0, *(math.prod(one.around) for one in group)])
         places |= {id(one): (len(stacks), int(k)) for one, k in zip(group, starts, strict=False)}
         together = _together(_asked(group, starts[1:]), group[0].layout, group[0].ends)
@@ -204,7 +205,7 @@ def _together(
     """Return the program that sums rows of values, some sums of the first of them alone."""
 
     @jax.jit
-    def together(values: list[Array]) -> dict[str, Array]:
+    def together(values: list[Array]) -> dict[str, Any]:
         rows, found = jax.numpy.concatenate(values), {}
         for count, sums in reversed(asked):
             taken = functools.partial(reduce, sums=sums, layout=layout, ends=ends)

@@ -185,5 +185,3 @@ def _more_rows(rows: Any, squared: Any, looked: int, wanted: int) -> tuple[Any, 
     alike = (squared - rows) / (rows * (rows - 1))
     rows = rows * (wanted / looked)
     return rows, rows + rows * (rows - 1) * alike
-
-

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from propagate.record.layout import Ends, Laid, Layout, Sizes
 from propagate.record.measures import OF_SOFTMAX, Measure
 from propagate.record.scaled import decades
 from propagate.record.statistics import (
@@ -30,22 +31,8 @@ from propagate.record.statistics import (
 )
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
-Laid = Float[AnyArray, "batch positions units"]
 OnHost = np.ndarray | np.floating  # one number, or one for each iteration around a site
 Sums = Mapping[str, Any]  # by name, arrays of no axis or of one for each scan around a site
-
-
-class Sizes(NamedTuple):
-    """How many inputs, positions and units a value has."""
-
-    inputs: int
-    positions: int
-    units: int
-
-    @property
-    def elements(self) -> int:
-        """Return how many numbers that is."""
-        return self.inputs * self.positions * self.units
 
 
 def spread(x: Laid, largest: AnyNumber) -> AnyNumber:
@@ -106,69 +93,6 @@ COUNTS = ("zeros", "dead", "flat", "subnormal")
 PAIRS = ("cosines", "token_cosines", "directions", "token_directions")
 OVER_ALL = ("sum", "squares", "zeros", "flat")  # over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
-
-
-class Layout(NamedTuple):
-    """Which axes of a value are what.
-
-    Attributes:
-        batch: the axis of the inputs; None: it is a value of all of them together.
-        unit: the axis of the channels or features; every other axis is one of positions.
-    """
-
-    batch: int | None
-    unit: int
-
-    def of(self, shape: tuple[int, ...]) -> Sizes:
-        """Return the sizes of a shape."""
-        if not shape:
-            return Sizes(1, 1, 1)
-        inputs = 1 if self.batch is None else shape[self.batch]
-        units = shape[self.unit] if self.unit != self.batch else 1
-        return Sizes(inputs, int(np.prod(shape)) // max(inputs * units, 1), units)
-
-    def lay(self, x: AnyArray) -> Laid:
-        """Return the value as (inputs, positions, units)."""
-        if not x.ndim:
-            return x.reshape(1, 1, 1)
-        ends = [k for k in (self.batch,) if k is not None], [self.unit] * (self.unit != self.batch)
-        middle = [k for k in range(x.ndim) if k not in (*ends[0], *ends[1])]
-        return x.transpose(*ends[0], *middle, *ends[1]).reshape(self.of(x.shape))
-
-    def heads(self, axes: int) -> int | None:
-        """Return the axis of heads: the first of several of positions."""
-        batch = -1 if self.batch is None else self.batch
-        return next((k for k in range(axes) if k not in (batch, self.unit)), None) if axes > 3 else None
-
-    def by_head(self, x: AnyArray) -> AnyArray:
-        """Return the value as (heads, inputs × positions, units): heads are the first positions."""
-        head = self.heads(x.ndim)
-        heads = [] if head is None else [head]
-        others = [k for k in range(x.ndim) if k not in (*heads, self.unit)]
-        units = [self.unit] if x.ndim else []
-        laid = x.transpose(*heads, *others, *units)
-        return laid.reshape(laid.shape[0] if heads else 1, -1, laid.shape[-1] if units else 1)
-
-
-class Ends(NamedTuple):
-    """An axis of positions whose first and last are in a sample, beside some of the others.
-
-    Attributes:
-        axis: which.
-        weights: what each position along it counts, as many in all as there are.
-    """
-
-    axis: int
-    weights: tuple[float, ...]
-
-    def along(self, x: AnyArray) -> np.ndarray:
-        """Return the weights in the shape that multiplies x."""
-        shape = [-1 if k == self.axis else 1 for k in range(x.ndim)]
-        return np.asarray(self.weights, x.dtype).reshape(shape)
-
-    def cut(self, x: AnyArray) -> AnyArray:
-        """Return what is between the ends: the positions that stand for others."""
-        return x[(*(slice(None),) * self.axis, slice(1, -1))]
 
 
 class Reduction(NamedTuple):

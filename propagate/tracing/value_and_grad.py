@@ -36,7 +36,6 @@ from propagate.tracing.trace import BACKWARD, Part, SiteNames, Trace
 from propagate.tracing.trees import arguments, partition
 from propagate.types import Array, Tree
 
-
 SAMPLE = 2**13
 """Numbers of a site that are looked at in a jitted step, by default: more for wide layers, of which
 a few inputs and positions are kept. Twice as many made the memory of a step of a GPT 6 % larger

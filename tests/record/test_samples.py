@@ -60,6 +60,7 @@ def test_a_sample_estimates_the_statistics_of_the_whole(draw, layout, table, who
         pair = reduced([Kept(x, sums, layout), Kept(taken(x, one), sums, layout, 0, one)])
         for m in table:
             both = [finish(m, own, layout.of(x.shape)) for own in pair]
+            whole_rank[m.name].append(float(both[0]))
             apart[m.name].append(float(both[1] - both[0]))
     for name, found in apart.items():
         if name in BOUNDS:
@@ -122,8 +123,6 @@ def test_a_stack_has_the_sums_that_each_value_has_alone(monkeypatch):
         own = member.of(stacks, {"values": one.values})
         (alone,) = reduced([one])
         for name in one.sums:
-            for a, b in zip(
-                jax.tree.leaves(own[name]), jax.tree.leaves(alone[name]), strict=True
-            ):
+            for a, b in zip(jax.tree.leaves(own[name]), jax.tree.leaves(alone[name]), strict=True):
                 assert np.shape(a) == one.around
                 np.testing.assert_allclose(a, b, rtol=1e-4)

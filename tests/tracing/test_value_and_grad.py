@@ -1,7 +1,9 @@
 """What a probe does around the user's computation, and what it may be asked to take."""
 
 import gc
+import importlib
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -114,16 +116,19 @@ TOKENS = many(jax.random.key(1), 16, 64, 32)
 
 @pytest.mark.parametrize("few", [100, 2**18])
 def test_all_values_handed_out_and_a_sample_of_them_give_what_sums_inside_give(few, monkeypatch):
-    """All to rounding. Of a sample, q of 4 × 4 rows of 32 is within 4 standard errors of 1.5 %
-    (chi-squared, 512 numbers of which 16 rows are alike: 0.1 decades in all), p = 6e-5 each."""
+    """All to rounding. Of a sample, q is within 0.1 decades: 128 rows whose squares scatter by 0.6
+    of their mean have a standard error of 0.023, so that is four: p = 6e-5 for each number."""
     monkeypatch.setattr("propagate.record.kept_values.FEW_IN_ALL", few)
-    record = lambda **options: jax.jit(pp.value_and_grad(wide, **options))(PARAMS, TOKENS)[1].record()  # noqa: E731
-    inside, every, some = record(kept_bytes=0), record(sample=None), record(sample=512)
+
+    def record(**options):
+        return jax.jit(pp.value_and_grad(wide, **options))(PARAMS, TOKENS)[1].record()
+
+    inside, every, some = record(kept_bytes=0), record(sample=None), record(sample=4096)
     for name in inside.data_vars:
         if inside[name].dtype.kind == "f":
             pair = inside[name].values, every[name].values
             np.testing.assert_allclose(*pair, rtol=1e-4, atol=1e-4, err_msg=name)
-    assert (inside["values"] == 16 * 64 * 32).all() and (some["values"] == 512).sum() >= 3
+    assert (inside["values"] == 16 * 64 * 32).all() and (some["values"] == 4096).sum() >= 3
     for name in ("log10_forward_q", "log10_backward_q"):
         np.testing.assert_allclose(some[name], inside[name], atol=0.1, err_msg=name)
     assert some["log10_forward_max"].attrs["of"] == "the sample"
@@ -160,11 +165,12 @@ def test_what_is_kept_is_bounded_and_asked_for_in_numbers():
         pp.value_and_grad(loss, kept_bytes=-1)(W, X)
 
 
-def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites():
+@pytest.mark.lenient
+def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites(monkeypatch):
     """310 sites in two directions had 5 to 14 each; now those of a shape are summed together."""
-    from test_benchmarks import load
-
-    gpt = load("diagnose_cost")
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(folder)
+    gpt = importlib.import_module("diagnose_cost")
     args = gpt.weights(jax.random.key(0)), jnp.zeros((gpt.BATCH, gpt.LENGTH), int)
 
     def reductions(fn):
@@ -173,5 +179,10 @@ def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites():
         return text.count("stablehlo.reduce(")
 
     plain = reductions(jax.value_and_grad(gpt.loss))
+    print(
+        plain,
+        reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))),
+        reductions(pp.value_and_grad(gpt.loss)),
+    )
     assert reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))) - plain <= MEAN_Q
     assert reductions(pp.value_and_grad(gpt.loss)) - plain <= ALL
