@@ -45,10 +45,13 @@ class Sample(NamedTuple):
     ends: Ends | None
 
     @property
+    def _axes(self) -> list[tuple[int, Index]]:
+        return list(zip(self.shape, self.index, strict=True))
+
+    @property
     def taken(self) -> tuple[int, ...]:
         """Return the shape of the sample."""
-        pairs = zip(self.shape, self.index, strict=True)
-        return tuple(n if index is None else len(index) for n, index in pairs)
+        return tuple(n if index is None else len(index) for n, index in self._axes)
 
     @property
     def numbers(self) -> int:
@@ -63,9 +66,9 @@ class Sample(NamedTuple):
         taken makes the whole column NaN.
         """
         ready_made = jax.default_backend() == "cpu" and x.dtype.itemsize >= 4
-        for axis, index in enumerate(self.index):
-            if index is not None:
-                x = (_product if ready_made else _gather)(x, axis, index)
+        axes = [(len(index) / n, k) for k, (n, index) in enumerate(self._axes) if index]
+        for _, k in sorted(axes):  # what leaves most out first, so that what is between is small
+            x = (_product if ready_made else _gather)(x, k, self.index[k] or ())
         return x
 
     def whole(self, sums: Sums) -> dict[str, Any]:
