@@ -80,8 +80,8 @@ class Sample(NamedTuple):
         """
         own, full = self.layout.of(self.taken), self.layout.of(self.shape)
         inner = self._inner()
-        found = {name: np.asarray(v, np.float64) for name, v in sums.items() if name in COUNTED}
-        found = {name: v * (full.elements / own.elements) for name, v in found.items()}
+        ratio = full.elements / own.elements
+        found: dict[str, Any] = {k: ratio * _wide(v) for k, v in sums.items() if k in COUNTED}
         with np.errstate(all="ignore"):
             if "spread" in found:
                 b, every = own.inputs, full.inputs
@@ -183,7 +183,7 @@ def _spread(n: int, most: int) -> int:
     return len(range(0, n, max(-(-n // most), 1)))
 
 
-def _more_rows(rows: Any, squared: Any, looked: int, wanted: int) -> tuple[Any, Any]:
+def _more_rows(rows: Any, squared: Any, looked: Any, wanted: Any) -> tuple[Any, Any]:
     """Return the rows and tr G^2 that `wanted` rows would have, of those of `looked`."""
     alike = (squared - rows) / (rows * (rows - 1))
     rows = rows * (wanted / looked)
