@@ -132,6 +132,7 @@ def diagnose(
     measures: Sequence[str] | None = None,
     sites: Sites = "default",
     only: str | None = None,
+    sample: int | None = None,
     kept_bytes: int | None = None,
 ) -> Diagnosis:
     """Send inputs forward and gradients backward through a model, and say what goes wrong.
@@ -159,6 +160,8 @@ def diagnose(
         measures: endings of the variables to record beside q, such as `("mean",)`; all by default.
         sites: `"default"`, or `"all"` for every floating-point operation.
         only: a pattern for the names of sites, such as `"blocks.*"`.
+        sample: how many numbers of each site to look at: whole units, some inputs and positions. A
+            largest magnitude and dead units are then those of the sample. All by default.
         kept_bytes: how much of the signals and gradients may be held at once; an eighth of the
             memory by default. Beyond it, statistics are taken within the model's program, which
             then takes longer to compile; they stay the same.
@@ -166,7 +169,7 @@ def diagnose(
     Raises:
         UnusableInput: not a model, no data, data that is not finite, an output or a loss without a
             gradient, an unknown measure, a pattern that matches nothing, labels without a loss, or
-            labels that do not suit the named one, or a negative number of bytes.
+            labels that do not suit the named one, a negative number of bytes, or a sample of none.
         PropagateError: no value in the model depends on the inputs and can be recorded, or no
             gradient flows from the output.
 
@@ -192,7 +195,9 @@ def diagnose(
     refused.check_finite("labels", labels)
     tapped, names = probe(run, ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
-    done, without = _observed(tapped, names, ready.params, data, for_cotangent, kept_bytes)
+    done, without = _observed(
+        tapped, names, ready.params, data, for_cotangent, (kept_bytes, sample)
+    )
     check_classes(loss, labels, done.aux)
     found = done.trace.record()
     if not without:
@@ -237,12 +242,17 @@ def _head(out: tuple[Array | None, Tree], key: Array) -> tuple[Array, Tree]:
 
 
 def _observed(
-    tapped: Probe, names: SiteNames, params: Tree, data: Tree, key: Array, kept_bytes: int | None
+    tapped: Probe,
+    names: SiteNames,
+    params: Tree,
+    data: Tree,
+    key: Array,
+    amount: tuple[int | None, int | None],
 ) -> tuple[Observed, tuple[Unopened, ...]]:
     """Run the model forward and backward, or forward alone where a loop ends its gradient."""
 
     record = functools.partial(
-        observation.observed, tapped, names, params, data, _head, key, kept_bytes
+        observation.observed, tapped, names, params, data, _head, key, *amount
     )
     try:
         return record(), ()

@@ -41,7 +41,8 @@ def value_and_grad(
         has_aux: whether `fun` returns a pair.
         **options: `measures`, endings of the variables to record, such as `("mean", "q")`, all by
             default; `sites="all"` for every floating-point operation; `only`, a pattern for the
-            names of sites, such as `"blocks.*"`.
+            names of sites, such as `"blocks.*"`; `sample`, how many numbers of each site to look
+            at, None for all; `kept_bytes`, how much of these may be held at once.
 
     Returns:
         A function to `((value, grads), trace)`; `trace.record()` is the labelled record. It raises

@@ -11,26 +11,20 @@ the same model again.
 
 import hashlib
 import math
-import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from propagate import _jax_compat as compat
-from propagate.record.kept_values import Kept, reduced
-from propagate.tracing.instrument import Probe, Stats
-from propagate.tracing.probe import uncollected
-from propagate.tracing.sites import EqnPath, Site
-from propagate.tracing.trace import SiteNames
-from propagate.tracing.value_and_grad import Observed, Pulled, pulled, with_trace
-from propagate.types import Array, Tree, UnusableInput
+from propagate.record.kept_values import reduced
+from propagate.tracing.instrument import Probe
+from propagate.tracing.probe import keeping_values, uncollected
+from propagate.tracing.trace import BACKWARD, SiteNames
+from propagate.tracing.value_and_grad import Observed, Pulled, handed_out, pulled, with_trace
+from propagate.types import Array, Tree
 
-KEPT_SHARE = 8  # of the memory: an eighth may hold values
-UNKNOWN_MEMORY = 2**32  # bytes, where the system does not tell
 OPTIMISED = 2**19
 """Elements of a site, on average, from which the program is compiled with optimisation. Without it
 an element takes 37 ns more (ResNet18, forward and backward), and a site 13 to 50 ms less to compile
@@ -48,6 +42,7 @@ def observed(
     head: Head,
     key: Array,
     kept_bytes: int | None = None,
+    sample: int | None = None,
     *,
     backward: bool = True,
 ) -> Observed:
@@ -61,15 +56,13 @@ def observed(
         head: from the program's result and `key` to a scalar and anything else.
         key: for the head.
         kept_bytes: of values that may be held at once; a share of the memory by default.
+        sample: how many numbers of each site to look at; None for all.
         backward: whether to record gradients too.
 
     Raises:
-        UnusableInput: a negative number of bytes.
+        UnusableInput: a negative number of bytes, or a sample of none.
     """
-    if kept_bytes is not None and kept_bytes < 0:
-        raise UnusableInput(f"kept_bytes must be 0 or more, got {kept_bytes}")
-    limit = _memory() // KEPT_SHARE if kept_bytes is None else kept_bytes
-    keeping = replace(tapped, kept=fitting(tapped, limit))
+    keeping = keeping_values(tapped, sample, kept_bytes)
 
     def run(consts: list[Any], params: Tree, data: Tree, key: Array) -> Pulled:
         own = lambda out: head(out, key)  # noqa: E731
@@ -80,28 +73,6 @@ def observed(
     quick = sum(elements) < OPTIMISED * len(elements)
     got = jax.block_until_ready(_compiled(run, args, quick=quick)(*args))
     return _summed(keeping, names, params, got)
-
-
-def fitting(tapped: Probe, limit: int) -> frozenset[EqnPath]:
-    """Return the sites whose values fit into a number of bytes, the smallest first."""
-    sizes = sorted((_bytes(tapped, site), path) for path, site in tapped.sites.items())
-    ends = np.cumsum([size for size, _ in sizes])
-    return frozenset(path for end, (_, path) in zip(ends, sizes, strict=True) if end <= limit)
-
-
-def _bytes(tapped: Probe, site: Site) -> int:
-    """Return the bytes of all that is kept at a site: its signals and its gradient."""
-    arrays = len(tapped.parts(site)) + 1
-    return arrays * math.prod((*site.loops, *site.shape)) * np.dtype(site.dtype).itemsize
-
-
-def _memory() -> int:
-    """Return the bytes of the default device's memory."""
-    held = jax.devices()[0].memory_stats() or {}
-    if "bytes_limit" in held:
-        return held["bytes_limit"]
-    known = {"SC_PAGE_SIZE", "SC_PHYS_PAGES"} <= set(getattr(os, "sysconf_names", ()))
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if known else UNKNOWN_MEMORY
 
 
 _programs: OrderedDict[Any, Any] = OrderedDict()
@@ -127,23 +98,12 @@ def _compiled(run: Callable[..., Pulled], args: Any, *, quick: bool) -> Any:
 
 def _summed(tapped: Probe, names: SiteNames, params: Tree, got: Pulled) -> Observed:
     """Return what was observed, with sums in place of values."""
-    wanted: dict[tuple[EqnPath, str], Kept] = {}
-
-    def ask(site: Site, part: str, stats: Stats, sums: tuple[str, ...]) -> None:
-        if "values" in stats:
-            own = Kept(stats["values"], sums, site.layout, len(site.loops))
-            wanted[site.path, part] = own
-
-    for path, site in tapped.sites.items():
-        for part, sums in tapped.parts(site).items():
-            ask(site, part, got.seen[path][part], sums)
-        if path in got.gradients:
-            ask(site, "backward", got.gradients[path], tapped.gradient_sums())
+    wanted = handed_out(tapped, got)
     sums = dict(zip(wanted, reduced(list(wanted.values())), strict=True))
     seen = {
         path: {part: sums.get((path, part), stats) for part, stats in own.items()}
         for path, own in got.seen.items()
     }
-    gradients = {path: sums.get((path, "backward"), s) for path, s in got.gradients.items()}
+    gradients = {path: sums.get((path, BACKWARD), s) for path, s in got.gradients.items()}
     seen, gradients = jax.device_get((seen, gradients))
-    return with_trace(names, params, got._replace(seen=seen, gradients=gradients))
+    return with_trace(tapped, names, params, got._replace(seen=seen, gradients=gradients))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from propagate.record.layout import Ends, Laid, Layout, Sizes
 from propagate.record.measures import OF_SOFTMAX, Measure
 from propagate.record.scaled import decades
 from propagate.record.statistics import (
@@ -30,22 +31,8 @@ from propagate.record.statistics import (
 )
 from propagate.types import AnyArray, AnyNumber, Float, at_least_float32
 
-Laid = Float[AnyArray, "batch positions units"]
 OnHost = np.ndarray | np.floating  # one number, or one for each iteration around a site
 Sums = Mapping[str, Any]  # by name, arrays of no axis or of one for each scan around a site
-
-
-class Sizes(NamedTuple):
-    """How many inputs, positions and units a value has."""
-
-    inputs: int
-    positions: int
-    units: int
-
-    @property
-    def elements(self) -> int:
-        """Return how many numbers that is."""
-        return self.inputs * self.positions * self.units
 
 
 def spread(x: Laid, largest: AnyNumber) -> AnyNumber:
@@ -103,45 +90,9 @@ Operators and methods alone, which mean the same for arrays of JAX and of NumPy.
 BY_HEAD = {"softmax": softmax_statistics}
 """What is added up given (heads, rows, units)."""
 COUNTS = ("zeros", "dead", "flat", "subnormal")
+PAIRS = ("cosines", "token_cosines", "directions", "token_directions")
 OVER_ALL = ("sum", "squares", "zeros", "flat")  # over all elements, for which axes need no order
 FEW = 4096  # elements: of fewer, XLA on a CPU has no sum ready-made, and each is a program
-
-
-class Layout(NamedTuple):
-    """Which axes of a value are what.
-
-    Attributes:
-        batch: the axis of the inputs; None: it is a value of all of them together.
-        unit: the axis of the channels or features; every other axis is one of positions.
-    """
-
-    batch: int | None
-    unit: int
-
-    def of(self, shape: tuple[int, ...]) -> Sizes:
-        """Return the sizes of a shape."""
-        if not shape:
-            return Sizes(1, 1, 1)
-        inputs = 1 if self.batch is None else shape[self.batch]
-        units = shape[self.unit] if self.unit != self.batch else 1
-        return Sizes(inputs, int(np.prod(shape)) // max(inputs * units, 1), units)
-
-    def lay(self, x: AnyArray) -> Laid:
-        """Return the value as (inputs, positions, units)."""
-        if not x.ndim:
-            return x.reshape(1, 1, 1)
-        ends = [k for k in (self.batch,) if k is not None], [self.unit] * (self.unit != self.batch)
-        middle = [k for k in range(x.ndim) if k not in (*ends[0], *ends[1])]
-        return x.transpose(*ends[0], *middle, *ends[1]).reshape(self.of(x.shape))
-
-    def by_head(self, x: AnyArray) -> AnyArray:
-        """Return the value as (heads, inputs × positions, units): heads are the first positions."""
-        batch = -1 if self.batch is None else self.batch
-        heads = [k for k in range(x.ndim) if k not in (batch, self.unit)][:1] if x.ndim > 3 else []
-        others = [k for k in range(x.ndim) if k not in (*heads, self.unit)]
-        units = [self.unit] if x.ndim else []
-        laid = x.transpose(*heads, *others, *units)
-        return laid.reshape(laid.shape[0] if heads else 1, -1, laid.shape[-1] if units else 1)
 
 
 class Reduction(NamedTuple):
@@ -234,27 +185,53 @@ def needed(measures: Iterable[Measure]) -> tuple[str, ...]:
 
 
 def reduce(
-    x: AnyArray, sums: tuple[str, ...], layout: Layout, tiny: float | None = None
+    x: AnyArray,
+    sums: tuple[str, ...],
+    layout: Layout,
+    tiny: float | None = None,
+    ends: Ends | None = None,
 ) -> dict[str, Any]:
     """Return `largest`, max|x|, and the sums.
 
     XLA has maxima and sums of floats, of squares and of quotients ready-made; a scale of any other
     kind, a guard against 0/0, or a quotient that two sums share would be one more program for each
-    site. `tiny` is the smallest normal number of the value's own dtype, if x has another.
+    site. `tiny` is the smallest normal number of the value's own dtype, if x has another. Where
+    x is a sample with `ends`, sums over all elements are weighted, and pairs of positions are those
+    between the ends.
     """
     tiny = float(jax.numpy.finfo(x.dtype).tiny) if tiny is None else tiny
     x = x.astype(at_least_float32(x.dtype))
     largest = abs(x).max()
     taken: dict[str, Any] = {"largest": largest}
+    weights = None if ends is None else ends.along(x)
+    between = x if ends is None else ends.cut(x)
     for name in sums:
         if name in BY_HEAD:
-            taken[name] = BY_HEAD[name](layout.by_head(x))
-            continue
-        if name == "subnormal":
-            taken[name] = ((x != 0) & (abs(x) < tiny)).sum(dtype=x.dtype)
-            continue
-        taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
+            taken[name] = BY_HEAD[name](layout.by_head(between))
+        elif name == "subnormal":
+            taken[name] = _counted((x != 0) & (abs(x) < tiny), x.dtype, weights)
+        elif name in PAIRS:
+            taken[name] = SUMS[name](layout.lay(between), largest)
+        elif weights is not None and name in WEIGHTED:
+            taken[name] = WEIGHTED[name](x, weights, largest, layout)
+        else:
+            taken[name] = SUMS[name](x if name in OVER_ALL else layout.lay(x), largest)
     return taken
+
+
+def _counted(where: AnyArray, dtype: Any, weights: AnyArray | None) -> AnyNumber:
+    """Return how many elements are so, each counted with its weight."""
+    return where.sum(dtype=dtype) if weights is None else (where.astype(dtype) * weights).sum()
+
+
+WEIGHTED: dict[str, Callable[[AnyArray, AnyArray, AnyNumber, Layout], AnyNumber]] = {
+    "sum": lambda x, w, _, layout: (x * w).sum(),
+    "squares": lambda x, w, largest, layout: ((x / largest * w**0.5) ** 2).sum(),
+    "spread": lambda x, w, largest, layout: spread(layout.lay(x * w**0.5), largest),
+    "zeros": lambda x, w, _, layout: _counted(x == 0, x.dtype, w),
+    "flat": lambda x, w, _, layout: _counted(abs(x) < SATURATED_SLOPE, x.dtype, w),
+}
+"""The sums over all elements of a sample, each position counted with its weight."""
 
 
 def keep(x: AnyArray) -> dict[str, Any]:
@@ -262,14 +239,14 @@ def keep(x: AnyArray) -> dict[str, Any]:
     return {"values": x}
 
 
-def kept(seen: Sums, sums: tuple[str, ...], layout: Layout) -> Sums:
+def kept(seen: Sums, sums: tuple[str, ...], layout: Layout, ends: Ends | None = None) -> Sums:
     """Return the sums, whether the device took them or kept the values."""
     if "values" not in seen:
         return seen
     with np.errstate(all="ignore"):  # as on the device
         values = np.asarray(seen["values"])
         tiny = float(jax.numpy.finfo(values.dtype).tiny)
-        return reduce(values.astype(np.float64), sums, layout, tiny)
+        return reduce(values.astype(np.float64), sums, layout, tiny, ends)
 
 
 def flat(slope: AnyArray) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from propagate import _jax_compat as compat
 from propagate import types
 from propagate._jax_compat import JaxprEqn
 from propagate.record.measures import OF_SOFTMAX, Selection
+from propagate.record.samples import Sample, sample
 from propagate.record.sums import FEW, Layout, flat, keep, needed, reduce
 from propagate.tracing.sites import EqnPath, Site
 from propagate.tracing.trees import arguments
@@ -69,6 +70,7 @@ class Probe:
             equation with operands `ins`; its statistics by default.
         kept: paths of the sites whose values are results themselves, to be summed later; None:
             those of few elements.
+        sample: how many numbers of each value are kept; None: all.
     """
 
     jaxpr: Any
@@ -77,6 +79,7 @@ class Probe:
     selection: Selection
     take: Take | None = None
     kept: frozenset[EqnPath] | None = None
+    sample: int | None = None
 
     @functools.cached_property
     def outer(self) -> frozenset[EqnPath]:
@@ -127,8 +130,13 @@ class Probe:
         return {part: self._taken(site, sums)(value(part)) for part, sums in parts}
 
     def _taken(self, site: Site, sums: tuple[str, ...]) -> Callable[[Array], Stats]:
-        kept = _is_small(site) if self.kept is None else site.path in self.kept
-        return _statistics(sums, site.layout, kept)
+        kept = is_small(site) if self.kept is None else site.path in self.kept
+        return _statistics(sums, site.layout, kept, self.taken(site))
+
+    def taken(self, site: Site) -> Sample | None:
+        """Return which part of a site's values is kept; None: all of it."""
+        few = self.sample is None or is_small(site)
+        return None if few else _sample(site, self.sample)
 
     def _sums(self, place: types.Place, *names: str) -> tuple[str, ...]:
         measures = dict(self.selection)[place]
@@ -164,15 +172,24 @@ def is_softmax(site: Site) -> bool:
     return site.kind == "activation" and site.label == "softmax"
 
 
-def _is_small(site: Site) -> bool:
+@functools.lru_cache(maxsize=4096)
+def _sample(site: Site, numbers: int) -> Sample | None:
+    heads = site.layout.heads(len(site.shape)) if is_softmax(site) else None
+    return sample(site.shape, site.layout, numbers, whole=heads)
+
+
+def is_small(site: Site) -> bool:
     """Whether a site's values may be kept; those of a loop would be kept for each of its turns."""
     return not site.loops and math.prod(site.shape) < FEW
 
 
 @functools.lru_cache(maxsize=4096)
-def _statistics(sums: tuple[str, ...], layout: Layout, kept: bool) -> Callable[[Array], Stats]:
+def _statistics(
+    sums: tuple[str, ...], layout: Layout, kept: bool, sample: Sample | None
+) -> Callable[[Array], Stats]:
     """Return a function that is traced once for each shape, however many sites have it."""
-    taken = keep if kept else jax.jit(lambda x: _sums(x, sums, layout))
+    own = keep if sample is None else jax.jit(lambda x: keep(sample.of(x)))
+    taken = own if kept else jax.jit(lambda x: _sums(x, sums, layout))
     return lambda x: taken(jax.lax.stop_gradient(x))
 
 

@@ -18,6 +18,7 @@ called:
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -26,12 +27,12 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from propagate.record import measures
+from propagate.record import kept_values, measures
 from propagate.record.measures import Selection
 from propagate.tracing.dataflow import Facts
 from propagate.tracing.find_sites import find
 from propagate.tracing.instrument import Probe
-from propagate.tracing.sites import ParameterSlice, RawInput, Site, Unopened
+from propagate.tracing.sites import EqnPath, ParameterSlice, RawInput, Site, Unopened
 from propagate.tracing.trace import SiteNames
 from propagate.tracing.trees import ParameterTable, batch_size, is_data, is_key
 from propagate.types import PropagateError, Tree, UnusableInput
@@ -106,6 +107,38 @@ def probe(
     names = replace(names, sites=_chosen(names, options.only))
     tapped = {site.path: site for site in names.sites}
     return Probe(closed, jax.tree.structure(shapes), tapped, options.selection), names
+
+
+def keeping_values(tapped: Probe, sample: int | None, kept_bytes: int | None) -> Probe:
+    """Return the probe of which sites hand out their values, or samples of them.
+
+    Args:
+        tapped: of `probe`.
+        sample: how many numbers of each site; None for all.
+        kept_bytes: that may be held at once; a share of the memory by default. The values of other
+            sites are summed within the program.
+
+    Raises:
+        UnusableInput: a negative number of bytes, or a sample of none.
+    """
+    if sample is not None and sample < 1:
+        raise UnusableInput(f"sample must be 1 number of a site or more, or None, got {sample}")
+    sampled = replace(tapped, sample=sample)
+    return replace(sampled, kept=fitting(sampled, kept_values.room(kept_bytes)))
+
+
+def fitting(tapped: Probe, limit: int) -> frozenset[EqnPath]:
+    """Return the sites whose values fit into a number of bytes, the smallest first."""
+    sizes = sorted((_bytes(tapped, site), path) for path, site in tapped.sites.items())
+    ends = np.cumsum([size for size, _ in sizes])
+    return frozenset(path for end, (_, path) in zip(ends, sizes, strict=True) if end <= limit)
+
+
+def _bytes(tapped: Probe, site: Site) -> int:
+    """Return the bytes of all that is kept at a site: its signals and its gradient."""
+    arrays, taken = len(tapped.parts(site)) + 1, tapped.taken(site)
+    shape = site.shape if taken is None else taken.taken
+    return arrays * math.prod((*site.loops, *shape)) * np.dtype(site.dtype).itemsize
 
 
 def _chosen(names: SiteNames, only: str | None) -> tuple[Site, ...]:

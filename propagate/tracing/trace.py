@@ -18,9 +18,10 @@ as static data.
 
 import functools
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.record import measures, provenance
+from propagate.record.kept_values import Member
 from propagate.record.measures import Measure, Selection
 from propagate.record.sums import finish, kept, needed
 from propagate.tracing import weight_laws
@@ -36,6 +38,8 @@ from propagate.tracing.sites import EqnPath, ParameterSlice, Site, Unopened
 from propagate.tracing.source_labels import is_library
 from propagate.tracing.trees import ParameterTable, brackets
 
+BACKWARD = "backward"
+Part = tuple[EqnPath, str]  # a site and which of its signals, or its gradient
 Row = tuple[Site, tuple[int, ...]]  # a site and the iteration of the scans around it
 
 
@@ -98,8 +102,8 @@ def site_key(row: Row) -> tuple[int, ...]:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("seen", "gradients", "weights", "weight_gradients"),
-    meta_fields=("names",),
+    data_fields=("seen", "gradients", "weights", "weight_gradients", "stacks"),
+    meta_fields=("names", "members", "sampled"),
 )
 @dataclass(frozen=True)
 class Trace:
@@ -111,6 +115,9 @@ class Trace:
         weights: of the parameters of each bundle.
         weight_gradients: of their gradients; None if none was taken.
         names: names and layouts, static.
+        stacks: sums of many signals and gradients together.
+        members: where in the stacks those of a site are, by its path and the part of it.
+        sampled: paths of the sites of which a sample was taken, and how many numbers it has.
     """
 
     seen: Seen
@@ -118,6 +125,9 @@ class Trace:
     weights: tuple[Stats, ...]
     weight_gradients: tuple[Stats, ...] | None
     names: SiteNames
+    stacks: tuple[Stats, ...] = ()
+    members: tuple[tuple[Part, Member], ...] = ()
+    sampled: tuple[tuple[EqnPath, int], ...] = ()
 
     def record(self) -> xr.Dataset:
         """Return the statistics as a labelled record, dims (site,) and (weight,).
@@ -126,10 +136,12 @@ class Trace:
         `weight` are parameters' paths, as are the values of the coordinate `parameter` of a site:
         the dim keeps the name by which records that were saved are selected.
         """
+        if self.members:
+            return self._apart().record()
         rows = self.names.rows()
         variables = dict(self._variables(rows))
         names = np.array(self.names.names(rows), dtype=object).astype(str)
-        coords = {"name": names} | _columns(self.names, rows)
+        coords = {"name": names} | _columns(self.names, rows) | {"values": self._values(rows)}
         coords["taken"] = np.array([was_taken(self.seen[s.path], t) for s, t in rows], bool)
         sites = {k: ("site", v) for k, v in (coords | variables).items()}
         made = xr.Dataset(sites | self._of_weights(rows), {"site": np.arange(len(rows))})
@@ -138,7 +150,26 @@ class Trace:
             made["log10_weight_gradient_q"] = "site", _of_parameter(made, "log10_gradient_q")
         unopened = [str(one) for one in self.names.unopened]
         backward = None if self.gradients else "not measured"
+        for name in ("log10_forward_max", "activation_dead_fraction"):
+            if name in made and self.sampled:
+                made[name].attrs["of"] = "the sample"
         return made.assign_attrs(provenance.provenance(unopened=unopened, backward=backward))
+
+    def _apart(self) -> "Trace":
+        """Return the trace with the sums of each site beside it, on the host."""
+        stacks = jax.device_get(self.stacks)
+        seen, gradients = {path: dict(own) for path, own in self.seen.items()}, dict(self.gradients)
+        for (path, part), member in self.members:
+            if part == BACKWARD:
+                gradients[path] = member.of(stacks, gradients.get(path, {}))
+            else:
+                seen[path][part] = member.of(stacks, seen[path].get(part, {}))
+        return replace(self, seen=seen, gradients=gradients, stacks=(), members=())
+
+    def _values(self, rows: list[Row]) -> np.ndarray:
+        """Return how many numbers of each row's value its statistics rest on."""
+        sampled = dict(self.sampled)
+        return np.array([sampled.get(s.path, math.prod(s.shape)) for s, _ in rows], int)
 
     def findings(self) -> Any:
         """Return the `Findings`, worst first, as `diagnose` does; they print as sentences."""

@@ -32,7 +32,7 @@ from propagate.record.measures import Measure
 from propagate.record.sums import Layout, Sizes, finish, needed, reduce
 from propagate.types import Array, Tree, UnusableInput
 
-SMALL = 2**16  # elements: below it, a copy costs less than code of its own
+SMALL = 2**19  # elements: below it, a copy costs less than code of its own
 
 
 def arguments(params: Tree, data: Tree) -> list[Any]:

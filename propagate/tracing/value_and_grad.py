@@ -26,13 +26,20 @@ import jax
 import numpy as np
 
 from propagate import _jax_compat as compat
+from propagate.record.kept_values import Kept, stacked
 from propagate.record.measures import Q
 from propagate.tracing import weight_laws
-from propagate.tracing.instrument import Probe, Seen, Slots
-from propagate.tracing.probe import Options, Sites, probe, uncollected
-from propagate.tracing.trace import SiteNames, Trace
+from propagate.tracing.instrument import Probe, Seen, Slots, Stats
+from propagate.tracing.probe import Options, Sites, keeping_values, probe, uncollected
+from propagate.tracing.sites import Site
+from propagate.tracing.trace import BACKWARD, Part, SiteNames, Trace
 from propagate.tracing.trees import arguments, partition
 from propagate.types import Array, Tree
+
+SAMPLE = 2**13
+"""Numbers of a site that are looked at in a jitted step, by default: more for wide layers, of which
+a few inputs and positions are kept. Twice as many made the memory of a step of a GPT 6 % larger
+(mean and q; 30 % with all measures), as many 4.5 %."""
 
 
 def value_and_grad(
@@ -43,6 +50,8 @@ def value_and_grad(
     measures: Sequence[str] | None = None,
     sites: Sites = "default",
     only: str | None = None,
+    sample: int | None = SAMPLE,
+    kept_bytes: int | None = None,
 ) -> Callable[..., tuple[tuple[Any, Any], Trace]]:
     """Return a function like `jax.value_and_grad(fun)` that also returns a `Trace`.
 
@@ -55,6 +64,11 @@ def value_and_grad(
         measures: endings of the variables to record, such as `("mean", "q")`; all by default.
         sites: `"default"`, or `"all"` for every floating-point operation.
         only: a pattern for the names of sites, such as `"blocks.*"`.
+        sample: how many numbers of each site to look at: whole units, some inputs and positions. A
+            largest magnitude and dead units are then those of the sample. None for all.
+        kept_bytes: how much of these may be held at once; an eighth of the memory by default.
+            Beyond it, all values of a site are summed where they are made, which takes longer to
+            compile.
 
     Returns:
         A function to `((value, grads), trace)`; `trace.record()` is the labelled record. It raises
@@ -86,7 +100,9 @@ def value_and_grad(
             return fun(*full, **kwargs)
 
         own = params if several else params[0]
-        done = observed(*probe(program, own, data, options), own, data, head)
+        tapped, names = probe(program, own, data, options)
+        keeping = keeping_values(tapped, sample, kept_bytes)
+        done = observed(keeping, names, own, data, head)
         return (((done.value, done.aux) if has_aux else done.value), done.grads), done.trace
 
     return run
@@ -139,14 +155,51 @@ def observed(
     inside = any(map(compat.is_traced, arguments(params, data)))
     with uncollected() if inside else contextlib.nullcontext():
         got = pulled(tapped, params, data, head)
-    return with_trace(names, params, got)
+    return with_trace(tapped, names, params, got)
 
 
-def with_trace(names: SiteNames, params: Tree, got: Pulled) -> Observed:
+def handed_out(tapped: Probe, got: Pulled) -> dict[Part, Kept]:
+    """Return the values that sites handed out, with the sums that are wanted of them."""
+    found: dict[Part, Kept] = {}
+
+    def ask(site: Site, part: str, stats: Stats, sums: tuple[str, ...]) -> None:
+        if "values" in stats:
+            taken = tapped.taken(site)
+            own = Kept(stats["values"], sums, site.layout, len(site.loops), taken)
+            found[site.path, part] = own
+
+    for path, site in tapped.sites.items():
+        for part, sums in tapped.parts(site).items():
+            ask(site, part, got.seen[path][part], sums)
+        if path in got.gradients:
+            ask(site, BACKWARD, got.gradients[path], tapped.gradient_sums())
+    return found
+
+
+def _together(tapped: Probe, got: Pulled) -> tuple[Pulled, tuple[Stats, ...], Any]:
+    """Return what is left of what was evaluated, stacks of sums, and where those of a site are."""
+    wanted = handed_out(tapped, got)
+    stacks, members = stacked(list(wanted.values()))
+    placed = tuple(zip(wanted, members, strict=True))
+    gone = {part for part, member in placed if member.stack is not None}
+    seen = {
+        path: {part: stats for part, stats in own.items() if (path, part) not in gone}
+        for path, own in got.seen.items()
+    }
+    left = {path: v for path, v in got.gradients.items() if (path, BACKWARD) not in gone}
+    return got._replace(seen=seen, gradients=left), stacks, placed
+
+
+def with_trace(tapped: Probe, names: SiteNames, params: Tree, got: Pulled) -> Observed:
     """Return what was evaluated, with a trace of what was recorded and of the parameters."""
+    got, stacks, members = _together(tapped, got) if tapped.kept else (got, (), ())
     weights = names.parameters.sums(params, weight_laws.MOMENTS)
     of_weights = None if got.grads is None else names.parameters.sums(got.grads, (Q,))
-    trace = Trace(got.seen, got.gradients, weights, of_weights, names)
+    sums = got.seen, got.gradients, weights, of_weights
+    taken = ((path, tapped.taken(site)) for path, site in tapped.sites.items())
+    kept = tapped.kept or ()
+    sampled = tuple((path, one.numbers) for path, one in taken if one and path in kept)
+    trace = Trace(*sums, names, stacks, members, sampled)
     return Observed(got.value, got.aux, got.grads, trace)
 
 

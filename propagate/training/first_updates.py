@@ -97,7 +97,7 @@ class Model:
         The trace is of the program at `params`, the change that of its signals since `start` and
         of its parameters by this update.
         """
-        measured = value_and_grad(self.loss, measures=MEASURES, only=self.only)
+        measured = value_and_grad(self.loss, measures=MEASURES, only=self.only, sample=None)
 
         @jax.jit
         def step(start: Tree, params: Tree, state: Any, batch: Tree) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from propagate.models.pure_function import pure
 from propagate.record import kept_values, measures
 from propagate.record.kept_values import Kept, reduced
 from propagate.record.sums import Layout, finish, needed
-from propagate.tracing.probe import Options, probe
+from propagate.tracing.probe import Options, fitting, probe
 from propagate.verdicts.findings import Verdict
 
 KEY = jax.random.key(0)
@@ -122,9 +122,9 @@ def test_values_are_kept_from_the_smallest_site_on_up_to_a_number_of_bytes():
     wide = lambda w, x: jnp.sum(jnp.tanh(x @ w) @ jnp.ones((4 * N, 2)))  # noqa: E731
     tapped, _ = probe(wide, jnp.ones((N, 4 * N)), X, Options(("q",)))
     small = min(tapped.sites, key=lambda path: tapped.sites[path].shape)
-    assert not observation.fitting(tapped, 0)
-    assert observation.fitting(tapped, 2 * 4 * B * 2) == {small}
-    assert observation.fitting(tapped, 2**20) == set(tapped.sites)
+    assert not fitting(tapped, 0)
+    assert fitting(tapped, 2 * 4 * B * 2) == {small}
+    assert fitting(tapped, 2**20) == set(tapped.sites)
 
 
 def test_the_models_program_holds_no_reduction_for_a_statistic_and_serves_again(monkeypatch):

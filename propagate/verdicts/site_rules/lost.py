@@ -13,7 +13,7 @@ from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import times
 from propagate.verdicts.pre_activation import into
 from propagate.verdicts.site_rules.non_finite import REMEDIES
-from propagate.verdicts.site_rules.site_finding import drawn, site_finding
+from propagate.verdicts.site_rules.site_finding import drawn, rows_seen, site_finding
 
 
 def overflowed(record: xr.Dataset) -> Iterator[Finding]:
@@ -35,7 +35,7 @@ def dead(record: xr.Dataset) -> Iterator[Finding]:
     if "activation_dead_fraction" not in record:
         return
     share = record["activation_dead_fraction"].values
-    enough = record["rows"].values >= thresholds.DEAD_ROWS
+    enough = rows_seen(record) >= thresholds.DEAD_ROWS
     found = np.flatnonzero((share >= thresholds.DEAD) & enough)
     q, depth = record["log10_forward_q"].values, record["depth"].values
     for k in map(int, found):

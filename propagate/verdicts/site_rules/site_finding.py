@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import xarray as xr
 
 from propagate.types import Direction
@@ -40,6 +41,8 @@ def site_finding(
     if parameter is None:
         own = "" if k is None else str(record["parameter"].values[k])
         parameter = own or ("" if k is None else str(record["after"].values[k]))
+    if verdict == Verdict.DEAD and k is not None:
+        reason += _of_sample(record, k)
     if rise is None:
         rise = Growth(math.nan, math.nan, math.nan, total, 0)
     return Finding(
@@ -65,3 +68,16 @@ def drawn(fan_in: float) -> str:
         f"draw them with standard deviation sqrt(2/{fan_in:.0f}) = {math.sqrt(2 / fan_in):.3g} in "
         f"front of a ReLU, 1/sqrt({fan_in:.0f}) = {math.sqrt(1 / fan_in):.3g} elsewhere"
     )
+
+
+def rows_seen(record: xr.Dataset) -> np.ndarray:
+    """Return of how many inputs × positions each site was looked at."""
+    if "values" not in record:
+        return record["rows"].values
+    return record["values"].values // np.maximum(record["units"].values, 1)
+
+
+def _of_sample(record: xr.Dataset, k: int) -> str:
+    """Return that what was seen at a site is a sample: more may be alive than it shows."""
+    seen, rows = int(rows_seen(record)[k]), int(record["rows"].values[k])
+    return f", in a sample of {seen} of {rows}" if seen < rows else ""
