@@ -19,6 +19,10 @@ from propagate._jax_compat import tag as tag
 from propagate.activations import ACTIVATIONS as ACTIVATIONS
 from propagate.activations import Activation as Activation
 from propagate.batches import Batch as Batch
+
+# a model at fault, to one that is not
+from propagate.cure.repair import Repair as Repair
+from propagate.cure.repair import repair as repair
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.models.diagnose import Diagnosis as Diagnosis

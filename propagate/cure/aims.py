@@ -1,0 +1,258 @@
+r"""What a repair aims at, read off a record: how far each place is from where it should be.
+
+Between two sites of the spine a weight that is $10^{u/2}$ times as large changes the levels of signal
+and gradient by
+
+$$\Delta = u \quad\text{in a chain},\qquad
+\Delta = \log_{10}\frac{1 + 10^u \rho}{1 + \rho},\quad \rho = 10^d - 1 \quad\text{at an addition}$$
+
+that made d decades, in both directions alike: it cannot change the difference between the two. So in
+a chain the mean of both steps should be 0, and at an addition, which only adds, the larger one at
+most what is left to it of the whole. A softmax wants scores of standard deviation 1, a bounded
+activation inputs of q = 1.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from propagate.record.dataset import measured_directions
+from propagate.record.spine import LAYERS
+from propagate.types import DIRECTIONS, Direction
+from propagate.verdicts import thresholds
+from propagate.verdicts.along_spine import Way, loops, once, way
+from propagate.verdicts.site_rules.grown import without_readout
+from propagate.verdicts.site_rules.saturated import saturated
+from propagate.verdicts.site_rules.softmax import one_hot
+
+MARGIN = 0.9  # share of the allowed growth that an addition is set to
+SOUND = (math.log10(1 / 3), math.log10(2.0))
+"""Between which log10 fan_in·Var(W) lies by the laws that frameworks and authors draw from: from
+PyTorch's default to He's."""
+LAWLESS = 0.5  # decades beyond that from which a weight alone is at fault
+
+
+class Aim(NamedTuple):
+    """A place, and how its weights would have to change.
+
+    Attributes:
+        place: what it is, the same in every record of a model.
+        value: decades that are measured there.
+        target: decades that should be.
+        adds: whether it is an addition of a residual stream.
+        weights: the parameters that may change it, the nearest first.
+        units: of the site at its end.
+    """
+
+    place: tuple[str, int, int]
+    value: float
+    target: float
+    adds: bool
+    weights: tuple[str, ...]
+    units: int
+
+    @property
+    def excess(self) -> float:
+        """Decades by which the value is off; an addition is not too small."""
+        off = self.value - self.target
+        return max(off, 0.0) if self.adds else off
+
+    def change(self, target: float) -> float:
+        """Return the decades by which the weights' second moment must change for a target."""
+        if not self.adds:
+            return target - self.value
+        if min(self.value, target) <= 0:
+            return 0.0
+        return math.log10((10**target - 1) / (10**self.value - 1))
+
+
+class Step(NamedTuple):
+    """What one step between two sites of the spine does.
+
+    Attributes:
+        start: number of the first site, in program order.
+        end: of the last.
+        decades: that it makes, in each direction.
+        slack: decades of them that shapes may account for.
+        layers: how many it counts for.
+    """
+
+    start: int
+    end: int
+    decades: dict[Direction, float]
+    slack: float
+    layers: int
+
+
+def steps(record: xr.Dataset) -> list[Step]:
+    """Return the steps along the spine, without a readout that starts small, by design."""
+    depth, found = record["depth"].values, {}
+    for direction in measured_directions(record):
+        part = _along(record, direction)
+        ends = zip(part.sites[:-1].tolist(), part.sites[1:].tolist(), strict=True)
+        for pair, made, slack in zip(ends, part.steps.tolist(), part.slack.tolist(), strict=True):
+            a, b = sorted(pair)
+            known = found.setdefault((a, b), Step(a, b, {}, slack, max(int(depth[b] - depth[a]), 1)))
+            known.decades[direction] = made
+    return [found[pair] for pair in sorted(found)]
+
+
+def _along(record: xr.Dataset, direction: Direction) -> Way:
+    return without_readout(record, once(record, way(record, direction)))
+
+
+def growth(record: xr.Dataset) -> dict[Direction, float]:
+    """Return decades per layer along the spine, and along the turns of loops if that is worse.
+
+    What shapes may account for is left out; NaN where nothing is left to follow.
+    """
+    own, rates = steps(record), {}
+    for direction in DIRECTIONS:
+        part = [s for s in own if direction in s.decades]
+        layers = sum(s.layers for s in part)
+        total = _beyond(sum(s.decades[direction] for s in part), sum(s.slack for s in part))
+        known = [total / layers] if layers else []
+        turning = list(_turning(record)) if known else list(_turning(record, grows=False))
+        known += [made[direction] for _, made, _ in turning if direction in made]
+        rates[direction] = max(known, key=abs, default=math.nan)
+    return rates
+
+
+def worst(rates: dict[Direction, float]) -> float:
+    """Return the fastest growth of both directions; inf where a direction was lost."""
+    known = [abs(rate) for rate in rates.values()]
+    return max(known) if all(map(math.isfinite, known)) else math.inf
+
+
+def _beyond(total: float, slack: float) -> float:
+    return math.copysign(max(abs(total) - slack, 0.0), total)
+
+
+def aims(record: xr.Dataset, goal: float) -> list[Aim]:
+    """Return what is to be changed along the spine and along the turns of loops.
+
+    Args:
+        record: of the model.
+        goal: decades per layer that are allowed, in both directions.
+    """
+    own, units = steps(record), record["units"].values
+    found = []
+    for step in own:
+        adds = record["kind"].values[step.end] == "add"
+        made = list(step.decades.values())
+        value = _beyond(max(made) if adds else sum(made) / len(made), step.slack)
+        target = MARGIN * goal * step.layers if adds else 0.0
+        weights = _weights(record, _inside(record, step.start, step.end))
+        place = ("step", step.start, step.end)
+        found.append(Aim(place, value, target, bool(adds), weights, int(units[step.end])))
+    if own and found[0].adds:
+        found += _first_branch(record, own[0], found[0].target)
+    for name, made, (first, last) in _turning(record):
+        value = sum(made.values()) / len(made)
+        place = ("turns", first, last)
+        found.append(Aim(place, value, 0.0, False, (name,), int(units[last])))
+    return found
+
+
+def _first_branch(record: xr.Dataset, step: Step, target: float) -> list[Aim]:
+    """Return the first addition of a stream as an aim, if a weight in it is beyond every law.
+
+    By what it adds to its skip alone it is no fault: embeddings may be small.
+    """
+    sums = record["log10_branch_q"].values - record["log10_skip_q"].values
+    weights = _weights(record, _inside(record, -1, step.start))
+    odd = [name for name in weights if _scales(record)[name] > SOUND[1] + LAWLESS]
+    value = math.log10(1 + 10 ** float(sums[step.start]))
+    if not odd or not math.isfinite(value):
+        return []
+    return [Aim(("step", -1, step.start), value, target, True, tuple(odd), 1)]
+
+
+def _turning(
+    record: xr.Dataset, grows: bool = True
+) -> Iterator[tuple[str, dict[Direction, float], tuple[int, int]]]:
+    """Yield loops: the parameter, decades per turn, the first and the last site.
+
+    Args:
+        record: of the model.
+        grows: whether to leave out those that do not grow. That a gradient fades along the turns
+            is no fault: loops learn to remember.
+    """
+    rates: dict[str, dict[Direction, float]] = {}
+    ends: dict[str, tuple[int, int]] = {}
+    chosen = set()
+    for direction in measured_directions(record):
+        for name, turns in loops(record, way(record, direction)):
+            ends[name] = int(min(turns.sites)), int(max(turns.sites))
+            settled = int(thresholds.SETTLED_FROM * len(turns.steps))
+            part = turns.of(slice(settled if direction == "forward" else 0, None))
+            rates.setdefault(name, {})[direction] = part.total / len(part.steps)
+            if part.total > thresholds.FINE_DECADES or not grows:
+                chosen.add(name)
+    yield from ((name, rates[name], ends[name]) for name in rates if name in chosen)
+
+
+def saturations(record: xr.Dataset) -> list[Aim]:
+    """Return an aim for each softmax that is next to one-hot, and each saturated activation."""
+    found, numbers = [], np.arange(record.sizes["site"])
+    depth, products = record["depth"].values, _products(record)
+    for finding in (*one_hot(record), *saturated(record)):
+        k = finding.layer
+        if finding.severity == "note" or k is None:
+            continue
+        near = np.flatnonzero(products & (numbers < k) & (depth == depth[k]))
+        if record["label"].values[k] in thresholds.BOUNDED:
+            value = float(record["log10_forward_q"].values[near[-1]]) if len(near) else math.nan
+            near = near[-1:]
+        else:
+            value = float(2 * np.log10(record["activation_score_sd"].values[k]))
+        found.append(Aim(("saturated", k, k), value, 0.0, False, _weights(record, near), 1))
+    return found
+
+
+def start(record: xr.Dataset) -> tuple[str, ...]:
+    """Return the weights before the first site of the spine and at it, the last first."""
+    own = steps(record)
+    return _weights(record, _inside(record, -1, own[0].start)) if own else ()
+
+
+def _products(record: xr.Dataset) -> np.ndarray:
+    return np.isin(record["kind"].values, (*LAYERS, "embedding"))
+
+
+def _inside(record: xr.Dataset, start: int, end: int) -> np.ndarray:
+    """Return the products behind one site up to another."""
+    inside = np.flatnonzero(_products(record))
+    return inside[(inside > start) & (inside <= end)]
+
+
+def _weights(record: xr.Dataset, sites: np.ndarray) -> tuple[str, ...]:
+    """Return the parameters of sites, the last first."""
+    names = record["parameter"].values[sites[::-1]]
+    return tuple(dict.fromkeys(str(name) for name in names if name))
+
+
+def _scales(record: xr.Dataset) -> dict[str, float]:
+    """Return log10 fan_in·Var(W) of every parameter; NaN of what is in no product."""
+    sigma2 = record["log10_weight_sigma2"].values.tolist()
+    return dict(zip(record["weight"].values.tolist(), sigma2, strict=True))
+
+
+def shares(record: xr.Dataset, weights: Sequence[str], change: float) -> dict[str, float]:
+    """Return how a change is shared: by those beyond every usual law, else by the nearest alone.
+
+    Args:
+        record: with the laws of the weights.
+        weights: that may be changed.
+        change: decades of their second moment, together.
+    """
+    known, (low, high) = _scales(record), SOUND
+    scale = {name: known.get(name, math.nan) for name in weights}
+    beyond = {n: max(s - high if change < 0 else low - s, 0.0) for n, s in scale.items()}
+    beyond = {n: b for n, b in beyond.items() if math.isfinite(b) and b > 0.1 * abs(change)}
+    if not beyond:
+        return dict.fromkeys(weights[:1], 1.0)
+    return {n: b / sum(beyond.values()) for n, b in beyond.items()}
