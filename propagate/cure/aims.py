@@ -1,19 +1,20 @@
 r"""What a repair aims at, read off a record: how far each place is from where it should be.
 
-Between two sites of the spine a weight that is $10^{u/2}$ times as large changes the levels of signal
-and gradient by
+Between two sites of the spine a weight that is $10^{u/2}$ times as large changes the levels of
+signal and gradient by
 
 $$\Delta = u \quad\text{in a chain},\qquad
 \Delta = \log_{10}\frac{1 + 10^u \rho}{1 + \rho},\quad \rho = 10^d - 1 \quad\text{at an addition}$$
 
-that made d decades, in both directions alike: it cannot change the difference between the two. So in
-a chain the mean of both steps should be 0, and at an addition, which only adds, the larger one at
-most what is left to it of the whole. A softmax wants scores of standard deviation 1, a bounded
-activation inputs of q = 1.
+that made d decades, in both directions alike: it cannot change the difference between the two. So
+in a chain the mean of both steps should be 0, and at an addition, which only adds, the larger one
+at most its share of the whole. A softmax wants scores of standard deviation 1, a bounded activation
+inputs of q = 1. Levels are those of the verdicts (`verdicts.along_spine`): in them a layer that is
+not square changes both directions alike, too.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,9 @@ def steps(record: xr.Dataset) -> list[Step]:
         ends = zip(part.sites[:-1].tolist(), part.sites[1:].tolist(), strict=True)
         for pair, made, slack in zip(ends, part.steps.tolist(), part.slack.tolist(), strict=True):
             a, b = sorted(pair)
-            known = found.setdefault((a, b), Step(a, b, {}, slack, max(int(depth[b] - depth[a]), 1)))
+            known = found.setdefault(
+                (a, b), Step(a, b, {}, slack, max(int(depth[b] - depth[a]), 1))
+            )
             known.decades[direction] = made
     return [found[pair] for pair in sorted(found)]
 
@@ -115,7 +118,7 @@ def growth(record: xr.Dataset) -> dict[Direction, float]:
         layers = sum(s.layers for s in part)
         total = _beyond(sum(s.decades[direction] for s in part), sum(s.slack for s in part))
         known = [total / layers] if layers else []
-        turning = list(_turning(record)) if known else list(_turning(record, grows=False))
+        turning = _turning(record) if known else _turning(record, None)
         known += [made[direction] for _, made, _ in turning if direction in made]
         rates[direction] = max(known, key=abs, default=math.nan)
     return rates
@@ -131,12 +134,13 @@ def _beyond(total: float, slack: float) -> float:
     return math.copysign(max(abs(total) - slack, 0.0), total)
 
 
-def aims(record: xr.Dataset, goal: float) -> list[Aim]:
+def aims(record: xr.Dataset, goal: float, also: Collection[str] = ()) -> list[Aim]:
     """Return what is to be changed along the spine and along the turns of loops.
 
     Args:
         record: of the model.
         goal: decades per layer that are allowed, in both directions.
+        also: parameters of loops to be followed, beside those of loops that grow.
     """
     own, units = steps(record), record["units"].values
     found = []
@@ -150,7 +154,7 @@ def aims(record: xr.Dataset, goal: float) -> list[Aim]:
         found.append(Aim(place, value, target, bool(adds), weights, int(units[step.end])))
     if own and found[0].adds:
         found += _first_branch(record, own[0], found[0].target)
-    for name, made, (first, last) in _turning(record):
+    for name, made, (first, last) in _turning(record, also):
         value = sum(made.values()) / len(made)
         place = ("turns", first, last)
         found.append(Aim(place, value, 0.0, False, (name,), int(units[last])))
@@ -172,14 +176,14 @@ def _first_branch(record: xr.Dataset, step: Step, target: float) -> list[Aim]:
 
 
 def _turning(
-    record: xr.Dataset, grows: bool = True
+    record: xr.Dataset, also: Collection[str] | None = ()
 ) -> Iterator[tuple[str, dict[Direction, float], tuple[int, int]]]:
     """Yield loops: the parameter, decades per turn, the first and the last site.
 
     Args:
         record: of the model.
-        grows: whether to leave out those that do not grow. That a gradient fades along the turns
-            is no fault: loops learn to remember.
+        also: whose loops to follow though they do not grow; None for all. That a gradient fades
+            along the turns is no fault: loops learn to remember.
     """
     rates: dict[str, dict[Direction, float]] = {}
     ends: dict[str, tuple[int, int]] = {}
@@ -190,7 +194,7 @@ def _turning(
             settled = int(thresholds.SETTLED_FROM * len(turns.steps))
             part = turns.of(slice(settled if direction == "forward" else 0, None))
             rates.setdefault(name, {})[direction] = part.total / len(part.steps)
-            if part.total > thresholds.FINE_DECADES or not grows:
+            if part.total > thresholds.FINE_DECADES or also is None or name in also:
                 chosen.add(name)
     yield from ((name, rates[name], ends[name]) for name in rates if name in chosen)
 

@@ -43,26 +43,26 @@ def lines(
     made = [KERAS] if framework == "keras" else []
     for name in dict.fromkeys((*stds, *factors)):
         number, index = rows[name]
-        place, own = _place(paths[number], framework), f"[{', '.join(map(str, index))}]" if index else ""
+        at = f".at[{', '.join(map(str, index))}]" if index else ""
+        factor = f"{factors.get(name, 1.0):.4g}"
+        change = f"{{}}{at}.multiply({factor})" if at else f"{factor} * {{}}"
         if name in stds:
-            shape = table.shapes[number][len(index) :]
-            value = f"{stds[name] * factors.get(name, 1.0):.4g} * jax.random.normal(key, {shape})"
-            change = f"{{}}.at{own}.set({value})" if own else value
-        else:
-            change = f"{{}}.at{own}.multiply({factors[name]:.4g})" if own else f"{factors[name]:.4g} * {{}}"
+            std = f"{stds[name] * factors.get(name, 1.0):.4g}"
+            drawn = f"{std} * jax.random.normal(key, {table.shapes[number][len(index) :]})"
+            change = f"{{}}{at}.set({drawn})" if at else drawn
         law = f"  # fan_in Var(W) = {sigma2[name]:.3g}" if name in sigma2 else ""
-        made.append(_line(framework, holder, place, change) + law)
+        made.append(_line(framework, holder, _place(paths[number], framework), change) + law)
     return "\n".join(made)
 
 
 def _line(framework: str, holder: str, place: str, change: str) -> str:
-    if framework == "equinox" or place.startswith("."):
-        if framework != "nnx":
-            new = change.format("w")
-            return f"{holder} = eqx.tree_at(lambda m: m{place}, {holder}, replace_fn=lambda w: {new})"
+    own = holder + place
     if framework == "keras":
-        return f"{holder}{place}.assign({change.format(holder + place + '.value')})"
-    return f"{holder}{place} = {change.format(holder + place)}"
+        return f"{own}.assign({change.format(own + '.value')})"
+    if framework == "nnx" or not (framework == "equinox" or place.startswith(".")):
+        return f"{own} = {change.format(own)}"
+    new = change.format("w")
+    return f"{holder} = eqx.tree_at(lambda m: m{place}, {holder}, replace_fn=lambda w: {new})"
 
 
 def _place(path: tuple[Any, ...], framework: str) -> str:

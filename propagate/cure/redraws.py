@@ -21,7 +21,7 @@ EQUAL = ("zeros", "ones", "constant")
 
 
 def constants(record: xr.Dataset, findings: Findings) -> list[str]:
-    """Return the weights of products that are all zero or all equal, and for which a fault says so."""
+    """Return the weights of products that are all zero or all equal, which is called a fault."""
     blamed = {f.parameter for f in findings.faults if f.verdict in BLAMED}
     laws = zip(record["weight"].values, record["weight_law"].values, strict=True)
     equal = [str(name) for name, law in laws if str(law).startswith(EQUAL)]

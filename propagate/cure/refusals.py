@@ -18,7 +18,7 @@ WHY = {
     Verdict.UNDERFLOWED: "that asks for a scaled loss or a wider dtype",
     Verdict.COLLAPSING: "it is the architecture that makes inputs alike, or the biases",
     Verdict.SYMMETRIC: "equal weights stay equal in any multiple",
-    Verdict.SATURATED: "it stays saturated at any scale of its weights: see its biases",
+    Verdict.SATURATED: "it stays so at any scale of its weights: see its biases and inputs",
     Verdict.OVERFLOWED: "it stays out of range at any scale that was tried",
 }
 
@@ -30,7 +30,11 @@ def reasons(findings: Findings, found: Found | None) -> tuple[str, ...]:
         findings: that are left.
         found: of the search, if there was one.
     """
-    return tuple(f"{fault}: {_why(fault, found)}" for fault in findings.faults)
+    return tuple(f"{_what(fault)}: {_why(fault, found)}" for fault in findings.faults)
+
+
+def _what(fault: Finding) -> str:
+    return f"{fault.parameter or fault.site}, {fault.direction}: {fault.verdict.value}"
 
 
 def _why(fault: Finding, found: Found | None) -> str:
@@ -39,7 +43,7 @@ def _why(fault: Finding, found: Found | None) -> str:
     if found and found.unmoved:
         names = ", ".join(found.unmoved)
         return f"no weight changes what is measured at {names}, where a norm or a bias decides"
-    return "no factor of a weight was found that makes it better in one direction and no worse in the other"
+    return "no factor of a weight was found that makes it better"
 
 
 def floor(found: Found, goal: float) -> str:
@@ -48,7 +52,6 @@ def floor(found: Found, goal: float) -> str:
         return ""
     forward, backward = found.rates["forward"], found.rates["backward"]
     return (
-        f"growth stays {forward:+.3f} forward and {backward:+.3f} backward, in decades per layer: a "
-        f"factor changes both alike, so {abs(forward - backward) / 2:.3f} is the least that factors "
-        "leave of the larger one in a chain of homogeneous layers"
+        f"growth stays {forward:+.3f} forward and {backward:+.3f} backward, in decades per layer: "
+        "factors change both alike, and leave what the two differ by"
     )

@@ -10,6 +10,7 @@ import jax
 from propagate.checks import random_key
 from propagate.cure import code_lines, redraws, refusals
 from propagate.cure.aims import growth as growth_of
+from propagate.cure.aims import worst
 from propagate.cure.scaling import scaled, tied
 from propagate.cure.search import Found, Search
 from propagate.models import adapters
@@ -20,6 +21,8 @@ from propagate.types import Array, Direction, Tree, UnusableInput
 
 GROWTH = 0.02
 """Decades per layer that a repaired model may grow by: 130 layers then keep within what is fine."""
+
+CLEARLY = 0.8  # of the growth before: as much may be left where as many faults are
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,20 @@ class Repair:
         """Return the lines of code that change the parameters likewise, at initialisation."""
         return self._code
 
+    def summary(self) -> dict[str, Any]:
+        """Return it for JSON: what is changed, growth before and after, and the code."""
+        finite = lambda rates: {d: r if math.isfinite(r) else None for d, r in rates.items()}  # noqa: E731
+        before, after = map(finite, self.growth)
+        return {
+            "multipliers": self.multipliers,
+            "redrawn": self.redrawn,
+            "growth_before": before,
+            "growth_after": after,
+            "faults_after": [str(fault) for fault in self.after.findings.faults],
+            "reasons": list(self.reasons),
+            "code": self.code(),
+        }
+
     def set_weights(self) -> None:
         """Write the new values into a Keras model, which `repair` leaves as it is.
 
@@ -110,7 +127,7 @@ def repair(
     model: Any,
     *inputs: Any,
     key: Array,
-    growth: float = GROWTH,
+    growth: float | None = None,
     loss: Callable[[Any, Any], Array] | Named | None = None,
     labels: Any = None,
     variables: Any = None,
@@ -121,19 +138,20 @@ def repair(
 ) -> Repair:
     r"""Find the fewest factors of weights that bring growth into range, forward and backward.
 
-    A model without faults comes back as it is. Of another, the places that are off are changed until
-    those left alone make no growth beyond chance, and growth is at most `growth` per layer. A factor
-    $m$ changes the levels of signal and gradient of a layer alike, by $2 \log_{10} m$: what both are
-    off by together can be mended, what they differ by cannot. Only weights of products and
-    embeddings get a factor, one each: gains of norms, biases and zeros that are meant stay; a weight
-    that is used twice is one; weights that are all equal by mistake are drawn anew.
+    A model without faults comes back as it is. Of another, the places that are off are changed
+    until those left alone make no growth beyond chance, and growth is at most `growth` per layer. A
+    factor $m$ changes the levels of signal and gradient of a layer alike, by $2 \log_{10} m$: what
+    both are off by together can be mended, what they differ by cannot. Only weights of products and
+    embeddings get a factor, one each: gains of norms, biases and zeros that are meant stay; a
+    weight that is used twice is one; weights that are all equal by mistake are drawn anew.
 
     Args:
         model: a function or a model of Flax, Equinox, Haiku or Keras, as `diagnose` takes it. It
             stays as it is.
         inputs: likewise.
         key: for all that is random.
-        growth: decades per layer that are allowed.
+        growth: decades per layer that are allowed, of a model without faults as well; by default
+            `GROWTH` of one with faults.
         loss: as in `diagnose`.
         labels: for the loss.
         variables: of a Linen or Haiku model.
@@ -163,8 +181,7 @@ def repair(
         >>> list(fixed.multipliers), round(100 * fixed.multipliers["3"])
         (['3'], 1)
     """
-    if not (isinstance(growth, (int, float)) and 0 < growth < math.inf):
-        raise UnusableInput(f"growth must be a positive number of decades per layer, got {growth}")
+    goal = _goal(growth)
     given = {"loss": loss, "labels": labels, "kept_bytes": kept_bytes, "vmap": vmap}
     given |= {"variables": variables, "kwargs": kwargs, "training": training}
     ready = prepared(model, *inputs, key=key, options=Options(), **given)
@@ -172,18 +189,20 @@ def repair(
     before = ready.diagnosis(params)
     unchanged = Repair(_as_given(model, inputs, variables, ready), {}, {}, before, before, (), 0)
     unchanged = replace(unchanged, _model=model)
-    if not before.findings.faults:
+    asked = growth is not None and goal < worst(growth_of(before.record)) < math.inf
+    if not before.findings.faults and not asked:
         return unchanged
     drawn, stds, start = _drawn(ready, before, jax.random.fold_in(random_key(key), 1))
-    if not any(f.verdict in refusals.SCALES for f in start.findings.faults) and not stds:
+    scales = any(f.verdict in refusals.SCALES for f in start.findings.faults)
+    if not (scales or stds or asked):
         return replace(unchanged, reasons=refusals.reasons(before.findings, None))
     same = tied(params, ready.names.parameters)
-    found = Search(ready, drawn, growth, same, frozenset(stds)).run()
+    found = Search(ready, drawn, goal, same, frozenset(stds)).run()
     new = scaled(drawn, ready.names.parameters, found.decades)
     after = ready.diagnosis(new)
     if not _better(before, after, found):
         return replace(unchanged, reasons=refusals.reasons(before.findings, found))
-    why = refusals.reasons(after.findings, found) or (refusals.floor(found, growth),)
+    why = refusals.reasons(after.findings, found) or (refusals.floor(found, goal),)
     return Repair(
         params=ready.pure.own(new),
         multipliers={name: 10 ** (d / 2) for name, d in found.decades.items()},
@@ -207,7 +226,9 @@ def _as_given(model: Any, inputs: tuple[Any, ...], variables: Any, ready: Prepar
     return ready.pure.own(ready.pure.params) if variables is None else variables
 
 
-def _drawn(ready: Prepared, start: Diagnosis, key: Array) -> tuple[Tree, dict[str, float], Diagnosis]:
+def _drawn(
+    ready: Prepared, start: Diagnosis, key: Array
+) -> tuple[Tree, dict[str, float], Diagnosis]:
     """Draw anew what is all zero or all equal by mistake; return that and the diagnosis then.
 
     Behind a weight of zeros another one may show only then.
@@ -224,8 +245,18 @@ def _drawn(ready: Prepared, start: Diagnosis, key: Array) -> tuple[Tree, dict[st
 def _better(before: Diagnosis, after: Diagnosis, found: Found) -> bool:
     """Whether there are fewer faults, or as many and clearly less growth."""
     one, other = len(after.findings.faults), len(before.findings.faults)
-    least = min(map(abs, growth_of(before.record).values())) if one == other else 0.0
-    return one < other or (one == other and found.worst < least)
+    return one < other or (one == other and found.worst < CLEARLY * worst(growth_of(before.record)))
+
+
+def _goal(growth: float | None) -> float:
+    if growth is None:
+        return GROWTH
+    if not (isinstance(growth, (int, float)) and 0 < growth < math.inf):
+        raise UnusableInput(
+            f"growth must be a positive number of decades per layer, got {growth!r}: "
+            f"leave it out for {GROWTH}"
+        )
+    return float(growth)
 
 
 def _code(

@@ -1,8 +1,8 @@
 """Multipliers of single parameters, applied to a tree: every other leaf stays the same object.
 
-A parameter is named as in the records: by its path, and within a stack that a scan runs over by the
-number of its layer besides. A multiplier is counted in decades of the second moment: +2 is ten times
-as large. Leaves that are one and the same array stay so.
+A parameter is named as in the records: by its path, and within a stack that a scan runs over by
+the number of its layer besides. A multiplier is counted in decades of the second moment: +2 is ten
+times as large. Leaves that are one and the same array stay so.
 
     >>> import jax.numpy as jnp
     >>> params = {"a": jnp.ones(2), "stack": jnp.ones((2, 3))}

@@ -134,8 +134,9 @@ class Search:
             since = 0 if found.better(best) else since + 1
             best = found if found.better(best) else best
         best = self._fewer(best)
-        names = best.record["name"].values
-        best.unmoved = tuple(str(names[p[2]]) for p, k in self.knobs.items() if not k.weights and p != START)
+        names, idle = best.record["name"].values, dict(self.knobs)
+        idle.pop(START, None)
+        best.unmoved = tuple(str(names[p[2]]) for p, knob in idle.items() if not knob.weights)
         best.measured = self.rounds
         return best
 
@@ -171,7 +172,8 @@ class Search:
         sharp = [a for a in saturations(found.record) if self._movable(a)]
         if sharp:
             return {a.place: a for a in sharp}
-        every = [a for a in aims(found.record, self.goal) if math.isfinite(a.value)]
+        turning = {n for p, k in self.knobs.items() if p[0] == "turns" for n in k.turned}
+        every = [a for a in aims(found.record, self.goal, turning) if math.isfinite(a.value)]
         changed = [a for a in every if self._is_changed(a) and self._movable(a)]
         alone = [a for a in every if a not in changed]
         more = self._leading([a for a in alone if self._movable(a)], alone)

@@ -20,9 +20,9 @@ NAMED_SITES = 40  # as many are named below the axis
 def before_after(before: xr.Dataset, after: xr.Dataset, *, ax: Axes | None = None) -> Axes:
     """Draw the levels of signal and gradient along the spine, before (dotted) and after.
 
-    A signal's level is log10 of its second moment, a gradient's log10 of its sum of squares, as the
-    verdicts take them (`verdicts.along_spine`), each relative to where it starts from: the signal to
-    the first site, the gradient to the last.
+    A signal's level is log10 of its second moment, a gradient's log10 of its sum of squares, as
+    the verdicts take them (`verdicts.along_spine`), each relative to where it starts from: the
+    signal to the first site, the gradient to the last.
 
     Args:
         before: record of the model as it was.
@@ -48,7 +48,9 @@ def before_after(before: xr.Dataset, after: xr.Dataset, *, ax: Axes | None = Non
     ]
     chain = spine(after)
     for record, when, look in looks:
-        for k, direction in enumerate(d for d in DIRECTIONS if d in measured_directions(record)):
+        for k, direction in enumerate(DIRECTIONS):
+            if direction not in measured_directions(record):
+                continue
             level = levels(record, direction)[chain["site"].values.astype(int)]
             known = np.flatnonzero(np.isfinite(level))
             first = level[known[0 if direction == "forward" else -1]] if len(known) else 0.0
