@@ -14,18 +14,15 @@ not square changes both directions alike, too.
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from propagate.record.dataset import measured_directions
+from propagate.cure.reading import Reading, Step, beyond_shapes, turning
 from propagate.record.spine import LAYERS
-from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts import thresholds
-from propagate.verdicts.along_spine import Way, loops, once, way
-from propagate.verdicts.site_rules.grown import without_readout
 from propagate.verdicts.site_rules.saturated import saturated
 from propagate.verdicts.site_rules.softmax import one_hot
 
@@ -70,91 +67,28 @@ class Aim(NamedTuple):
         return math.log10((10**target - 1) / (10**self.value - 1))
 
 
-class Step(NamedTuple):
-    """What one step between two sites of the spine does.
-
-    Attributes:
-        start: number of the first site, in program order.
-        end: of the last.
-        decades: that it makes, in each direction.
-        slack: decades of them that shapes may account for.
-        layers: how many it counts for.
-    """
-
-    start: int
-    end: int
-    decades: dict[Direction, float]
-    slack: float
-    layers: int
-
-
-def steps(record: xr.Dataset) -> list[Step]:
-    """Return the steps along the spine, without a readout that starts small, by design."""
-    depth, found = record["depth"].values, {}
-    for direction in measured_directions(record):
-        part = _along(record, direction)
-        ends = zip(part.sites[:-1].tolist(), part.sites[1:].tolist(), strict=True)
-        for pair, made, slack in zip(ends, part.steps.tolist(), part.slack.tolist(), strict=True):
-            a, b = sorted(pair)
-            known = found.setdefault(
-                (a, b), Step(a, b, {}, slack, max(int(depth[b] - depth[a]), 1))
-            )
-            known.decades[direction] = made
-    return [found[pair] for pair in sorted(found)]
-
-
-def _along(record: xr.Dataset, direction: Direction) -> Way:
-    return without_readout(record, once(record, way(record, direction)))
-
-
-def growth(record: xr.Dataset) -> dict[Direction, float]:
-    """Return decades per layer along the spine, and along the turns of loops if that is worse.
-
-    What shapes may account for is left out; NaN where nothing is left to follow.
-    """
-    own, rates = steps(record), {}
-    for direction in DIRECTIONS:
-        part = [s for s in own if direction in s.decades]
-        layers = sum(s.layers for s in part)
-        total = _beyond(sum(s.decades[direction] for s in part), sum(s.slack for s in part))
-        known = [total / layers] if layers else []
-        turning = _turning(record) if known else _turning(record, None)
-        known += [made[direction] for _, made, _ in turning if direction in made]
-        rates[direction] = max(known, key=abs, default=math.nan)
-    return rates
-
-
-def worst(rates: dict[Direction, float]) -> float:
-    """Return the fastest growth of both directions; inf where a direction was lost."""
-    known = [abs(rate) for rate in rates.values()]
-    return max(known) if all(map(math.isfinite, known)) else math.inf
-
-
-def _beyond(total: float, slack: float) -> float:
-    return math.copysign(max(abs(total) - slack, 0.0), total)
-
-
-def aims(record: xr.Dataset, goal: float, also: Collection[str] = ()) -> list[Aim]:
+def aims(reading: Reading, goal: float, also: Collection[str] = ()) -> list[Aim]:
     """Return what is to be changed along the spine and along the turns of loops.
 
     Args:
-        record: of the model.
+        reading: of the model.
         goal: decades per layer that are allowed, in both directions.
         also: parameters of loops to be followed, beside those of loops that grow.
     """
-    own, units = steps(record), record["units"].values
+    own, record = reading.steps, reading.record
+    units = record["units"].values
     found = []
     for step in own:
         adds = record["kind"].values[step.end] == "add"
         made = list(step.decades.values())
-        value = _beyond(max(made) if adds else sum(made) / len(made), step.slack)
+        value = beyond_shapes(max(made) if adds else sum(made) / len(made), step.slack)
         target = MARGIN * goal * step.layers if adds else 0.0
         weights = _weights(record, _inside(record, step.start, step.end))
         place = ("step", step.start, step.end)
         found.append(Aim(place, value, target, bool(adds), weights, int(units[step.end])))
     if own and found[0].adds:
         found += _first_branch(record, own[0], found[0].target)
-    for name, made, (first, last) in _turning(record, also):
+    for name, made, (first, last) in turning(reading, also):
         value = sum(made.values()) / len(made)
         place = ("turns", first, last)
         found.append(Aim(place, value, 0.0, False, (name,), int(units[last])))
@@ -175,30 +109,6 @@ def _first_branch(record: xr.Dataset, step: Step, target: float) -> list[Aim]:
     return [Aim(("step", -1, step.start), value, target, True, tuple(odd), 1)]
 
 
-def _turning(
-    record: xr.Dataset, also: Collection[str] | None = ()
-) -> Iterator[tuple[str, dict[Direction, float], tuple[int, int]]]:
-    """Yield loops: the parameter, decades per turn, the first and the last site.
-
-    Args:
-        record: of the model.
-        also: whose loops to follow though they do not grow; None for all. That a gradient fades
-            along the turns is no fault: loops learn to remember.
-    """
-    rates: dict[str, dict[Direction, float]] = {}
-    ends: dict[str, tuple[int, int]] = {}
-    chosen = set()
-    for direction in measured_directions(record):
-        for name, turns in loops(record, way(record, direction)):
-            ends[name] = int(min(turns.sites)), int(max(turns.sites))
-            settled = int(thresholds.SETTLED_FROM * len(turns.steps))
-            part = turns.of(slice(settled if direction == "forward" else 0, None))
-            rates.setdefault(name, {})[direction] = part.total / len(part.steps)
-            if part.total > thresholds.FINE_DECADES or also is None or name in also:
-                chosen.add(name)
-    yield from ((name, rates[name], ends[name]) for name in rates if name in chosen)
-
-
 def saturations(record: xr.Dataset) -> list[Aim]:
     """Return an aim for each softmax that is next to one-hot, and each saturated activation."""
     found, numbers = [], np.arange(record.sizes["site"])
@@ -217,9 +127,9 @@ def saturations(record: xr.Dataset) -> list[Aim]:
     return found
 
 
-def start(record: xr.Dataset) -> tuple[str, ...]:
+def start(reading: Reading) -> tuple[str, ...]:
     """Return the weights before the first site of the spine and at it, the last first."""
-    own = steps(record)
+    own, record = reading.steps, reading.record
     return _weights(record, _inside(record, -1, own[0].start)) if own else ()
 
 

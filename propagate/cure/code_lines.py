@@ -69,7 +69,7 @@ def _place(path: tuple[Any, ...], framework: str) -> str:
     """Return what is written behind the holder of the parameters: `["layers"][5]["kernel"]`."""
     if framework == "nnx":
         words = [entry.key for entry in path]
-        return "".join(f"[{w}]" if isinstance(w, int) else f".{w}" for w in words) + ".value"
+        return "".join(f"[{w}]" if isinstance(w, int) else f".{w}" for w in words) + "[...]"
     return "".join(_entry(entry) for entry in path)
 
 

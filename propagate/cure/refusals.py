@@ -1,6 +1,7 @@
 """Why a fault stays: what no factor of a weight changes."""
 
 from propagate.cure.search import Found
+from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict
 
 SCALES = (
@@ -50,7 +51,7 @@ def floor(found: Found, goal: float) -> str:
     """Return what keeps growth above the goal, in words; empty if nothing does."""
     if found.worst <= goal:
         return ""
-    forward, backward = found.rates["forward"], found.rates["backward"]
+    forward, backward = (found.reading.growth[d] for d in DIRECTIONS)
     return (
         f"growth stays {forward:+.3f} forward and {backward:+.3f} backward, in decades per layer: "
         "factors change both alike, and leave what the two differ by"

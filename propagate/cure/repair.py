@@ -9,8 +9,8 @@ import jax
 
 from propagate.checks import random_key
 from propagate.cure import code_lines, redraws, refusals
-from propagate.cure.aims import growth as growth_of
-from propagate.cure.aims import worst
+from propagate.cure.reading import growth as growth_of
+from propagate.cure.reading import worst
 from propagate.cure.scaling import scaled, tied
 from propagate.cure.search import Found, Search
 from propagate.models import adapters

@@ -12,18 +12,23 @@ method: from the theory of a layer alone to what is measured of all of them.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from propagate.cure.aims import Aim, aims, growth, saturations, shares, start, steps, worst
+from propagate.cure.aims import Aim, aims, saturations, shares, start
+from propagate.cure.reading import Reading, worst
 from propagate.cure.scaling import scaled
 from propagate.models.diagnose import Prepared
-from propagate.types import Direction, Tree
+from propagate.record.measures import OF_SOFTMAX
+from propagate.tracing.probe import Options
+from propagate.types import Tree
 from propagate.verdicts import thresholds
 
+MEASURES = ("saturated_fraction", *OF_SOFTMAX)  # beside q
 ROUNDS = 40  # measurements of a search, at most
 CHANCE = 3.0  # standard deviations within which what is left alone may be off together
 CLOSE = 0.004  # decades within which a value has reached its target
@@ -68,28 +73,29 @@ class Found:
 
     Attributes:
         decades: by which each parameter's second moment is multiplied.
-        record: with these.
-        rates: of growth, in decades per layer.
-        sharp: how many softmaxes and activations are saturated.
+        reading: with these.
         measured: how many measurements it took.
         unmoved: places that no weight changes.
     """
 
     decades: dict[str, float]
-    record: xr.Dataset
-    rates: dict[Direction, float]
-    sharp: int
+    reading: Reading
     measured: int = 0
     unmoved: tuple[str, ...] = ()
 
     @property
     def worst(self) -> float:
         """The fastest growth of both directions, in decades per layer."""
-        return worst(self.rates)
+        return worst(self.reading.growth)
+
+    @cached_property
+    def sharp(self) -> list[Aim]:
+        """What is next to one-hot, or saturated."""
+        return saturations(self.reading.record)
 
     def better(self, other: "Found") -> bool:
         """Whether it is better than another."""
-        return (self.sharp, self.worst) < (other.sharp, other.worst - 1e-4)
+        return (len(self.sharp), self.worst) < (len(other.sharp), other.worst - 1e-4)
 
 
 class Search:
@@ -114,6 +120,7 @@ class Search:
         """
         self.ready, self.params, self.goal = ready, params, goal
         self.tied, self.free = tied, free
+        self.names = replace(ready.names, selection=Options(MEASURES).selection)
         self.knobs: dict[Place, Knob] = {}
         self.last: dict[Place, Turn] = {}
         self.slopes = np.eye(0)  # of what is off by what is turned, at the places of `last`
@@ -129,12 +136,12 @@ class Search:
                 turns = self.turns(found)
             if not turns:
                 break
-            self.turn(found.record, turns)
+            self.turn(found.reading.record, turns)
             found = self.measure()
             since = 0 if found.better(best) else since + 1
             best = found if found.better(best) else best
         best = self._fewer(best)
-        names, idle = best.record["name"].values, dict(self.knobs)
+        names, idle = best.reading.record["name"].values, dict(self.knobs)
         idle.pop(START, None)
         best.unmoved = tuple(str(names[p[2]]) for p, knob in idle.items() if not knob.weights)
         best.measured = self.rounds
@@ -146,7 +153,7 @@ class Search:
             kept = {name: d for name, d in best.decades.items() if abs(d) > least}
             if best.worst <= self.goal and len(kept) < len(best.decades):
                 fewer = self.measure(kept)
-                if fewer.worst <= self.goal and fewer.sharp <= best.sharp:
+                if fewer.worst <= self.goal and len(fewer.sharp) <= len(best.sharp):
                     return fewer
         return best
 
@@ -154,9 +161,9 @@ class Search:
         """Measure the model as it is turned, or with these multipliers."""
         decades = self.decades() if decades is None else decades
         params = scaled(self.params, self.ready.names.parameters, decades)
-        record = self.ready.observe(params).trace.record()
+        trace = self.ready.observe(params).trace
         self.rounds += 1
-        return Found(decades, record, growth(record), len(saturations(record)))
+        return Found(decades, Reading(replace(trace, names=self.names).record()))
 
     def decades(self) -> dict[str, float]:
         """Return what each parameter is turned by, all places together."""
@@ -169,11 +176,11 @@ class Search:
 
     def turns(self, found: Found) -> dict[Place, Aim]:
         """Return the places to change next, each with its target; none where all is done."""
-        sharp = [a for a in saturations(found.record) if self._movable(a)]
+        sharp = [a for a in found.sharp if self._movable(a)]
         if sharp:
             return {a.place: a for a in sharp}
         turning = {n for p, k in self.knobs.items() if p[0] == "turns" for n in k.turned}
-        every = [a for a in aims(found.record, self.goal, turning) if math.isfinite(a.value)]
+        every = [a for a in aims(found.reading, self.goal, turning) if math.isfinite(a.value)]
         changed = [a for a in every if self._is_changed(a) and self._movable(a)]
         alone = [a for a in every if a not in changed]
         more = self._leading([a for a in alone if self._movable(a)], alone)
@@ -195,9 +202,10 @@ class Search:
 
         Where layers are not homogeneous, the difference depends on how large the signal is.
         """
-        layers = sum(step.layers for step in steps(found.record))
-        apart = layers * (found.rates["forward"] - found.rates["backward"]) / 2
-        aim = Aim(START, apart, 0.0, False, start(found.record)[:1], 1)
+        rates = found.reading.growth
+        layers = sum(step.layers for step in found.reading.steps)
+        apart = layers * (rates["forward"] - rates["backward"]) / 2
+        aim = Aim(START, apart, 0.0, False, start(found.reading)[:1], 1)
         return {START: aim} if math.isfinite(aim.value) and self._movable(aim) else {}
 
     def _movable(self, aim: Aim) -> bool:

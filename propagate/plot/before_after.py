@@ -10,10 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from propagate.plot.style import BESIDE, COLOURS, new_figure, not_measured, positions, widen
 from propagate.record.dataset import measured_directions
 from propagate.record.spine import spine
-from propagate.types import DIRECTIONS
+from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts.along_spine import levels
 from propagate.verdicts.findings import SUBJECTS
 
+ARROWS: dict[Direction, str] = {"forward": "→", "backward": "←"}
 NAMED_SITES = 40  # as many are named below the axis
 
 
@@ -54,7 +55,7 @@ def before_after(before: xr.Dataset, after: xr.Dataset, *, ax: Axes | None = Non
             level = levels(record, direction)[chain["site"].values.astype(int)]
             known = np.flatnonzero(np.isfinite(level))
             first = level[known[0 if direction == "forward" else -1]] if len(known) else 0.0
-            label = f"{SUBJECTS[direction]}, {when}"
+            label = f"{SUBJECTS[direction]} {ARROWS[direction]}, {when}"
             shown = np.where(np.isfinite(level), level - first, np.nan)
             ax.plot(positions(chain), shown, color=COLOURS[k], label=label, **look)
     ax.set(xlabel="site", ylabel="growth since its start\n(decades of the second moment)")
