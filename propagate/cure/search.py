@@ -32,11 +32,12 @@ MEASURES = ("saturated_fraction", *OF_SOFTMAX)  # beside q
 ROUNDS = 40  # measurements of a search, at most
 CHANCE = 3.0  # standard deviations within which what is left alone may be off together
 CLOSE = 0.004  # decades within which a value has reached its target
+SETTLED = 0.05  # decades within which places must be before the start is turned
 NEAR = 0.1  # decades within which one may stay if growth as a whole is as it should be
 UNMOVED = 0.1  # share of the expected change below which a weight is said to have no effect
 LEADING = 0.5  # share of the largest excess from which another place is changed with it
 ENOUGH = 0.3  # decades of a turn that must have an effect
-PATIENCE = 8  # measurements without a gain after which the search ends
+PATIENCE = 12  # measurements without a gain after which the search ends
 SMALL = (0.3, 0.2, 0.1)  # decades of multipliers that are tried without
 PROBE = 0.5  # decades by which the start is turned to see what it does
 REACH = 1.0  # decades that a turn may be, once weights were seen not to act alone
@@ -136,9 +137,10 @@ class Search:
                 turns = self.turns(found)
             if not turns:
                 break
+            begun = START in turns and START not in self.knobs
             self.turn(found.reading.record, turns)
             found = self.measure()
-            since = 0 if found.better(best) else since + 1
+            since = 0 if begun or found.better(best) else since + 1
             best = found if found.better(best) else best
         best = self._fewer(best)
         names, idle = best.reading.record["name"].values, dict(self.knobs)
@@ -193,7 +195,7 @@ class Search:
         most = max((abs(a.excess) for a in turns.values()), default=0.0)
         if found.worst <= self.goal and most < NEAR:
             return {}
-        if chains and (START in self.knobs or most < CLOSE):
+        if chains and (START in self.knobs or most < SETTLED):
             turns |= self._balance(found)
         return turns if most >= CLOSE or START in turns else {}
 

@@ -1,4 +1,4 @@
-"""A repair against planted faults, theory, healthy twins, each framework's own form, and training."""
+"""Repair: planted faults, theory, healthy twins, the form of each framework, and training."""
 
 import functools
 import math

@@ -87,7 +87,8 @@ class Diagnose:
             self._print(found, changes or [])
             if fixed:
                 show(fixed.table())
-                show(fixed.code())
+                if fixed.changed:
+                    show(fixed.code())
         if self.out:
             say(f"wrote {found.save(self.out)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
