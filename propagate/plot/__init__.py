@@ -4,12 +4,12 @@ Every function draws on the axis that is passed in, or on a figure of its own th
 state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (log10).
 """
 
-from propagate.plot.before_after import before_after as before_after
 from propagate.plot.growth_curves import curves as curves
 from propagate.plot.growth_curves import variance as variance
 from propagate.plot.heat_map import heatmap as heatmap
 from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
 from propagate.plot.phase_diagram import phase as phase
+from propagate.plot.repair_curves import before_after as before_after
 from propagate.plot.style import COLOURS as COLOURS
 from propagate.plot.width_curves import coordinate_check as coordinate_check
