@@ -22,7 +22,7 @@ REPAIRED = {  # each with how many parameters are changed: the fewest that do
     "all layers too large, haiku": 11,
     "a deep net without norms, keras": 17,
     "sigmoids, keras": 7,
-    "one saturated tanh, function": 4,
+    "one saturated tanh, function": 8,
     "saturated tanhs, nnx": 8,
     "branches without a scale, haiku": 17,
     "one branch without its scale, linen": 1,
