@@ -39,6 +39,7 @@ LEADING = 0.5  # share of the largest excess from which another place is changed
 ENOUGH = 0.3  # decades of a turn that must have an effect
 PATIENCE = 12  # measurements without a gain after which the search ends
 SMALL = (0.3, 0.2, 0.1)  # decades of multipliers that are tried without
+WORTH = 0.5  # share of the growth without it that must be left for the start to be changed
 PROBE = 0.5  # decades by which the start is turned to see what it does
 REACH = 1.0  # decades that a turn may be, once weights were seen not to act alone
 
@@ -130,7 +131,7 @@ class Search:
     def run(self) -> Found:
         """Return the best that was found."""
         found = best = self.measure()
-        since = 0
+        plain, since = None, 0
         while self.rounds < ROUNDS and since < PATIENCE:
             turns = self.turns(found)
             while self._learn(turns):
@@ -138,10 +139,13 @@ class Search:
             if not turns:
                 break
             begun = START in turns and START not in self.knobs
+            plain = best if begun else plain
             self.turn(found.reading.record, turns)
             found = self.measure()
             since = 0 if begun or found.better(best) else since + 1
             best = found if found.better(best) else best
+        if plain and best.worst > max(self.goal, WORTH * plain.worst):
+            best = plain  # the start is not changed for a little
         best = self._fewer(best)
         names, idle = best.reading.record["name"].values, dict(self.knobs)
         idle.pop(START, None)

@@ -117,7 +117,7 @@ def test_no_more_is_reached_than_factors_can(planted):
     fixed = pp.repair(model, *inputs, key=KEY, **options)
     before, after = fixed.growth
     least = abs(before["forward"] - before["backward"]) / 2
-    assert worst(after) == pytest.approx(least, abs=2e-3)
+    assert worst(after) == pytest.approx(least, abs=0.01)
     assert "what the two differ by" in fixed.reasons[0]
 
 
