@@ -24,6 +24,10 @@ from propagate.batches import Batch as Batch
 from propagate.cure.advice import advise as advise
 from propagate.cure.remedies import Advice as Advice
 from propagate.cure.remedies import Change as Change
+
+# a model at fault, to one that is not
+from propagate.cure.repair import Repair as Repair
+from propagate.cure.repair import repair as repair
 from propagate.initializers import INITIALIZERS as INITIALIZERS
 from propagate.initializers import Initializer as Initializer
 from propagate.models.diagnose import Diagnosis as Diagnosis

@@ -12,17 +12,9 @@ import propagate as pp
 
 ROOT = Path(__file__).parent.parent
 FUNCTIONS = (
-    *(
-        "advise",
-        "batch_norm_rate",
-        "coordinate_check",
-        "critical",
-        "departures",
-        "diagnose",
-        "fixed_points",
-    ),
-    *("gain", "half_stable", "judge", "load", "measure", "phase", "predict", "saddle_nodes"),
-    *("save", "sweep", "tag", "value_and_grad"),
+    *("advise", "batch_norm_rate", "coordinate_check", "critical", "departures", "diagnose"),
+    *("fixed_points", "gain", "half_stable", "judge", "load", "measure", "phase", "predict"),
+    *("repair", "saddle_nodes", "save", "sweep", "tag", "value_and_grad"),
 )
 TYPES = (
     *(
@@ -36,8 +28,8 @@ TYPES = (
         "Finding",
         "Findings",
     ),
-    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "PropagateError", "Trace"),
-    *("UnusableInput", "Verdict"),
+    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "PropagateError", "Repair"),
+    *("Trace", "UnusableInput", "Verdict"),
 )
 TABLES = ("ACTIVATIONS", "INITIALIZERS")
 MODULES = {
@@ -51,7 +43,7 @@ MODULES = {
     ),
     "plot": (
         *("variance", "curves", "heatmap", "histograms", "phase", "spectrum"),
-        *("coordinate_check", "mark_findings"),
+        *("before_after", "coordinate_check", "mark_findings"),
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),

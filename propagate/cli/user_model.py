@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Literal
 
 from propagate.cli.terminal import key
+from propagate.cure.repair import Repair, repair
 from propagate.models.diagnose import Diagnosis, diagnose
 from propagate.tracing.source_labels import is_library
 from propagate.types import PropagateError, UnusableInput
@@ -130,21 +131,46 @@ def diagnosed(
         UnusableInput: a mode that has no effect on this model.
         PropagateError: the model raised an error.
     """
+    found = _ran(diagnose, target, seed, kwargs=kwargs, mode=mode, **options)
+    _check_mode(found, mode)
+    return found
+
+
+def repaired(
+    target: str, seed: int, *, kwargs: str, mode: ModeName | None, **options: Any
+) -> Repair:
+    """Return the repair of the model that a target builds; it raises what `diagnosed` raises."""
+    fixed = _ran(repair, target, seed, kwargs=kwargs, mode=mode, **options)
+    _check_mode(fixed.before, mode)
+    return fixed
+
+
+def _ran(
+    look: Callable[..., Any],
+    target: str,
+    seed: int,
+    *,
+    kwargs: str,
+    mode: ModeName | None,
+    **options: Any,
+) -> Any:
     training = None if mode is None else mode == "training"
     options |= {"key": key(seed), "kwargs": _keywords(kwargs), "training": training}
     # what the user's code prints is no result
     with contextlib.redirect_stdout(sys.stderr), built(target) as (model, *inputs):
         try:
-            found = diagnose(model, *inputs, **options)
+            return look(model, *inputs, **options)
         except PropagateError:
             raise
         except Exception as error:
             raise PropagateError(f"running the model raised {told(error)}") from error
+
+
+def _check_mode(found: Diagnosis, mode: ModeName | None) -> None:
     ran = found.record.attrs.get("mode")
     if mode not in (None, ran):
         reason = f"its own switch says {ran}" if ran else "it has no switch that is known here"
         raise UnusableInput(f"--mode has no effect on this model, {reason}: leave it out")
-    return found
 
 
 def _keywords(text: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from propagate.models import modes
+from propagate.models import modes, own_form
 from propagate.models.initial_weights import (
     drawn,
     haiku_init,
@@ -67,11 +67,13 @@ class Adapted(NamedTuple):
         call: `call(params, key, *inputs) -> outputs`.
         weights: the parameters, with whatever else the model keeps among them.
         mode: whether it is training; None if the model has no such switch.
+        own: from such weights to the form in which the framework keeps them.
     """
 
     call: _Call
     weights: Tree
     mode: Mode
+    own: Callable[[Tree], Any] = own_form.same
 
 
 def adapted(arguments: Arguments) -> Adapted:
@@ -96,6 +98,11 @@ def is_function(model: Any) -> bool:
         UnusableInput: it is not a model at all.
     """
     return _adapter(model) is _function
+
+
+def framework(model: Any) -> str:
+    """Return `"function"`, `"linen"`, `"nnx"`, `"equinox"`, `"haiku"` or `"keras"`."""
+    return _adapter(model).__name__.split("_")[1]
 
 
 def kind(value: Any) -> str:
@@ -137,7 +144,8 @@ def _linen(arguments: Arguments) -> Adapted:
         full = {"params": params, **state}
         return model.apply(full, *inputs, rngs=streams(key), mutable=list(state), **kwargs)[0]
 
-    return Adapted(call, params, own_mode if mode is None else mode)
+    own = own_form.linen(variables, state)
+    return Adapted(call, params, own_mode if mode is None else mode, own)
 
 
 def _switched(
@@ -178,7 +186,8 @@ def _nnx(arguments: Arguments) -> Adapted:
         rngs = {"rngs": nnx.Rngs(jax.random.fold_in(key, 1))} if takes_rngs else {}
         return own(*inputs, **rngs | kwargs)
 
-    return Adapted(call, nnx.to_pure_dict(params), own_mode if mode is None else mode)
+    own = own_form.nnx(arguments.model)
+    return Adapted(call, nnx.to_pure_dict(params), own_mode if mode is None else mode, own)
 
 
 def _renewed(streams: Tree, key: Array) -> Tree:
@@ -208,7 +217,8 @@ def _equinox(arguments: Arguments) -> Adapted:
             error.add_note("Equinox modules take one example: for a batch pass vmap=True")
             raise
 
-    return Adapted(call, model, own_mode if mode is None else mode)
+    own = own_form.equinox(arguments.model)
+    return Adapted(call, model, own_mode if mode is None else mode, own)
 
 
 def _takes_key(apply: Callable[..., Any], position: int) -> bool:
@@ -245,7 +255,8 @@ def _haiku_with_state(arguments: Arguments) -> Adapted:
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
         return model.apply(params, state, *((key,) if takes_key else ()), *inputs, **kwargs)[0]
 
-    return Adapted(call, params, mode)
+    alone = arguments.variables is not None and not isinstance(arguments.variables, tuple)
+    return Adapted(call, params, mode, own_form.same if alone else lambda p: (p, state))
 
 
 def _keras(arguments: Arguments) -> Adapted:

@@ -20,7 +20,7 @@ from propagate.models.causes import refused
 from propagate.models.causes.explain import explained
 from propagate.models.causes.look import Look
 from propagate.models.losses import Named, check_classes, loss_of
-from propagate.models.pure_function import pure
+from propagate.models.pure_function import Pure, pure
 from propagate.models.site_theory import theory
 from propagate.record import storage
 from propagate.record.provenance import how_it_ran
@@ -184,37 +184,87 @@ def diagnose(
         [('vanishing', 'forward'), ('vanishing', 'backward')]
     """
     options = Options(None if measures is None else tuple(measures), sites, only)
-    for_model, for_cotangent = jax.random.split(random_key(key))
     weights = {"variables": variables, "kwargs": kwargs, "vmap": vmap, "training": training}
+    given = {"key": key, "loss": loss, "labels": labels, "options": options}
+    given |= {"sample": sample, "kept_bytes": kept_bytes}
+    ready = prepared(model, *inputs, **given, **weights)
+    return ready.diagnosis(ready.pure.params)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model whose program is compiled, to be diagnosed with its own parameters or with others.
+
+    Attributes:
+        name: of the model.
+        pure: the model as a function, with its parameters.
+        loss: of the outputs and labels, or None.
+        data: inputs and labels.
+        key: of the cotangent.
+        tapped: its program.
+        names: of its sites.
+        observe: from parameters to what was observed.
+        without: what is missing, as the gradient behind a loop that ends it.
+    """
+
+    name: str
+    pure: Pure
+    loss: Any
+    data: tuple[tuple[Any, ...], Any]
+    key: Array
+    tapped: Probe
+    names: SiteNames
+    observe: Callable[[Tree], Observed] = field(repr=False)
+    without: tuple[Unopened, ...] = ()
+
+    def diagnosis(self, params: Tree) -> Diagnosis:
+        """Return the diagnosis of the model with such parameters, of its own shapes and dtypes."""
+        done, (_, labels) = self.observe(params), self.data
+        check_classes(self.loss, labels, done.aux)
+        found = done.trace.record()
+        if not self.without:
+            head = functools.partial(_head, key=self.key)
+            found = explained(Look(self.tapped, self.names, params, self.data, head, found))
+        found.attrs["model"] = self.name
+        if self.pure.mode:
+            found.attrs["mode"] = self.pure.mode
+        if self.pure.mapped:
+            found.attrs["mapped"] = "over the batch"
+        found = beginning.with_inputs(found, self.names, jax.tree.leaves(self.data))
+        found.attrs.update(beginning.first_loss(self.loss, done.value, done.aux, labels))
+        unopened = (*self.names.unopened, *self.without)
+        given = jax.tree.leaves(params), jax.tree.leaves(self.data)
+        cotangents = _cotangents(done.aux, self.loss)
+        program = theory.TracedModel(self.tapped.jaxpr, self.names, *given, cotangents)
+        found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
+        return Diagnosis(found, judge(found).worst_first(), unopened, done.aux, program)
+
+
+def prepared(
+    model: Any,
+    *inputs: Any,
+    key: Array,
+    loss: Callable[[Any, Any], Array] | Named | None = None,
+    labels: Any = None,
+    options: Options,
+    sample: int | None = None,
+    kept_bytes: int | None = None,
+    **weights: Any,
+) -> Prepared:
+    """Trace a model and compile its program; the arguments are those of `diagnose`."""
+    for_model, for_cotangent = jax.random.split(random_key(key))
     loss = loss_of(loss, labels)
     ready = pure(model, *inputs, key=for_model, **weights)
-    run = _with_loss(ready.fn, loss)
     labels = jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray) else x, labels)
     data = (ready.inputs, labels)
     refused.check_finite("inputs", ready.inputs)
     refused.check_finite("labels", labels)
-    tapped, names = probe(run, ready.params, data, options)
+    tapped, names = probe(_with_loss(ready.fn, loss), ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
-    done, without = _observed(
-        tapped, names, ready.params, data, for_cotangent, (kept_bytes, sample)
-    )
-    check_classes(loss, labels, done.aux)
-    found = done.trace.record()
-    if not without:
-        head = functools.partial(_head, key=for_cotangent)
-        found = explained(Look(tapped, names, ready.params, data, head, found))
-    found.attrs["model"] = getattr(model, "__name__", type(model).__name__)
-    if ready.mode:
-        found.attrs["mode"] = ready.mode
-    if ready.mapped:
-        found.attrs["mapped"] = "over the batch"
-    found = beginning.with_inputs(found, names, jax.tree.leaves(data))
-    found.attrs.update(beginning.first_loss(loss, done.value, done.aux, labels))
-    unopened = (*names.unopened, *without)
-    given = jax.tree.leaves(ready.params), jax.tree.leaves(data)
-    program = theory.TracedModel(tapped.jaxpr, names, *given, _cotangents(done.aux, loss))
-    found.attrs["unopened"] = json.dumps([str(one) for one in unopened])
-    return Diagnosis(found, judge(found).worst_first(), unopened, done.aux, program)
+    spec = tapped, names, ready.params, data
+    observe, without = _observer(*spec, for_cotangent, (kept_bytes, sample))
+    name = getattr(model, "__name__", type(model).__name__)
+    return Prepared(name, ready, loss, data, for_cotangent, tapped, names, observe, without)
 
 
 def _cotangents(outputs: Tree, loss: Any) -> list[float]:
@@ -241,27 +291,26 @@ def _head(out: tuple[Array | None, Tree], key: Array) -> tuple[Array, Tree]:
     return _dot(outputs, key) if value is None else value, outputs
 
 
-def _observed(
+def _observer(
     tapped: Probe,
     names: SiteNames,
     params: Tree,
     data: Tree,
     key: Array,
     amount: tuple[int | None, int | None],
-) -> tuple[Observed, tuple[Unopened, ...]]:
-    """Run the model forward and backward, or forward alone where a loop ends its gradient."""
-
-    record = functools.partial(
-        observation.observed, tapped, names, params, data, _head, key, *amount
+) -> tuple[Callable[[Tree], Observed], tuple[Unopened, ...]]:
+    """Compile the model forward and backward, or forward alone where a loop ends its gradient."""
+    compiled = functools.partial(
+        observation.observer, tapped, names, params, data, _head, key, *amount
     )
     try:
-        return record(), ()
+        return compiled(), ()
     except ValueError as error:
         # a loop may also stand where no gradient flows, so that only JAX can tell
         if not any(one.ends_gradient for one in names.unopened):
             raise
         reason = str(error).splitlines()[0]
-    return record(backward=False), (Unopened("gradient", 0, reason, None),)
+    return compiled(backward=False), (Unopened("gradient", 0, reason, None),)
 
 
 def _dot(outputs: Tree, key: Array) -> Array:

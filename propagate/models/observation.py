@@ -1,4 +1,4 @@
-"""Run a probed model once, in the least time: one program whose results are the sites' values.
+"""Run a probed model, the first time soon: one program whose results are the sites' values.
 
     Probe ──with values for statistics──▶ one program ──compiled, run──▶ values of all sites
                                                        └─▶ `record.kept_values` sums them ─▶ Trace
@@ -34,7 +34,7 @@ PROGRAMS = 8  # that are kept
 Head = Callable[[Any, Array], tuple[Array, Any]]
 
 
-def observed(
+def observer(
     tapped: Probe,
     names: SiteNames,
     params: Tree,
@@ -45,13 +45,13 @@ def observed(
     sample: int | None = None,
     *,
     backward: bool = True,
-) -> Observed:
-    """Run a program that was probed, and record its sites.
+) -> Callable[[Tree], Observed]:
+    """Compile a program that was probed; return what runs it on parameters and records its sites.
 
     Args:
         tapped: of `probe`.
         names: likewise.
-        params: what to differentiate by.
+        params: what to differentiate by; their shapes and dtypes are what counts.
         data: the batch and whatever else the program takes.
         head: from the program's result and `key` to a scalar and anything else.
         key: for the head.
@@ -68,11 +68,15 @@ def observed(
         own = lambda out: head(out, key)  # noqa: E731
         return pulled(keeping, params, data, own, consts=consts, backward=backward)
 
-    args = keeping.consts, params, data, key
     elements = [math.prod((*s.loops, *s.shape)) for s in keeping.sites.values()]
     quick = sum(elements) < OPTIMISED * len(elements)
-    got = jax.block_until_ready(_compiled(run, args, quick=quick)(*args))
-    return _summed(keeping, names, params, got)
+    program = _compiled(run, (keeping.consts, params, data, key), quick=quick)
+
+    def observe(params: Tree) -> Observed:
+        got = jax.block_until_ready(program(keeping.consts, params, data, key))
+        return _summed(keeping, names, params, got)
+
+    return observe
 
 
 _programs: OrderedDict[Any, Any] = OrderedDict()

@@ -26,6 +26,9 @@ class Pure(NamedTuple):
         inputs: what goes with `params`: the inputs that hold arrays, everything else left out.
         mode: `"training"` or `"inference"`; `""` for a model that has no such switch.
         mapped: whether the model was mapped over the batch without being told to.
+        own: from such parameters to the framework's own form: a new module of Equinox or NNX,
+            Linen's variables, Haiku's parameters (with its state, unless they were given alone),
+            Keras's values by the paths of its variables, a function's tree.
     """
 
     fn: Callable[..., Any]
@@ -33,6 +36,7 @@ class Pure(NamedTuple):
     inputs: tuple[Any, ...]
     mode: str = ""
     mapped: bool = False
+    own: Callable[[Tree], Any] = lambda params: params
 
 
 def pure(
@@ -78,7 +82,7 @@ def pure(
     sample = _first(data) if vmap else data
     own = dict(kwargs or {})
     given = adapters.Arguments(model, sample, for_weights, variables, own, training)
-    call, weights, mode = adapters.adapted(given)
+    call, weights, mode, own_form = adapters.adapted(given)
     params, with_params = partition(_concrete(weights), is_trainable)
     arrays, with_inputs = partition(data, is_array)
     slots = [i for i, x in enumerate(arrays) if jax.tree.leaves(x)]
@@ -98,7 +102,8 @@ def pure(
     mapped = (
         not vmap and adapters.takes_one_example(model) and _by_example(whole, each, params, ready)
     )
-    return Pure(each if vmap or mapped else whole, params, ready, named(mode), mapped)
+    own_of = lambda params: own_form(with_params(params))  # noqa: E731
+    return Pure(each if vmap or mapped else whole, params, ready, named(mode), mapped, own_of)
 
 
 def _by_example(

@@ -12,5 +12,6 @@ from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
 from propagate.plot.marks import mark_findings as mark_findings
 from propagate.plot.phase_diagram import phase as phase
+from propagate.plot.repair_curves import before_after as before_after
 from propagate.plot.style import COLOURS as COLOURS
 from propagate.plot.width_curves import coordinate_check as coordinate_check

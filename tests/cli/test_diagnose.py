@@ -133,6 +133,23 @@ def test_the_mode_is_chosen_and_said(here, capfd):
     assert "its own switch says inference: leave it out" in capfd.readouterr().err
 
 
+def test_a_repair_is_a_table_a_sentence_and_lines_of_code(here, capfd):
+    """Below what is said without it; a healthy model has nothing to repair."""
+    assert run("my_model.py:shrinking", "--repair") == 0
+    out = capfd.readouterr().out
+    assert "forward: vanishing (" in out and "what was changed of net" in out
+    assert "7 parameters changed: forward -0.878" in out
+    assert out.splitlines()[-1].startswith("params[7] = ")
+    assert run("my_model.py:shrinking", "--repair", "--json") == 0
+    told = json.loads(capfd.readouterr().out)["repair"]
+    assert sorted(told["multipliers"]) == [str(k) for k in range(1, 8)] and not told["reasons"]
+    assert max(abs(rate) for rate in told["growth_after"].values()) < 0.1
+    assert run("my_model.py:build", "--repair") == 0
+    assert "nothing to repair" in capfd.readouterr().out
+    assert run("my_model.py:build", "--repair", "--only", "x") == 2
+    assert "--only has no effect beside --repair" in capfd.readouterr().err
+
+
 def test_findings_are_sentences_below_the_table_and_fail_on_request(here, capfd):
     assert run("my_model.py:shrinking") == 0
     *_, first, second, change, other = capfd.readouterr().out.splitlines()

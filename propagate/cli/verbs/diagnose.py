@@ -9,8 +9,9 @@ import xarray as xr
 
 from propagate import checks
 from propagate.cli.terminal import refuse_empty, refuse_idle, say, show
-from propagate.cli.user_model import ModeName, diagnosed
+from propagate.cli.user_model import ModeName, diagnosed, repaired
 from propagate.cure.advice import advise
+from propagate.cure.repair import Repair
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
 from propagate.report.html import page
@@ -65,6 +66,9 @@ class Diagnose:
     """Print your own lines below the table, with the rms of signal and gradient at each."""
     notes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Write out the notes, too: what is unusual, but harmless as far as can be told."""
+    repair: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Find the fewest factors of weights that bring growth into range; print them, what they
+    change, and the code that applies them."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File to save the record to, as netCDF."""
     report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -77,14 +81,20 @@ class Diagnose:
         checks.check_tolerance("--tolerance", self.tolerance)
         if self.baseline and self.baseline.exists():
             baselines.read(self.baseline)  # a wrong file is told before the work
-        found = self._diagnosis()
+        fixed = self._repair() if self.repair else None
+        found = fixed.before if fixed else self._diagnosis()
         changes = self._changes(found.record)
         if self.json:
             unopened = map(str, found.unopened)
             told = summary.of_diagnosis(found.findings, found.record, unopened, changes)
+            told |= {"repair": fixed.summary()} if fixed else {}
             show(told | {"advice": advise(found).plain()})
         else:
             self._print(found, changes or [])
+            if fixed:
+                show(fixed.table())
+                if fixed.changed:
+                    show(fixed.code())
         if self.out:
             say(f"wrote {found.save(self.out)}")
         if self.report:
@@ -100,6 +110,8 @@ class Diagnose:
             raise UnusableInput(f"--fail-on needs one verdict or more behind it, of {names}")
         if self.baseline is None:
             refuse_idle(self, ["tolerance"], "without --baseline")
+        if self.repair:
+            refuse_idle(self, ["measures", "sites", "only"], "beside --repair, which needs all")
         if self.json:
             refuse_idle(self, ["source", "notes"], "beside --json, which has everything")
 
@@ -107,6 +119,10 @@ class Diagnose:
         options = {"measures": self.measures, "sites": self.sites, "only": self.only}
         options |= {"vmap": self.vmap, "kwargs": self.kwargs, "mode": self.mode}
         return diagnosed(self.target, self.seed, **options)
+
+    def _repair(self) -> Repair:
+        options = {"vmap": self.vmap, "kwargs": self.kwargs, "mode": self.mode}
+        return repaired(self.target, self.seed, **options)
 
     def _changes(self, record: xr.Dataset) -> list[str] | None:
         """Return what has changed since the baseline; None if there was nothing to compare with."""

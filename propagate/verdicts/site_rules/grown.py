@@ -26,7 +26,7 @@ def grown(record: xr.Dataset, direction: Direction, odd: Sequence[Odd]) -> Itera
         odd: single layers that are at fault.
     """
     whole = way(record, direction)
-    alone = _without_readout(record, once(record, whole))
+    alone = without_readout(record, once(record, whole))
     known = sum(o.decades.get(direction, 0.0) for o in odd if o.layer in alone.sites)
     in_loops = [f for name, turns in loops(record, whole) for f in _of_loop(record, name, turns)]
     if _is_growth(alone, known) and not any(f.is_fault for f in in_loops):
@@ -59,7 +59,7 @@ def _is_growth(part: Way, known: float) -> bool:
     return later.total * np.sign(rest) * steps > _limit(rest) * (steps - quarter)
 
 
-def _without_readout(record: xr.Dataset, part: Way) -> Way:
+def without_readout(record: xr.Dataset, part: Way) -> Way:
     """Leave out the last layer if it is smaller than others: outputs start small, by design."""
     kind = record["kind"].values[part.sites]
     last = -1 if part.direction == "forward" else 0

@@ -1,0 +1,1 @@
+"""Factors of single weights: what they aim at, the search for the fewest, and their code."""
