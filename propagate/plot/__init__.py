@@ -9,6 +9,7 @@ from propagate.plot.growth_curves import variance as variance
 from propagate.plot.heat_map import heatmap as heatmap
 from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
+from propagate.plot.learning_curves import learning_curves as learning_curves
 from propagate.plot.phase_diagram import phase as phase
 from propagate.plot.style import COLOURS as COLOURS
 from propagate.plot.width_curves import coordinate_check as coordinate_check
