@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FUNCTIONS = (
     *("batch_norm_rate", "coordinate_check", "critical", "departures", "diagnose", "fixed_points"),
     *("gain", "half_stable", "judge", "load", "measure", "phase", "predict", "saddle_nodes"),
-    *("save", "sweep", "tag", "value_and_grad"),
+    *("save", "sweep", "tag", "train", "value_and_grad"),
 )
 TYPES = (
     *(
@@ -26,8 +26,8 @@ TYPES = (
         "Finding",
         "Findings",
     ),
-    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "PropagateError", "Trace"),
-    *("UnusableInput", "Verdict"),
+    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "Outcome", "PropagateError"),
+    *("Trace", "Trained", "UnusableInput", "Verdict"),
 )
 TABLES = ("ACTIVATIONS", "INITIALIZERS")
 MODULES = {
@@ -41,7 +41,7 @@ MODULES = {
     ),
     "plot": (
         *("variance", "curves", "heatmap", "histograms", "phase", "spectrum"),
-        "coordinate_check",
+        *("coordinate_check", "learning_curves"),
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),

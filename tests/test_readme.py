@@ -12,7 +12,7 @@ import pytest
 
 from propagate import activations, initializers
 from propagate.cli import command
-from propagate.cli.verbs import diagnose, figures, listing, phase, predict, sweep
+from propagate.cli.verbs import diagnose, figures, listing, phase, predict, sweep, train
 from propagate.record.measures import MEASURES
 from propagate.verdicts.findings import Verdict
 
@@ -100,6 +100,7 @@ def test_every_command_is_understood(line, monkeypatch):
         sweep.Sweep,
         diagnose.Diagnose,
         predict.Predict,
+        train.Train,
         phase.Phase,
         listing.List,
         figures.Figures,

@@ -18,6 +18,7 @@ from propagate.cli.verbs.listing import List
 from propagate.cli.verbs.phase import Phase
 from propagate.cli.verbs.predict import Predict
 from propagate.cli.verbs.sweep import Sweep
+from propagate.cli.verbs.train import Train
 from propagate.record.provenance import provenance
 from propagate.types import PropagateError, UnusableInput
 
@@ -25,6 +26,7 @@ Verb = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Phase, tyro.conf.subcommand("phase")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from propagate.plot import growth_curves, heat_map, histogram
 from propagate.record import storage
-from propagate.report import summary
 from propagate.types import DIRECTIONS, Direction
 from propagate.verdicts.findings import Findings
 
@@ -27,10 +26,10 @@ def writable(folder: Path) -> None:
     probe.unlink()
 
 
-def write(found: xr.Dataset, findings: Findings, folder: Path) -> Iterator[Path]:
-    """Write `record.nc` and `summary.json`; yield their paths."""
+def write(found: xr.Dataset, told: dict[str, Any], folder: Path) -> Iterator[Path]:
+    """Write `record.nc` and what is told of it as `summary.json`; yield their paths."""
     yield storage.save(found, folder / "record.nc")
-    text = json.dumps(summary.of_sweep(findings, found), indent=2) + "\n"
+    text = json.dumps(told, indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))
     yield folder / "summary.json"
 
@@ -57,12 +56,16 @@ def draw(
         "histograms": lambda: _histograms(details.result(), shown),
     }
     for name, picture in pictures.items():
-        figure = picture()
-        _lay_out(figure)
-        for suffix in ("png", "svg"):
-            path = folder / f"{name}.{suffix}"
-            storage.write_whole(path, lambda part, figure=figure: figure.savefig(part, dpi=130))
-            yield path
+        yield from save_figure(picture(), folder / name)
+
+
+def save_figure(figure: Figure, stem: Path) -> Iterator[Path]:
+    """Write a figure as PNG and SVG; yield their paths."""
+    _lay_out(figure)
+    for suffix in ("png", "svg"):
+        path = stem.with_suffix(f".{suffix}")
+        storage.write_whole(path, lambda part: figure.savefig(part, dpi=130))
+        yield path
 
 
 def _lay_out(figure: Figure) -> None:

@@ -6,11 +6,10 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from propagate.plot.style import BESIDE, COLOURS, MARKERS, new_figure
-from propagate.verdicts.outcomes import best_rates, score_of
-
-NAMES = {"test_accuracy": "held-out accuracy", "test_r2": "held-out R²"}
+from propagate.verdicts.outcomes import SCORES, best_rates, score_name
 
 
 def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
@@ -30,21 +29,22 @@ def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -
         `learning_curves(trained.record).savefig("curves.png")`, where `trained` is what `pp.train`
         returned.
     """
-    name = str(score_of(record).name)
+    name = score_name(record)
     phis = [str(phi) for phi in np.atleast_1d(record["activation"].values)]
     if axes is None:
         figure = new_figure(3.4 * len(phis) + 1.8, 3.4)
         axes = list(np.atleast_1d(figure.subplots(1, len(phis), sharey=True)))
     count = dict.fromkeys(phis, 0)
-    for _, own in best_rates(record):
+    for own in best_rates(record):
         phi = str(own["activation"].values)
         _curve(axes[phis.index(phi)], own, name, count[phi])
         count[phi] += 1
     for ax, phi in zip(axes, phis, strict=True):
         ax.set(title=phi, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         if name == "test_accuracy":
             ax.set_ylim(0, 1.02)
-    axes[0].set_ylabel(NAMES[name])
+    axes[0].set_ylabel(SCORES[name])
     axes[-1].legend(fontsize="small", frameon=False, **BESIDE)
     figure = axes[0].get_figure(root=True)
     assert isinstance(figure, Figure)

@@ -11,10 +11,9 @@ from propagate.report.fitted import Fitted, Printed
 from propagate.report.sweep_table import STYLES
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings
-from propagate.verdicts.outcomes import TARGET, Outcome, score_of
+from propagate.verdicts.outcomes import SCORES, TARGET, Outcome, score_name
 
 HEADINGS = ("activation", "initialiser", *DIRECTIONS)
-SCORES = {"test_accuracy": "held-out accuracy", "test_r2": "held-out R²"}
 
 
 def report(
@@ -28,13 +27,13 @@ def report(
         record: of a training.
         target: the score whose epoch is told.
     """
-    score = SCORES[str(score_of(record).name)]
-    made = Fitted(
-        names=HEADINGS[:2], dropped=("diverged",), title=Text("Outcome beside verdict, best first")
-    )
+    score = SCORES[score_name(record)]
+    title = Text("Outcome of training beside the verdict before it, best first")
+    made = Fitted(names=HEADINGS[:2], title=title)
     for heading in HEADINGS:
         made.add_column(heading)
-    for heading in (score, f"epochs to {target:g}", "learning rate", "diverged"):
+    ended = ("diverged",) if any(one.diverged for one in outcomes) else ()
+    for heading in (score, f"epochs to {target:g}", "learning rate", *ended):
         made.add_column(heading, justify="right")
     verdicts = {(f.init, f.activation, f.direction): f for f in findings}
     for one in outcomes:
@@ -47,7 +46,7 @@ def report(
             _score(one),
             _epochs(one),
             f"{one.learning_rate:g}",
-            diverged,
+            *(diverged for _ in ended),
         )
     return Printed(made, Text(_ran(record)), Text(_legend(record)))
 

@@ -173,9 +173,7 @@ def look(recipe: Recipe, data: Data, run: Run, state: State, phi: Array):
     def one(run: Run, params: Params) -> dict[str, Any]:
         x, y = data.inputs[run.tested], data.labels[run.tested]
         out = stacks.outputs(stack, params, phi, x, run.key)
-        seen = stacks.observe(
-            stack, params, phi, data.inputs[data.probe], data.labels[data.probe]
-        )
+        seen = stacks.observe(stack, params, phi, data.inputs[data.probe], data.labels[data.probe])
         each = jax.vmap(lambda out, y: stacks.loss_of(stack, out[None], y[None]))(out, y)
         total = jnp.sum(run.counted)
         loss = jnp.sum(jnp.where(run.counted > 0, each, 0)) / total

@@ -124,7 +124,7 @@ def _drawer(program: StackProgram, base: Base) -> Callable[[Array], Params]:
         ends = itertools.accumulate((part.layers for part in program.stretches), initial=0)
         rows = [slice(*pair) for pair in itertools.pairwise(ends)]
         keys = layer_keys(seed_key, rows[-1].stop)
-        return tuple(many(part, keys[own]) for part, own in zip(program.stretches, rows))
+        return tuple(many(part, keys[k]) for part, k in zip(program.stretches, rows, strict=True))
 
     return jax.jit(every)
 

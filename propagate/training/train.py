@@ -10,7 +10,7 @@ import xarray as xr
 
 from propagate import activations, batches
 from propagate.batches import Batch, as_batch
-from propagate.checks import check_at_most, check_count, check_number, random_key
+from propagate.checks import check_at_most, check_choice, check_count, check_number, random_key
 from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import provenance
@@ -49,7 +49,7 @@ def train(
     activation: Any = None,
     data: Batch | str = "digits",
     loss: LossKind = "cross_entropy",
-    epochs: int = 20,
+    epochs: int = 10,
     batch: int = 32,
     seeds: int = 3,
     folds: int | None = None,
@@ -98,7 +98,7 @@ def train(
     Returns:
         What came of it: `.record` with dims (init, activation, fold, step, seed) and layer, besides
         learning_rate if there are several and without fold if there are none; `.findings`, the
-        verdicts before the first step; `.outcomes`, ranked. It prints as a table.
+        verdicts before the first step; `.outcomes()`, ranked. It prints as a table.
 
     Raises:
         UnusableInput: an argument that cannot be used, or data without labels that fit the loss.
@@ -110,7 +110,7 @@ def train(
         >>> data, key = Batch(x, labels=(x[:, 0] > 0).astype(int)), jax.random.key(0)
         >>> net = Network(depth=2, width=16, activation="tanh")
         >>> found = train(net, init=["he_normal", "zeros"], data=data, key=key, seeds=2, epochs=3)
-        >>> [outcome.init for outcome in found.outcomes]
+        >>> [outcome.init for outcome in found.outcomes()]
         ['he_normal', 'zeros']
     """
     for name, count in {"epochs": epochs, "batch": batch, "seeds": seeds}.items():
@@ -118,6 +118,8 @@ def train(
     check_number("weight_decay", weight_decay)
     if weight_decay < 0:
         raise UnusableInput(f"weight_decay must be 0 or more, got {weight_decay:g}")
+    if isinstance(optimizer, str):
+        check_choice("optimizer", optimizer, OptimizerName)
     decoupled = optimizer == "adamw"
     pair = optimizers.pair("adam" if decoupled else optimizer)
     key, rates = random_key(key), _rates(learning_rate, optimizer)

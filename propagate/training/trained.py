@@ -8,7 +8,7 @@ import xarray as xr
 
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
-from propagate.verdicts.outcomes import Outcome, outcomes
+from propagate.verdicts.outcomes import TARGET, Outcome, outcomes
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class Trained:
         """The verdicts on every pairing before the first step."""
         return judge(beginning(self.record))
 
-    @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """What became of every pairing, per activation, the best first."""
-        return outcomes(self.record)
+    def outcomes(self, target: float = TARGET) -> tuple[Outcome, ...]:
+        """Return what became of every pairing, per activation, the best first.
+
+        Args:
+            target: the held-out score whose first epoch is told.
+        """
+        return outcomes(self.record, target)
 
     def plot(self) -> Any:
         """Draw the learning curves; return the figure."""
@@ -45,7 +48,7 @@ class Trained:
         """Return the table."""
         from propagate.report import training_table
 
-        return str(training_table.report(self.outcomes, self.findings, self.record))
+        return str(training_table.report(self.outcomes(), self.findings, self.record))
 
 
 def beginning(record: xr.Dataset) -> xr.Dataset:

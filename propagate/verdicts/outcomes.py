@@ -10,7 +10,7 @@ import xarray as xr
 from propagate.types import UnusableInput
 from propagate.verdicts.growth import student
 
-SCORES = ("test_accuracy", "test_r2")
+SCORES = {"test_accuracy": "held-out accuracy", "test_r2": "held-out R²"}
 TARGET = 0.9  # of the score, by default
 
 
@@ -62,18 +62,18 @@ def outcomes(record: xr.Dataset, target: float = TARGET) -> tuple[Outcome, ...]:
     Raises:
         UnusableInput: the record is not of a training.
     """
-    scored = score_of(record)
+    name = score_name(record)
     found = [
-        _outcome(own, scored.name, target)
-        for _, own in best_rates(record)
-        if own[scored.name].notnull().all("run").any()
+        _outcome(own, name, target)
+        for own in best_rates(record)
+        if own[name].notnull().all("run").any()
     ]
     order = {name: k for k, name in enumerate(map(str, np.atleast_1d(record["activation"])))}
     return tuple(sorted(found, key=lambda one: (order[one.activation], -np.nan_to_num(one.score))))
 
 
-def score_of(record: xr.Dataset) -> xr.DataArray:
-    """Return the held-out score of a training record.
+def score_name(record: xr.Dataset) -> str:
+    """Return the name of the held-out score of a training record.
 
     Raises:
         UnusableInput: it has none.
@@ -81,11 +81,11 @@ def score_of(record: xr.Dataset) -> xr.DataArray:
     name = next((name for name in SCORES if name in record), None)
     if name is None or "step" not in record.dims:
         raise UnusableInput("a record of propagate.train is required, with held-out scores by step")
-    return record[name]
+    return name
 
 
-def best_rates(record: xr.Dataset) -> Iterator[tuple[float, xr.Dataset]]:
-    """Yield each pairing at its best learning rate: (rate, record with dims run, step, layer)."""
+def best_rates(record: xr.Dataset) -> Iterator[xr.Dataset]:
+    """Yield each pairing at its best learning rate, with dims run, step, layer."""
     for dim in ("init", "activation", "learning_rate", "fold"):
         if dim not in record.dims:
             record = record.expand_dims(dim)
@@ -96,7 +96,7 @@ def best_rates(record: xr.Dataset) -> Iterator[tuple[float, xr.Dataset]]:
             last = _last(own)
             losses = own["train_loss"].isel(step=last).mean("run")
             rate = int(np.argmin(np.nan_to_num(losses.values, nan=np.inf)))
-            yield float(own["learning_rate"][rate]), own.isel(learning_rate=rate)
+            yield own.isel(learning_rate=rate)
 
 
 def _last(own: xr.Dataset) -> int:

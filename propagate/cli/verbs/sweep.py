@@ -1,22 +1,18 @@
 """`propagate sweep`."""
 
-import contextlib
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from propagate import batches
 from propagate.activations import activation
 from propagate.batches import Batch
 from propagate.cli import output_folder
-from propagate.cli.stack_options import StackOptions
+from propagate.cli.progress_bar import with_progress
+from propagate.cli.stack_options import StackOptions, each_once
 from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
 from propagate.initializers import initializer
 from propagate.network import Network
@@ -93,16 +89,17 @@ class Sweep(StackOptions):
         )
         options = self._options()
         try:
-            found = _with_progress("sweep", sweep, net, **options, seeds=self.seeds)
+            found = with_progress("sweep", sweep, net, **options, seeds=self.seeds)
         except Interrupted as stopped:
             path = storage.save(stopped.record, self.out / "record.partial.nc")
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)
-        for path in output_folder.write(found, findings, self.out):
+        told = summary.of_sweep(findings, found)
+        for path in output_folder.write(found, told, self.out):
             say(f"wrote {path}")
         if self.json:
-            show(summary.of_sweep(findings, found))
+            show(told)
         else:
             show(sweep_table.report(findings, found))
         if self.pictures:
@@ -123,8 +120,8 @@ class Sweep(StackOptions):
     def _options(self) -> dict[str, Any]:
         random = self.input in ("gaussian", "pairs")
         return {
-            "init": _each_once(self.init, initializer),
-            "activation": _each_once(self.activation, activation),
+            "init": each_once(self.init, initializer),
+            "activation": each_once(self.activation, activation),
             "key": key(self.seed),
             "batch": self.batch,
             "inputs": None if random else self._data(),
@@ -141,36 +138,6 @@ class Sweep(StackOptions):
         if found.labels is not None and self.loss == "gaussian" and self.input != "digits":
             say(f"the labels of {self.input} have no effect without --loss")
         return found
-
-
-def _each_once(names: tuple[str, ...], meaning: Callable[[str], Any]) -> list[str]:
-    """Return the names without repetitions, and say which of them are other names of one."""
-    meant: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        first = meant.setdefault(meaning(name).name, name)
-        if first != name:
-            say(f"{name} is another name of {first}, which is run once")
-    return list(meant.values())
-
-
-def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:
-    """Call `run` with a progress bar that shows after a second, on a terminal only."""
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    start = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        bars: list[Progress] = []
-
-        def progress(done: int, total: int) -> None:
-            if not bars and console.is_terminal and time.perf_counter() - start > 1:
-                bars.append(
-                    stack.enter_context(Progress(*columns, console=console, transient=True))
-                )
-                bars[0].add_task(name, total=total)
-            if bars:
-                bars[0].update(bars[0].task_ids[0], completed=done)
-
-        return run(*args, progress=progress, **options)
 
 
 def _devices(kind: Device | None) -> list[JaxDevice] | None:
