@@ -68,7 +68,10 @@ def test_a_wrong_number_or_word_would_be_found(printed, right):
 
 
 EXAMPLES = re.findall(r"^```python\n(.*?)^```\n\nprints\n\n```\n(.*?)^```$", README, RULE)
-PICTURES = ({"heatmap.png", "variance.png", "record.nc"}, set(), set(), set(), {"overlay.png"})
+PICTURES = (
+    *({"heatmap.png", "variance.png", "record.nc"}, set(), set(), set(), set(), set()),
+    {"overlay.png"},
+)
 
 
 def test_every_python_example_shows_what_it_prints():

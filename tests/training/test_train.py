@@ -1,5 +1,7 @@
 """Training against independent loops, closed forms and least squares; outcomes and refusals."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,13 +11,14 @@ from numpy.testing import assert_allclose
 
 import propagate as pp
 from propagate.training import optimizers
+from propagate.training.folds import Split
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32)
 CLASSES = pp.Batch(X, labels=(X[:, 0] + X[:, 1] > 0).astype(np.int64))
 NET = pp.Network(depth=3, width=8, activation="tanh")
-SMALL = {"data": CLASSES, "key": KEY, "seeds": 2, "epochs": 3, "batch": 8, "measures": ("q",)}
+SMALL = {"data": CLASSES, "key": KEY, "seeds": 2, "epochs": 3, "batch": 8, "measures": "forward_q"}
 
 
 def linear(rows: int, noise: float) -> pp.Batch:
@@ -23,61 +26,57 @@ def linear(rows: int, noise: float) -> pp.Batch:
     return pp.Batch(x, x @ RNG.normal(size=6) + noise * RNG.normal(size=rows))
 
 
-def by_hand(params, x, y, pair, steps: int, decay: float = 0.0):
+def by_hand(params: list, pair, rows: np.ndarray, steps: int, decay: float) -> list[float]:
     """Descend the loss of whole batches, written anew; return the losses before each step."""
 
     def loss(params):
-        h = x
+        h = jnp.asarray(X[rows])
         for k, (w, b) in enumerate(params):
-            h = (jnp.tanh(h) if k else h) @ w + b
-        return optax.softmax_cross_entropy_with_integer_labels(h, y).mean()
+            h = (jnp.tanh(h) if k else h) @ w + b[None]
+        labels = jnp.asarray(CLASSES.labels[rows])
+        return optax.softmax_cross_entropy_with_integer_labels(h, labels).mean()
 
-    state, found = pair.init(params), []
-    for _ in range(steps):
+    @jax.jit
+    def step(params, state):
         value, grads = jax.value_and_grad(loss)(params)
         grads = [(dw + decay * w, db) for (dw, db), (w, _) in zip(grads, params, strict=True)]
         updates, state = pair.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
+        return value, optax.apply_updates(params, updates), state
+
+    state, found = pair.init(params), []
+    for _ in range(steps):
+        value, params, state = step(params, state)
         found.append(float(value))
     return found
 
 
-def initial(net: pp.Network, key) -> list:
-    """The weights that `measure` draws: its layers at unit vectors, free of their activation."""
-    _, layers = pp.jacobian.layers_of(net, key, batch=1)
-    sizes = [6, *[8] * (net.depth - 1)]
-    at = [np.eye(n, dtype=np.float32) for n in sizes]
-    rows = [[layer(jnp.asarray(row[None])) for row in eye] for layer, eye in zip(layers, at)]  # noqa: B905
+def drawn(net: pp.Network) -> list:
+    """The weights that `measure` draws with the same key, read off unit vectors; biases are 0."""
+    _, layers = pp.jacobian.layers_of(replace(net, activation="identity"), KEY, batch=1)
+    rows = [
+        [layer(jnp.eye(1, fan_in, k)) for k in range(fan_in)]
+        for layer, (fan_in, _) in zip(layers, net.shapes, strict=True)
+    ]
     return [(jnp.concatenate(one), jnp.zeros(one[0].shape[1])) for one in rows]
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam"])
-def test_whole_batches_descend_as_a_loop_with_optax_does(name):
-    """L2 included. Weights are those of a sweep with the same key."""
-    theirs = {
-        "sgd": optax.sgd(0.05),
-        "momentum": optax.sgd(0.05, momentum=0.9),
-        "adam": optax.adam(0.05),
-    }
-    options = {"optimizer": name, "learning_rate": 0.05, "weight_decay": 0.1}
-    whole = SMALL | {"batch": 32, "epochs": 4, "seeds": 1}
-    net = pp.Network(depth=3, width=8, activation="identity", init="he_normal")
-    plain = pp.Network(3, 8, activation="identity", input_size=6, output_size=2)
-    params = initial(plain, KEY)
+def trained_rows(data: pp.Batch, folds: int | None = None) -> list[np.ndarray]:
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(KEY)).ravel())
+    return [np.flatnonzero(~mask) for mask in Split(folds).masks(data, generator)]
+
+
+def test_whole_batches_descend_as_a_loop_with_optax_does():
+    """With momentum and L2. Weights are those of a sweep with the same key."""
+    options = {"optimizer": "momentum", "learning_rate": 0.05, "weight_decay": 0.1}
+    whole = SMALL | {"batch": 32, "epochs": 5, "seeds": 1}
     found = pp.train(NET, init="he_normal", **whole, **options).record
-    assert net.init == NET.init
-    mask = _trained_rows(whole)
-    expected = by_hand(params, X[mask], CLASSES.labels[mask], theirs[name], 4, decay=0.1)
+    params = drawn(pp.Network(3, 8, activation="tanh", input_size=6, output_size=2))
+    (rows,) = trained_rows(CLASSES)
+    expected = by_hand(params, optax.sgd(0.05, momentum=0.9), rows, 5, decay=0.1)
     assert_allclose(found.train_loss.squeeze()[1:], expected, rtol=2e-5)
 
 
-def _trained_rows(options: dict) -> np.ndarray:
-    from propagate.training.folds import Split
-
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(options["key"])).ravel())
-    return ~Split().masks(CLASSES, generator)[0]
-
-
+@pytest.mark.lenient
 @pytest.mark.parametrize("name", ["momentum", "adam"])
 def test_optimisers_are_optaxs(name):
     theirs = {"momentum": optax.sgd(1.0, momentum=0.9), "adam": optax.adam(1.0)}[name]
@@ -96,37 +95,29 @@ def flat(h):
     return 0 * h
 
 
-@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.1), ("adamw", 0.1), ("momentum", 0.1)])
-def test_weights_without_a_gradient_decay_by_the_closed_form(optimizer, rate):
-    """Behind an activation that is 0 no weight but the first has a gradient, and that one's is 0.
-
-    Plain SGD and AdamW multiply by 1 - rate λ; momentum by the recursion of w and its speed.
-    """
-    options = {"optimizer": optimizer, "learning_rate": rate, "weight_decay": 0.5}
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_weights_without_a_gradient_decay_by_the_closed_form(optimizer):
+    """Behind an activation that is 0 weights have no gradient: each update leaves 1 - rate λ."""
+    options = {"optimizer": optimizer, "learning_rate": 0.1, "weight_decay": 0.5}
     found = pp.train(NET, activation=flat, init="he_normal", **SMALL, **options).record
-    steps, w, speed, passed = found.step.values, 1.0, 0.0, [0.0]
-    for step in range(1, steps[-1] + 1):
-        speed = 0.9 * speed + 0.5 * w if optimizer == "momentum" else 0.5 * w
-        if step in steps:
-            passed.append(2 * np.log10(abs(w)))  # before the last update of the epoch
-        w -= rate * speed
-    q = found.log10_weight_q.squeeze().isel(seed=0, layer=slice(2, None))
-    assert_allclose(q[2] - q[1], np.full(2, passed[2] - passed[1]), atol=1e-5)
-    assert_allclose(q[3] - q[1], np.full(2, passed[3] - passed[1]), atol=1e-5)
+    q = found.log10_weight_q.squeeze().isel(layer=slice(1, None))
+    per_epoch = 2 * 4 * np.log10(1 - 0.1 * 0.5)
+    assert_allclose(np.diff(q, axis=0)[1:], np.full((2, 2, 3), per_epoch), atol=1e-5)
 
 
-def test_l2_and_dropout_leave_smaller_weights():
+LINEAR = pp.Network(depth=1, width=6, activation="identity", init="lecun_normal")
+OF_LINEAR = {"key": KEY, "loss": "mse", "measures": "forward_q"}
+
+
+def test_l2_and_dropout_leave_smaller_weights_and_a_larger_training_loss():
     """Dropout of a linear map's inputs is a penalty on its weights: Wager et al. (2013)."""
-    data, net = linear(64, 1.0), pp.Network(depth=1, width=6, activation="identity")
-    options = {"data": data, "key": KEY, "loss": "mse", "batch": 51, "epochs": 200, "seeds": 2}
-    options |= {"learning_rate": 0.05, "measures": ("q",), "init": "lecun_normal"}
-    plain = pp.train(net, **options).record
-    decayed = pp.train(net, weight_decay=0.5, **options).record
-    dropped = pp.train(net, dropout=0.4, **options).record
-    norms = [r.log10_weight_q.isel(step=-1, layer=1).squeeze() for r in (plain, decayed, dropped)]
-    assert (norms[1] < norms[0] - 0.05).all() and (norms[2] < norms[0] - 0.05).all()
-    assert (decayed.train_loss[..., -1, :] > plain.train_loss[..., -1, :]).all()
-    assert (dropped.train_loss[..., -1, :] > plain.train_loss[..., -1, :]).all()
+    options = OF_LINEAR | {"data": linear(40, 1.0), "batch": 32, "epochs": 300, "seeds": 2}
+    options |= {"learning_rate": 0.05}
+    plain = pp.train(LINEAR, **options).record.isel(step=-1)
+    for change in ({"weight_decay": 0.5}, {"dropout": 0.4}):
+        other = pp.train(LINEAR, **change, **options).record.isel(step=-1)
+        assert (other.log10_weight_q < plain.log10_weight_q - 0.05).sel(layer=1).all()
+        assert (other.train_loss > plain.train_loss).all()
 
 
 def test_dropout_adds_the_penalty_that_theory_says():
@@ -134,76 +125,58 @@ def test_dropout_adds_the_penalty_that_theory_says():
 
     1000 steps; 6 standard errors of the mean, which fails by chance in 2e-9 of all cases.
     """
-    data, net = linear(40, 0.0), pp.Network(depth=1, width=6, activation="identity")
-    options = {"data": data, "key": KEY, "loss": "mse", "batch": 32, "epochs": 1000, "seeds": 1}
-    options |= {"learning_rate": 1e-12, "measures": ("q",), "init": (1.0, 0.0)}
-    plain, noisy = (pp.train(net, dropout=p, **options).record for p in (0.0, 0.5))
-    w = initial_row(net)
-    expected = np.mean([(np.asarray(x) ** 2 * w**2).sum() for x in data.inputs[_rows_of(data)]])
-    added = (noisy.train_loss - plain.train_loss).squeeze().values[1:]
+    data = linear(40, 0.0)
+    options = OF_LINEAR | {"data": data, "batch": 32, "epochs": 1000, "seeds": 2}
+    plain = pp.train(LINEAR, learning_rate=1e-12, **options).record.train_loss
+    noisy = pp.train(LINEAR, learning_rate=1e-12, dropout=0.4, **options).record.train_loss
+    added = (noisy - plain).squeeze().sel(seed=0).values[1:]
+    ((w, _),) = drawn(replace(LINEAR, input_size=6, output_size=1))
+    (rows,) = trained_rows(data)
+    expected = 0.4 / 0.6 * np.mean((data.inputs[rows] ** 2) @ np.asarray(w**2))
     error = added.std(ddof=1) / np.sqrt(len(added))
     assert abs(added.mean() - expected) < 6 * error
     assert error < 0.1 * expected
 
 
-def _rows_of(data: pp.Batch) -> np.ndarray:
-    from propagate.training.folds import Split
-
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(KEY)).ravel())
-    return ~Split().masks(data, generator)[0]
-
-
-def initial_row(net: pp.Network) -> np.ndarray:
-    plain = pp.Network(1, 6, activation="identity", init=(1.0, 0.0), input_size=6, output_size=1)
-    _, (layer,) = pp.jacobian.layers_of(plain, KEY, batch=1)
-    return np.array([float(layer(jnp.asarray(row[None]))[0, 0]) for row in np.eye(6, dtype="f4")])
-
-
 def test_folds_end_where_least_squares_does():
     """And more folds, which leave more rows to train on, are off by less on those held out."""
-    data, net = linear(24, 1.0), pp.Network(depth=1, width=6, activation="identity")
-    options = {"data": data, "key": KEY, "loss": "mse", "seeds": 1, "measures": ("q",)}
-    options |= {"epochs": 600, "learning_rate": 0.3, "init": "lecun_normal"}
-    errors = {}
+    data, errors = linear(24, 1.0), {}
     for folds in (2, 8):
         batch = 24 - 24 // folds
-        found = pp.train(net, folds=folds, batch=batch, **options).record
-        ours = found.test_loss.isel(step=-1).squeeze().values
-        assert_allclose(np.sort(ours), np.sort(_least_squares(data, folds)), rtol=2e-3)
-        r2 = found.test_r2.isel(step=-1).squeeze().values
-        assert ((r2 < 1) & (r2 > 0)).all()
-        errors[folds] = ours.mean()
+        options = OF_LINEAR | {"data": data, "folds": folds, "batch": batch, "seeds": 1}
+        found = pp.train(LINEAR, epochs=2000, learning_rate=0.1, **options).record
+        last = found.isel(step=-1).squeeze()
+        assert_allclose(last.test_loss, least_squares(data, folds), rtol=2e-3)
+        assert (last.test_r2 < 1).all()
+        errors[folds] = float(last.test_loss.mean())
     assert errors[8] < errors[2]
 
 
-def _least_squares(data: pp.Batch, folds: int) -> list[float]:
-    from propagate.training.folds import Split
-
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(KEY)).ravel())
-    found = []
-    for mask in Split(folds).masks(data, generator):
-        x = np.c_[data.inputs, np.ones(len(mask))]
-        w, *_ = np.linalg.lstsq(x[~mask], data.labels[~mask], rcond=None)
-        found.append(float(np.mean((x[mask] @ w - data.labels[mask]) ** 2)))
+def least_squares(data: pp.Batch, folds: int) -> list[float]:
+    x, found = np.c_[data.inputs, np.ones(24)], []
+    for rows in trained_rows(data, folds):
+        w, *_ = np.linalg.lstsq(x[rows], data.labels[rows], rcond=None)
+        others = np.setdiff1d(np.arange(24), rows)
+        found.append(float(np.mean((x[others] @ w - data.labels[others]) ** 2)))
     return found
 
 
 def test_a_run_is_the_same_alone_and_in_a_grid():
-    rates = {"learning_rate": (0.01, 0.1), "activation": ["relu", "tanh"]}
+    rates = {"learning_rate": (0.01, 0.1)}
     grid = pp.train(NET, init=["he_normal", "zeros", "orthogonal"], **SMALL, **rates).record
-    alone = pp.train(NET, init="orthogonal", **(SMALL | {"learning_rate": 0.1})).record
-    own = grid.sel(init="orthogonal", activation="tanh", learning_rate=0.1)
-    assert_allclose(own.test_loss, alone.test_loss.squeeze(("init", "activation")), rtol=1e-5)
+    alone = pp.train(NET, init="orthogonal", learning_rate=0.1, **SMALL).record
+    own = grid.sel(init=["orthogonal"], learning_rate=0.1)
+    assert_allclose(own.test_loss, alone.test_loss, rtol=1e-5)
     assert set(grid.dims) == {"init", "activation", "learning_rate", "step", "seed", "layer"}
 
 
 def test_the_statistics_are_those_of_a_sweep():
     """Of one row, repeated, so that any batch of the data is the same."""
     same = pp.Batch(np.tile(X[:1], (40, 1)), labels=np.zeros(40, int), classes=2)
-    options = SMALL | {"data": same, "measures": None, "epochs": 1}
-    trained = pp.train(NET, init=["he_normal"], **options)
+    options = {"measures": ("q", "mean", "weight_gradient_q"), "init": ["he_normal"]}
+    trained = pp.train(NET, **(SMALL | {"data": same, "epochs": 1, "learning_rate": 0.1} | options))
     inputs, loss = pp.Batch(same.inputs[:8], same.labels[:8], classes=2), "cross_entropy"
-    swept = pp.sweep(NET, init=["he_normal"], key=KEY, seeds=2, inputs=inputs, loss=loss)
+    swept = pp.sweep(NET, key=KEY, seeds=2, inputs=inputs, loss=loss, **options)
     start = trained.record.isel(step=0)
     for name in swept.data_vars:
         assert_allclose(start[name].values, swept[name].values, rtol=1e-4, atol=1e-4)
@@ -290,12 +263,12 @@ def test_a_family_that_cannot_learn_is_refused(family, said):
         pp.train(pp.Network(depth=2, width=6, family=family), **SMALL)
 
 
-@pytest.mark.parametrize("family", ["residual(branch=depth)", "residual(branch=nf)", "conv1d"])
-def test_other_families_learn(family):
-    width = 6 if "residual" in family else 8
-    family, data = ("conv1d(positions=6)", CLASSES) if family == "conv1d" else (family, CLASSES)
+@pytest.mark.parametrize(
+    ("family", "width"), [("residual(branch=depth)", 6), ("conv1d(positions=6)", 8)]
+)
+def test_other_families_learn(family, width):
     net = pp.Network(depth=2, width=width, family=family, activation="tanh")
-    options = SMALL | {"data": data, "epochs": 8, "learning_rate": 0.1}
+    options = SMALL | {"epochs": 8, "learning_rate": 0.1}
     losses = pp.train(net, init="lecun_normal", **options).record.train_loss.squeeze().mean("seed")
     assert losses[-1] < 0.9 * losses[1]
 
