@@ -93,7 +93,7 @@ def train(
         dropout: the share of units that is dropped in training; the family's own by default.
         measures: endings of the statistics to follow, as in `sweep`; None for all of them. They are
             of `batch` rows, without dropout, after every epoch.
-        progress: called with (epochs of runs done, in all).
+        progress: called with (parts done, parts in all): an epoch of a few runs is one.
 
     Returns:
         What came of it: `.record` with dims (init, activation, fold, step, seed) and layer, besides
@@ -161,7 +161,7 @@ def _trained(task: Task, progress: Progress | None, attrs: dict[str, str]) -> xr
             if progress:
                 progress(done, total)
     except KeyboardInterrupt:
-        raise Interrupted(found.squeeze(alone), done, total, "epochs of its groups") from None
+        raise Interrupted(found.squeeze(alone), done, total, "parts") from None
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         raise memory.explained(error) from error
     return found.squeeze(alone)

@@ -1,6 +1,6 @@
 """Whether verdicts tell the truth: initialisers × activations × depths, judged and then trained.
 
-    python tests/benchmarks/training_outcomes.py [--quick] [--out outcomes.json]
+    python tests/benchmarks/training_outcomes.py [--quick] [--depths 10 20 50 100] [--out FILE]
 
 Every pairing is judged by a sweep at random inputs (4 seeds), and trained on the digits: width 128,
 momentum, four epochs, the best of three learning rates. It *trains* if it finds more than half of
@@ -92,14 +92,14 @@ def table(rows: list[dict]) -> dict[str, float]:
 def main() -> None:
     """Judge and train the grid; print what became of each verdict."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two depths, fewer scales and epochs")
+    parser.add_argument("--quick", action="store_true", help="fewer scales, two epochs")
+    parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
     parser.add_argument("--out", type=Path, help="a JSON file for every pairing's numbers")
     options = parser.parse_args()
     inits = [(s, 0.0) for s in (SIGMAS[::2] if options.quick else SIGMAS)] + list(NAMED)
-    depths, epochs = ((10, 50), 2) if options.quick else (DEPTHS, 4)
     begin, rows = time.perf_counter(), []
-    for depth in depths:
-        rows += rows_of(depth, inits, PHIS, epochs)
+    for depth in options.depths:
+        rows += rows_of(depth, inits, PHIS, 2 if options.quick else 4)
         print(f"depth {depth}: {time.perf_counter() - begin:.0f} s", flush=True)
         if options.out:
             options.out.write_text(json.dumps(rows, indent=1))
