@@ -56,5 +56,7 @@ def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> None:
     epochs = own["epoch"].values
     colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS)]
     style = {"color": colour, "marker": marker, "markersize": 4, "markevery": 0.15}
-    ax.plot(epochs, scores.mean(axis=0), label=str(own["init"].values), **style)
+    width = max(3.2 - 0.4 * k, 1.2)  # so that a curve beneath another is seen
+    label = str(own["init"].values)
+    ax.plot(epochs, scores.mean(axis=0), label=label, linewidth=width, **style)
     ax.fill_between(epochs, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, lw=0)
