@@ -57,6 +57,8 @@ from propagate.theory.predict import predict as predict
 from propagate.tracing.trace import Trace as Trace
 from propagate.training.coordinate_check import CoordinateCheck as CoordinateCheck
 from propagate.training.coordinate_check import coordinate_check as coordinate_check
+from propagate.training.train import train as train
+from propagate.training.trained import Trained as Trained
 
 # what is raised
 from propagate.types import PropagateError as PropagateError
@@ -68,6 +70,7 @@ from propagate.verdicts.findings import Finding as Finding
 from propagate.verdicts.findings import Findings as Findings
 from propagate.verdicts.findings import Verdict as Verdict
 from propagate.verdicts.judge import judge as judge
+from propagate.verdicts.outcomes import Outcome as Outcome
 
 LAZY = {
     "blocks": "propagate.blocks",

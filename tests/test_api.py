@@ -16,7 +16,8 @@ CALLABLE = {n: v for n, v in PUBLIC.items() if inspect.isfunction(v) or inspect.
 FUNCTION = {n: v for n, v in CALLABLE.items() if inspect.isfunction(v)}
 RESULTS = (
     *("CoordinateCheck", "CriticalPoint", "Diagnosis", "Finding", "Findings", "FixedPoint", "Gain"),
-    *("Interrupted", "PropagateError", "Repair", "Trace", "UnusableInput", "Verdict"),
+    *("Interrupted", "Outcome", "PropagateError", "Repair", "Trace", "Trained", "UnusableInput"),
+    "Verdict",
     *("jacobian.Spectrum", "passage.Passage", "passage.Weights", "blocks.Family"),
 )
 """Types that users do not make themselves: examples stand with the functions that return them."""

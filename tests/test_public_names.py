@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FUNCTIONS = (
     *("advise", "batch_norm_rate", "coordinate_check", "critical", "departures", "diagnose"),
     *("fixed_points", "gain", "half_stable", "judge", "load", "measure", "phase", "predict"),
-    *("repair", "saddle_nodes", "save", "sweep", "tag", "value_and_grad"),
+    *("repair", "saddle_nodes", "save", "sweep", "tag", "train", "value_and_grad"),
 )
 TYPES = (
     *(
@@ -28,8 +28,8 @@ TYPES = (
         "Finding",
         "Findings",
     ),
-    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "PropagateError", "Repair"),
-    *("Trace", "UnusableInput", "Verdict"),
+    *("FixedPoint", "Gain", "Initializer", "Interrupted", "Network", "Outcome", "PropagateError"),
+    *("Repair", "Trace", "Trained", "UnusableInput", "Verdict"),
 )
 TABLES = ("ACTIVATIONS", "INITIALIZERS")
 MODULES = {
@@ -43,7 +43,7 @@ MODULES = {
     ),
     "plot": (
         *("variance", "curves", "heatmap", "histograms", "phase", "spectrum"),
-        *("before_after", "coordinate_check", "mark_findings"),
+        *("before_after", "coordinate_check", "learning_curves", "mark_findings"),
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),

@@ -12,7 +12,17 @@ import pytest
 
 from propagate import activations, initializers
 from propagate.cli import command
-from propagate.cli.verbs import diagnose, figures, listing, phase, plot, predict, report, sweep
+from propagate.cli.verbs import (
+    diagnose,
+    figures,
+    listing,
+    phase,
+    plot,
+    predict,
+    report,
+    sweep,
+    train,
+)
 from propagate.record.measures import MEASURES
 from propagate.verdicts.findings import Verdict
 
@@ -99,6 +109,7 @@ def test_every_command_is_understood(line, monkeypatch):
         sweep.Sweep,
         diagnose.Diagnose,
         predict.Predict,
+        train.Train,
         phase.Phase,
         plot.Plot,
         report.Report,

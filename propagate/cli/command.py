@@ -20,6 +20,7 @@ from propagate.cli.verbs.plot import Plot
 from propagate.cli.verbs.predict import Predict
 from propagate.cli.verbs.report import Report
 from propagate.cli.verbs.sweep import Sweep
+from propagate.cli.verbs.train import Train
 from propagate.record.provenance import of_command, provenance
 from propagate.types import PropagateError, UnusableInput
 
@@ -27,6 +28,7 @@ Verb = (
     Annotated[Sweep, tyro.conf.subcommand("sweep")]
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Phase, tyro.conf.subcommand("phase")]
     | Annotated[Plot, tyro.conf.subcommand("plot")]
     | Annotated[Report, tyro.conf.subcommand("report")]

@@ -37,15 +37,18 @@ def write(found: xr.Dataset, summary: dict[str, Any], folder: Path) -> Iterator[
 
 def draw(picture: "Picture", folder: Path, *shown: Any) -> list[Path]:
     """Write one picture of what is shown as PNG and SVG; return their paths."""
+    return list(save_figure(picture(*shown), folder / picture.__name__))
+
+
+def save_figure(figure: "Figure", stem: Path) -> Iterator[Path]:
+    """Write a figure as PNG and SVG; yield their paths."""
     from propagate.plot.style import lay_out  # matplotlib is slow to load
 
-    figure, wrote = picture(*shown), []
     lay_out(figure)
     for suffix in ("png", "svg"):
-        path = folder / f"{picture.__name__}.{suffix}"
+        path = stem.with_suffix(f".{suffix}")
         storage.write_whole(path, lambda part: figure.savefig(part, dpi=130))
-        wrote.append(path)
-    return wrote
+        yield path
 
 
 def curves(found: xr.Dataset) -> "Figure":

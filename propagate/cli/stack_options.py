@@ -1,6 +1,10 @@
-"""The options of a stack, which `sweep` and `predict` have in common."""
+"""The options of a stack, which `sweep`, `predict` and `train` have in common."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from propagate.cli.terminal import say
 
 
 @dataclass(frozen=True)
@@ -13,3 +17,13 @@ class StackOptions:
     """Number of layers."""
     width: int = 256
     """Units per layer."""
+
+
+def each_once(names: tuple[str, ...], meaning: Callable[[str], Any]) -> list[str]:
+    """Return the names without repetitions, and say which of them are other names of one."""
+    meant: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        first = meant.setdefault(meaning(name).name, name)
+        if first != name:
+            say(f"{name} is another name of {first}, which is run once")
+    return list(meant.values())

@@ -10,6 +10,7 @@ from propagate.plot.heat_map import heatmap as heatmap
 from propagate.plot.heat_map import heatmaps as heatmaps
 from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
+from propagate.plot.learning_curves import learning_curves as learning_curves
 from propagate.plot.marks import mark_findings as mark_findings
 from propagate.plot.phase_diagram import phase as phase
 from propagate.plot.repair_curves import before_after as before_after

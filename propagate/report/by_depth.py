@@ -13,8 +13,8 @@ import xarray as xr
 
 from propagate.record.dataset import measured_directions
 from propagate.verdicts.findings import Finding, Findings, Verdict
-from propagate.verdicts.stack_record import Pairing, pairings_of
 from propagate.verdicts.stack_rules.rules_in_order import judge_pairing
+from propagate.verdicts.stack_rules.stack_record import Pairing, pairings_of
 
 DEPTHS = (5, 10, 20, 50)
 """Depths that are asked about, as far as the stack goes; then the stack's own."""

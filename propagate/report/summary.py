@@ -17,12 +17,20 @@ from propagate.theory.criticality import critical, gain
 from propagate.types import DIRECTIONS
 from propagate.verdicts.departures import departures
 from propagate.verdicts.findings import Finding, Findings
+from propagate.verdicts.outcomes import Outcome
 
 
 def of_sweep(findings: Findings, record: xr.Dataset) -> dict[str, Any]:
     """Return the findings on a sweep, and which initialisers suit each activation, by depth."""
     more = {"suited": findings.suited(), "by_depth": by_depth(findings, record)}
     return _judged(findings, record) | more
+
+
+def of_training(
+    outcomes: Iterable[Outcome], findings: Findings, record: xr.Dataset
+) -> dict[str, Any]:
+    """Return what became of every pairing, and the findings before the first step."""
+    return _judged(findings, record) | {"outcomes": [_finite(vars(one)) for one in outcomes]}
 
 
 def of_diagnosis(

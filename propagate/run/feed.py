@@ -62,30 +62,31 @@ class Feed:
 
     def layer_keys(self, seed: int) -> Array:
         """Return one key per layer."""
-        return layer_keys(self._seed(seed), self.net.depth)
+        return layer_keys(self.seed_key(seed), self.net.depth)
 
     def inputs(self, seed: int) -> Array:
         """Return the batch, (B, features)."""
         if self.data is not None:
             return jnp.asarray(self.data.inputs, self.net.dtype)
-        return self.recipe.inputs(self._seed(seed))
+        return self.recipe.inputs(self.seed_key(seed))
 
     def target(self, seed: int) -> Array:
         """Return the cotangent of the outputs, or what the loss compares them with."""
         if self.loss == "gaussian":
-            return self.recipe.target(self._seed(seed))
+            return self.recipe.target(self.seed_key(seed))
         assert self.data is not None and self.data.labels is not None
         labels = jnp.asarray(self.data.labels)
         return labels if self.loss == "cross_entropy" else labels.reshape(len(labels), -1)
 
     def shared_key(self, seed: int) -> Array:
         """Return the key of what all layers share."""
-        return shared_key(self._seed(seed))
+        return shared_key(self.seed_key(seed))
 
     def _features(self, end: int) -> int:
         return math.prod(self.net.family.signal(self.net.shapes[end][end]))
 
-    def _seed(self, seed: int) -> Array:
+    def seed_key(self, seed: int) -> Array:
+        """Return the key of a seed."""
         return jax.random.fold_in(self.key, seed)
 
 

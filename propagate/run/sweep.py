@@ -34,10 +34,10 @@ Progress = Callable[[int, int], None]
 
 
 class Interrupted(KeyboardInterrupt):
-    """A sweep that was stopped; `record` holds what was measured, NaN elsewhere."""
+    """A sweep or training that was stopped; `record` holds what was measured, NaN elsewhere."""
 
-    def __init__(self, partial: xr.Dataset, done: int, total: int) -> None:
-        super().__init__(f"stopped after {done} of {total} blocks")
+    def __init__(self, partial: xr.Dataset, done: int, total: int, unit: str = "blocks") -> None:
+        super().__init__(f"stopped after {done} of {total} {unit}")
         self.record = partial
 
 
@@ -128,7 +128,7 @@ def sweep(
         checks.check_count(name, count)
     batches.check_random(input, cosine)
     data = as_batch(inputs, labels, loss)
-    net = _fitted(net, data, loss)
+    net = fitted(net, data, loss)
     grid = Grid(
         net,
         unique("init", [initializer(spec) for spec in listed(init) or [net.init]]),
@@ -177,7 +177,7 @@ def _turns(
     return turns(blocks, seeds, len(devices), most)
 
 
-def _fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
+def fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     """Return the network with its input and output sizes taken from the data."""
     if data is None:
         return net

@@ -1,4 +1,4 @@
-"""Plain SGD and Adam, and the learning rates that µP gives each parameter.
+"""SGD, plain or with momentum, and Adam; and the learning rates that µP gives each parameter.
 
 The pairs are like Optax's, at learning rate 1, so that Optax's own can take their place.
 """
@@ -13,8 +13,11 @@ from propagate.checks import check_choice
 from propagate.types import Tree, UnusableInput, at_least_float32
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # of Adam
+MOMENTUM = 0.9
+_MUP_SGD = {"input": 1, "hidden": 0, "output": -1, "fixed": 0}
 MUP = {
-    "sgd": {"input": 1, "hidden": 0, "output": -1, "fixed": 0},
+    "sgd": _MUP_SGD,
+    "momentum": _MUP_SGD,
     "adam": {"input": 0, "hidden": -1, "output": -1, "fixed": 0},
 }
 """Powers of width in a parameter's learning rate: Yang et al. (2022), arXiv:2203.03466, Table 3.
@@ -40,6 +43,12 @@ def _sgd(grads: Tree, state: Any, _params: Tree) -> tuple[Tree, Any]:
     return jax.tree.map(jnp.negative, grads), state
 
 
+def _momentum(grads: Tree, state: Any, _params: Tree) -> tuple[Tree, Any]:
+    """Return -v, where v = 0.9 v + g (Polyak, 1964)."""
+    speed = jax.tree.map(lambda v, g: MOMENTUM * v + g, state, grads)
+    return jax.tree.map(jnp.negative, speed), speed
+
+
 def _adam(grads: Tree, state: Any, _params: Tree) -> tuple[Tree, Any]:
     """Return -m/(sqrt(v) + eps), m and v free of the bias of their start.
 
@@ -63,13 +72,17 @@ def _adam(grads: Tree, state: Any, _params: Tree) -> tuple[Tree, Any]:
     return jax.tree.map(step, m, v), (count + 1, m, v)
 
 
+def _zeros(params: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, params)
+
+
 def _adam_start(params: Tree) -> Any:
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    return jnp.zeros(()), zeros, zeros
+    return jnp.zeros(()), _zeros(params), _zeros(params)
 
 
 OPTIMIZERS = {
     "sgd": Optimizer(lambda _: (), _sgd),
+    "momentum": Optimizer(_zeros, _momentum),
     "adam": Optimizer(_adam_start, _adam),
 }
 

@@ -7,8 +7,8 @@ from propagate.types import UnusableInput
 from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.site_rules.rules_in_order import judge_sites
-from propagate.verdicts.stack_record import pairings_of
 from propagate.verdicts.stack_rules.rules_in_order import judge_pairing
+from propagate.verdicts.stack_rules.stack_record import pairings_of
 
 
 def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:

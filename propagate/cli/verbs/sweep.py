@@ -1,8 +1,6 @@
 """`propagate sweep`."""
 
 import contextlib
-import time
-from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +9,14 @@ from typing import Annotated, Any
 import jax
 import tyro
 import xarray as xr
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from propagate import batches
 from propagate.activations import activation
 from propagate.batches import Batch
 from propagate.cli import output_folder
 from propagate.cli.painters import painters
-from propagate.cli.stack_options import StackOptions
+from propagate.cli.progress_bar import with_progress
+from propagate.cli.stack_options import StackOptions, each_once
 from propagate.cli.terminal import key, refuse_empty, refuse_idle, say, show
 from propagate.cure.advice import advise
 from propagate.cure.remedies import Advice
@@ -111,7 +108,7 @@ class Sweep(StackOptions):
         )
         options = self._options()
         try:
-            found = _with_progress("sweep", sweep, net, **options, seeds=self.seeds)
+            found = with_progress("sweep", sweep, net, **options, seeds=self.seeds)
         except Interrupted as stopped:
             path = storage.save(stopped.record, self.out / "record.partial.nc")
             say(f"{stopped}; what was measured is in {path}")
@@ -176,8 +173,8 @@ class Sweep(StackOptions):
     def _options(self) -> dict[str, Any]:
         random = self.input in ("gaussian", "pairs")
         return {
-            "init": _each_once(self.init, initializer),
-            "activation": _each_once(self.activation, activation),
+            "init": each_once(self.init, initializer),
+            "activation": each_once(self.activation, activation),
             "key": key(self.seed),
             "batch": self.batch,
             "inputs": None if random else self._data(),
@@ -194,36 +191,6 @@ class Sweep(StackOptions):
         if found.labels is not None and self.loss == "gaussian" and self.input != "digits":
             say(f"the labels of {self.input} have no effect without --loss")
         return found
-
-
-def _each_once(names: tuple[str, ...], meaning: Callable[[str], Any]) -> list[str]:
-    """Return the names without repetitions, and say which of them are other names of one."""
-    meant: dict[str, str] = {}
-    for name in dict.fromkeys(names):
-        first = meant.setdefault(meaning(name).name, name)
-        if first != name:
-            say(f"{name} is another name of {first}, which is run once")
-    return list(meant.values())
-
-
-def _with_progress(name: str, run: Any, *args: Any, **options: Any) -> Any:
-    """Call `run` with a progress bar that shows after a second, on a terminal only."""
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    start = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        bars: list[Progress] = []
-
-        def progress(done: int, total: int) -> None:
-            if not bars and console.is_terminal and time.perf_counter() - start > 1:
-                bars.append(
-                    stack.enter_context(Progress(*columns, console=console, transient=True))
-                )
-                bars[0].add_task(name, total=total)
-            if bars:
-                bars[0].update(bars[0].task_ids[0], completed=done)
-
-        return run(*args, progress=progress, **options)
 
 
 def _devices(kind: Device | None) -> list[JaxDevice] | None:

@@ -12,7 +12,7 @@ from propagate.report.cells import Marks, marks_of, strings
 from propagate.report.html.elements import el
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Findings
-from propagate.verdicts.stack_record import Pairing, pairings_of
+from propagate.verdicts.stack_rules.stack_record import Pairing, pairings_of
 
 IN_WORDS = ("operation", "law", "verdict", "activation", *DIRECTIONS)  # columns; others are numbers
 OF_LAYERS = {

@@ -9,7 +9,7 @@ import numpy as np
 from propagate.types import Direction
 from propagate.verdicts.findings import Verdict
 from propagate.verdicts.growth import Growth, fine_rate, in_words
-from propagate.verdicts.stack_record import Pairing
+from propagate.verdicts.stack_rules.stack_record import Pairing
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from propagate.record.dataset import second_moment_name
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
 from propagate.verdicts.growth import in_words
-from propagate.verdicts.stack_record import Pairing
 from propagate.verdicts.stack_rules.case import Answer, Case
+from propagate.verdicts.stack_rules.stack_record import Pairing
 
 WEIGHTS = second_moment_name("weight_gradient")
 

@@ -21,12 +21,12 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.departures import Expectation, written
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import growth, in_words
-from propagate.verdicts.stack_record import Pairing
 from propagate.verdicts.stack_rules.case import Answer, Case
 from propagate.verdicts.stack_rules.collapsed import alike_tokens, collapsed, parallel
 from propagate.verdicts.stack_rules.grown import grown
 from propagate.verdicts.stack_rules.lost import WEIGHTS, lost, untrained
 from propagate.verdicts.stack_rules.saturated import flat_share, saturated
+from propagate.verdicts.stack_rules.stack_record import Pairing
 
 
 def judge_pairing(

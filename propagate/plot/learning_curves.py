@@ -1,0 +1,62 @@
+"""Learning curves with bands, and how layers fare while they learn."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from propagate.plot.style import BESIDE, COLOURS, MARKERS, new_figure
+from propagate.verdicts.outcomes import SCORES, best_rates, score_name
+
+
+def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -> Figure:
+    """Draw the held-out score of every pairing by epoch, a panel for each activation.
+
+    A line is the mean over seeds and folds at the best learning rate; its band reaches from the
+    lowest run to the highest.
+
+    Args:
+        record: of `propagate.train`.
+        axes: one for each activation; those of a new figure by default.
+
+    Raises:
+        UnusableInput: not such a record.
+
+    Example:
+        `learning_curves(trained.record).savefig("curves.png")`, where `trained` is what `pp.train`
+        returned.
+    """
+    name = score_name(record)
+    phis = [str(phi) for phi in np.atleast_1d(record["activation"].values)]
+    if axes is None:
+        figure = new_figure(3.4 * len(phis) + 1.8, 3.4)
+        axes = list(np.atleast_1d(figure.subplots(1, len(phis), sharey=True)))
+    count = dict.fromkeys(phis, 0)
+    for own in best_rates(record):
+        phi = str(own["activation"].values)
+        _curve(axes[phis.index(phi)], own, name, count[phi])
+        count[phi] += 1
+    for ax, phi in zip(axes, phis, strict=True):
+        ax.set(title=phi, xlabel="epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if name == "test_accuracy":
+            ax.set_ylim(0, 1.02)
+    axes[0].set_ylabel(SCORES[name])
+    axes[-1].legend(fontsize="small", frameon=False, **BESIDE)
+    figure = axes[0].get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
+
+
+def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> None:
+    scores = own[name].transpose("run", "step").values
+    epochs = own["epoch"].values
+    colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS)]
+    style = {"color": colour, "marker": marker, "markersize": 4, "markevery": 0.15}
+    width = max(3.2 - 0.4 * k, 1.2)  # so that a curve beneath another is seen
+    label = str(own["init"].values)
+    ax.plot(epochs, scores.mean(axis=0), label=label, linewidth=width, **style)
+    ax.fill_between(epochs, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, lw=0)
