@@ -12,7 +12,7 @@ import pytest
 
 from propagate import activations, initializers
 from propagate.cli import command
-from propagate.cli.verbs import diagnose, figures, listing, phase, predict, sweep
+from propagate.cli.verbs import diagnose, figures, lab, listing, phase, predict, sweep
 from propagate.record.measures import MEASURES
 from propagate.verdicts.findings import Verdict
 
@@ -101,6 +101,7 @@ def test_every_command_is_understood(line, monkeypatch):
         diagnose.Diagnose,
         predict.Predict,
         phase.Phase,
+        lab.Lab,
         listing.List,
         figures.Figures,
     ):

@@ -14,6 +14,7 @@ from propagate import _interrupts
 from propagate.cli.terminal import say, show, unread
 from propagate.cli.verbs.diagnose import Diagnose
 from propagate.cli.verbs.figures import Figures
+from propagate.cli.verbs.lab import Lab
 from propagate.cli.verbs.listing import List
 from propagate.cli.verbs.phase import Phase
 from propagate.cli.verbs.predict import Predict
@@ -26,6 +27,7 @@ Verb = (
     | Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Phase, tyro.conf.subcommand("phase")]
+    | Annotated[Lab, tyro.conf.subcommand("lab")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )
