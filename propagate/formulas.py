@@ -25,17 +25,41 @@ ARGUMENT = "h"
 CONSTANTS: Mapping[str, float] = MappingProxyType({"pi": math.pi, "e": math.e})
 FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
-        fn.__name__: fn
-        for fn in (
-            *(jnp.abs, jnp.arctan, jnp.arcsinh, jnp.clip, jnp.cos, jnp.cosh, jnp.exp, jnp.expm1),
-            *(jnp.log, jnp.log1p, jnp.maximum, jnp.minimum, jnp.sign, jnp.sin, jnp.sinh, jnp.sqrt),
-            *(jnp.square, jnp.tanh, jnp.where, jax.scipy.special.erf),
-            *(jax.nn.celu, jax.nn.elu, jax.nn.hard_tanh, jax.nn.leaky_relu, jax.nn.log_sigmoid),
-            *(jax.nn.mish, jax.nn.relu, jax.nn.relu6, jax.nn.selu, jax.nn.sigmoid, jax.nn.silu),
-            *(jax.nn.soft_sign, jax.nn.softplus),
-        )
+        "abs": jnp.abs,
+        "arctan": jnp.arctan,
+        "arcsinh": jnp.arcsinh,
+        "clip": jnp.clip,
+        "cos": jnp.cos,
+        "cosh": jnp.cosh,
+        "exp": jnp.exp,
+        "expm1": jnp.expm1,
+        "log": jnp.log,
+        "log1p": jnp.log1p,
+        "maximum": jnp.maximum,
+        "minimum": jnp.minimum,
+        "sign": jnp.sign,
+        "sin": jnp.sin,
+        "sinh": jnp.sinh,
+        "sqrt": jnp.sqrt,
+        "square": jnp.square,
+        "tanh": jnp.tanh,
+        "where": jnp.where,
+        "celu": jax.nn.celu,
+        "elu": jax.nn.elu,
+        "hard_tanh": jax.nn.hard_tanh,
+        "leaky_relu": jax.nn.leaky_relu,
+        "log_sigmoid": jax.nn.log_sigmoid,
+        "mish": jax.nn.mish,
+        "relu": jax.nn.relu,
+        "relu6": jax.nn.relu6,
+        "selu": jax.nn.selu,
+        "sigmoid": jax.nn.sigmoid,
+        "silu": jax.nn.silu,
+        "soft_sign": jax.nn.soft_sign,
+        "softplus": jax.nn.softplus,
+        "erf": jax.scipy.special.erf,
+        "gelu": functools.partial(jax.nn.gelu, approximate=False),
     }
-    | {"gelu": functools.partial(jax.nn.gelu, approximate=False)}
 )
 """Names that a formula may call: elementwise functions of `jax.numpy` and `jax.nn`."""
 
@@ -158,7 +182,7 @@ def _check(node: ast.AST, left: int) -> None:
 def _value(node: ast.AST, h: Array) -> Any:
     """Return the value of an allowed node."""
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=int() | float() as value):
             return float(value)
         case ast.Name(id=name):
             return h if name == ARGUMENT else CONSTANTS[name]

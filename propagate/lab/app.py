@@ -2,6 +2,7 @@
 
 Cells stand in the order of the page; marimo runs each when what it reads has changed.
 """
+# pyright: reportUnusedExpression=false
 
 import marimo
 
@@ -9,13 +10,14 @@ app = marimo.App(width="medium", app_title="propagate lab")
 
 with app.setup:
     from pathlib import Path
+    from typing import Any
 
     import marimo as mo
 
     import propagate as pp
     from propagate.lab import look, pictures, words
     from propagate.lab.presets import PRESETS
-    from propagate.lab.setting import CHOICES, MOST, Setting, from_address
+    from propagate.lab.setting import CHOICES, DEPTHS, MOST, SCALES, WIDTHS, Setting, from_address
 
 
 @app.cell
@@ -60,9 +62,7 @@ def drawn_phase(point, setting):
     phase = mo.md("*The phase diagram is of plain stacks of independent, centred weights.*")
     if point:
         _drawn = mo.Html(pictures.phase(setting.network.activation, point))
-        _key = (
-            "*Circle: this network. Solid: edge of chaos. Dotted: to so many layers it trains.*"
-        )
+        _key = "*Circle: this network. Solid: edge of chaos. Dotted: to so many layers it trains.*"
         phase = mo.vstack([_drawn, mo.md(_key)])
     phase
     return (phase,)
@@ -98,31 +98,27 @@ def chosen_story():
 @app.cell
 def made_controls(address, story):
     start = PRESETS[story.value].setting if story.value else from_address(address)
-    wide = {"debounce": True, "full_width": True}
+    wide: dict[str, Any] = {"debounce": True, "full_width": True}
 
-    def slider(name, step):
+    def slider(name, **reach):
         options = {"value": getattr(start, name), "label": name, "show_value": True}
-        return mo.ui.slider(0, MOST[name], step, **options, **wide)
-
-    def steps(name):
-        options = {"value": getattr(start, name), "label": name, "show_value": True}
-        return mo.ui.slider(steps=CHOICES[name], **options, **wide)
+        return mo.ui.slider(**reach, **options, **wide)
 
     def choice(name):
         return mo.ui.dropdown(CHOICES[name], getattr(start, name), label=name, full_width=True)
 
     controls = mo.ui.dictionary(
         {
-            "sigma_w": slider("sigma_w", 0.01),
-            "sigma_b": slider("sigma_b", 0.01),
+            "sigma_w": slider("sigma_w", start=0, stop=MOST["sigma_w"], step=0.01),
+            "sigma_b": slider("sigma_b", start=0, stop=MOST["sigma_b"], step=0.01),
             "init": choice("init"),
             "activation": choice("activation"),
-            "seed": slider("seed", 1),
+            "seed": slider("seed", start=0, stop=MOST["seed"], step=1),
             "formula": mo.ui.text(start.formula, label="formula of h", **wide),
-            "depth": steps("depth"),
-            "width": steps("width"),
+            "depth": slider("depth", steps=DEPTHS),
+            "width": slider("width", steps=WIDTHS),
             "family": choice("family"),
-            "scale": steps("scale"),
+            "scale": slider("scale", steps=SCALES),
             "norm": choice("norm"),
             "dtype": choice("dtype"),
         }

@@ -102,7 +102,7 @@ def test_the_page_opens_with_every_control_and_a_setting_that_they_show():
 
 
 def test_a_setting_that_is_none_is_said_and_not_drawn():
-    outputs, defs = app.run(defs={"setting": Setting(activation="formula", formula="exp(")})
+    outputs, defs = app.run(defs={"setting": Setting(activation="formula", formula="tanh(h")})
     assert any("a formula must be an expression" in getattr(o, "text", "") for o in outputs)
     assert "curves" not in defs and "verdict" not in defs
 
