@@ -61,14 +61,14 @@ def main() -> None:
             page.wait_for_selector("circle.here", timeout=PATIENCE)
             flips(page, args.pictures)
             numbers = timed(page)
+            for name, ms in numbers.items():
+                print(f"{name:<44}{ms:8.0f}", flush=True)
             presets(page, args.pictures)
             assert not wrong, wrong
             browser.close()
     finally:
         os.killpg(server.pid, signal.SIGINT)
         server.wait(30)
-    for name, value in numbers.items():
-        print(f"{name:<44}{value:8.0f}")
     history.append("lab_in_browser", numbers)
 
 
@@ -164,7 +164,9 @@ def presets(page: Page, pictures: Path | None) -> None:
     for k, name in enumerate(PRESETS):
         stories.select_option(label=name)
         words = re.sub(r"[*`]", "", PRESETS[name].story)[:40]
-        page.wait_for_function("w => document.body.innerText.includes(w)", arg=words)
+        page.wait_for_function(
+            "w => document.body.innerText.includes(w)", arg=words, timeout=PATIENCE
+        )
         settled(page)
         text = page.inner_text("body")
         assert "Signal: " in text and "Traceback" not in text, name
