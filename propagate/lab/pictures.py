@@ -25,7 +25,7 @@ def curves(record: xr.Dataset, theory: xr.Dataset | None = None) -> str:
         pp.plot.variance(record, ax=ax, direction=direction, theory=theory)
         title = {"forward": "signal, at h", "backward": "gradient, at h"}[direction]
         ax.set(title=title, ylabel="second moment (decades)")
-    figure.subplots_adjust(0.07, 0.15, 0.99, 0.91, 0.17)
+    figure.subplots_adjust(0.07, 0.15, 0.99, 0.91, 0.21)
     return svg(figure, "second moment of signal and gradient, layer by layer")
 
 
@@ -40,7 +40,12 @@ def histograms(record: xr.Dataset) -> str:
     axes = figure.subplots(1, 2)
     pp.plot.histograms(record, axes=axes)
     for ax in axes:
-        ax.yaxis.set_major_formatter("{x:g}")  # powers take half of the time to draw
+        if ax.get_lines():
+            ax.yaxis.set_major_formatter("{x:g}")  # powers take half of the time to draw
+        else:
+            ax.clear()
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, "without an activation", ha="center")
     figure.subplots_adjust(0.08, 0.17, 0.9, 0.97, 0.42)
     return svg(figure, "distributions of activations and gradients")
 

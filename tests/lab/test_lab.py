@@ -166,6 +166,13 @@ def test_a_family_without_theory_is_measured_alone():
     assert look.predict(SMALL) is not None
 
 
+def test_a_layer_without_activation_has_a_histogram_of_its_gradient_alone():
+    record = look.measure(SMALL)
+    none = record.assign(log10_activation_q=record.log10_activation_q * np.nan)
+    assert "without an activation" in pictures.histograms(none)
+    assert "without an activation" not in pictures.histograms(record)
+
+
 def test_a_picture_has_words_for_who_cannot_see_it():
     drawn = pictures.curves(look.measure(SMALL), look.predict(SMALL))
     assert 'role="img" aria-label="second moment' in drawn and "theory" in drawn
