@@ -32,12 +32,17 @@ HARMLESS = "was preloaded using link preload"  # of marimo's own page
 WORKING = """() => !document.querySelector('.marimo-output-stale')
   && !document.body.innerText.includes('compiling for this shape')"""
 WATCH = """() => {
+  const seen = () => document.querySelector('svg[aria-label^="second"]')?.outerHTML
+    + [...document.querySelectorAll('strong')].map(e => e.parentElement.textContent).join();
+  let before = seen();
   window.changes = [];
-  new MutationObserver(seen => {
-    const now = performance.now(), nodes = seen.flatMap(m => [...m.addedNodes, m.target]);
-    const text = nodes.map(n => n.outerHTML || n.textContent || '').join(' ');
-    if (/second moment of signal|Signal: /.test(text)) window.changes.push(now);
-  }).observe(document.body, {childList: true, subtree: true, characterData: true});
+  window.watching?.disconnect();
+  window.watching = new MutationObserver(() => {
+    const now = seen();
+    if (now !== before) window.changes.push(performance.now());
+    before = now;
+  });
+  window.watching.observe(document.body, {childList: true, subtree: true, characterData: true});
   window.addEventListener('pointerup', () => { window.released = performance.now(); }, true);
 }"""
 
