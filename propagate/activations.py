@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from propagate import registry
+from propagate.formulas import formula, is_formula
 from propagate.types import OWN, Array, Elementwise, UnusableInput
 
 
@@ -132,11 +133,12 @@ def activation(spec: str | Activation | Elementwise) -> Activation:
     """Return the activation that `spec` means: a spelling, an `Activation` or any callable.
 
     Args:
-        spec: `"tanh"`, `"leaky_relu_0.2"`, an `Activation`, or an elementwise function
-            `array -> array` that JAX can differentiate.
+        spec: `"tanh"`, `"leaky_relu_0.2"`, a formula of h such as `"h * sigmoid(1.7*h)"`, an
+            `Activation`, or an elementwise function `array -> array` that JAX can differentiate.
 
     Raises:
-        UnusableInput: an unknown name (the nearest is suggested), or not a function.
+        UnusableInput: an unknown name (the nearest is suggested), a formula with more in it than
+            arithmetic and functions of `jax.numpy` and `jax.nn`, or not a function.
 
     Example:
         >>> activation("leaky_relu(slope=0.2)").formula
@@ -145,12 +147,14 @@ def activation(spec: str | Activation | Elementwise) -> Activation:
     if isinstance(spec, Activation):
         return spec
     if isinstance(spec, str):
-        return registry.build("activation", ACTIVATIONS, spec)
+        if not is_formula(spec):
+            return registry.build("activation", ACTIVATIONS, spec)
+        spec = formula(spec)
     if not callable(spec):
         raise UnusableInput(
             f"activation must be a name, an Activation or a function array -> array, got {spec!r}"
         )
-    name = getattr(spec, "__name__", type(spec).__name__)
+    name = str(getattr(spec, "__name__", type(spec).__name__))
     return Activation(name, spec, source=OWN, slope=_steepest(spec))
 
 

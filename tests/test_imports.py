@@ -22,7 +22,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "_interrupts": (),
     "record": ("types",),
     "distributions": GROUND,
-    "activations": GROUND,
+    "formulas": GROUND,
+    "activations": (*GROUND, "formulas"),
     "initializers": (*GROUND, "distributions"),
     "blocks": (*GROUND, "record", "activations", "distributions", "initializers"),
     "network": (*GROUND, "activations", "initializers", "blocks"),
@@ -42,6 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *(*GROUND, "_jax_compat", "record", *SPECIFIED, "blocks", "theory", "verdicts", "plot"),
         *("report", "run", "tracing", "models"),
     ),
+    "lab": (),  # the public API alone, as a user's own page would
 }
 """What each place may import, in the order of the data flow; `cli` may import all."""
 

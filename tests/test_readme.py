@@ -15,6 +15,7 @@ from propagate.cli import command
 from propagate.cli.verbs import (
     diagnose,
     figures,
+    lab,
     listing,
     phase,
     plot,
@@ -113,6 +114,7 @@ def test_every_command_is_understood(line, monkeypatch):
         phase.Phase,
         plot.Plot,
         report.Report,
+        lab.Lab,
         listing.List,
         figures.Figures,
     ):

@@ -14,6 +14,7 @@ from propagate import _interrupts
 from propagate.cli.terminal import say, show, unread
 from propagate.cli.verbs.diagnose import Diagnose
 from propagate.cli.verbs.figures import Figures
+from propagate.cli.verbs.lab import Lab
 from propagate.cli.verbs.listing import List
 from propagate.cli.verbs.phase import Phase
 from propagate.cli.verbs.plot import Plot
@@ -32,6 +33,7 @@ Verb = (
     | Annotated[Phase, tyro.conf.subcommand("phase")]
     | Annotated[Plot, tyro.conf.subcommand("plot")]
     | Annotated[Report, tyro.conf.subcommand("report")]
+    | Annotated[Lab, tyro.conf.subcommand("lab")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
 )

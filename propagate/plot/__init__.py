@@ -10,9 +10,9 @@ from propagate.plot.heat_map import heatmap as heatmap
 from propagate.plot.heat_map import heatmaps as heatmaps
 from propagate.plot.histogram import histograms as histograms
 from propagate.plot.jacobian_spectrum import spectrum as spectrum
-from propagate.plot.learning_curves import learning_curves as learning_curves
 from propagate.plot.marks import mark_findings as mark_findings
 from propagate.plot.phase_diagram import phase as phase
 from propagate.plot.repair_curves import before_after as before_after
 from propagate.plot.style import COLOURS as COLOURS
+from propagate.plot.training_curves import learning_curves as learning_curves
 from propagate.plot.width_curves import coordinate_check as coordinate_check

@@ -88,7 +88,9 @@ def _program(grid: Grid, feed: Feed, mesh: Mesh, turn: Turn) -> StackProgram:
     """Return the program of a turn; its jobs share what a device may keep."""
     kept = memory.limits(mesh.devices.flat[0])
     kept = kept._replace(signals=kept.signals // len(turn.bases))
-    spec = grid.net, grid.activations, turn.slots[0][0][1], grid.selection, grid.loss
+    block = turn.slots[0][0][1]
+    activations = grid.branches if block.alone else grid.activations
+    spec = grid.net, activations, block, grid.selection, grid.loss
     return plan.program(*spec, feed.size, kept)
 
 
@@ -109,8 +111,11 @@ def _fed(
 
 def numbers_of(grid: Grid, feed: Feed, program: StackProgram, turn: Turn, drawn: Drawn) -> Numbers:
     """Return what a turn's program is fed."""
-    spec = grid.net, grid.inits, grid.activations
-    each = [[plan.configurations(*spec, b, feed.size) for _, b in jobs] for jobs in turn.slots]
+    spec, size = (grid.net, grid.inits, grid.activations), feed.size
+    each = [
+        [plan.configurations(*spec, block, size, grid.branches) for _, block in jobs]
+        for jobs in turn.slots
+    ]
     jobs = [jax.tree.map(lambda *a: np.stack(a), *own) for own in each]
     own = jax.tree.map(lambda *a: np.stack(a), *jobs)  # (slots, jobs, L, …)
     index = np.arange(1, grid.net.depth + 1, dtype=np.int32)

@@ -33,6 +33,12 @@ class Grid:
     activations: list[Activation]
     selection: Selection
     loss: LossKind
+    beside: tuple[Activation, ...] = ()  # what else programs are compiled for
+
+    @property
+    def branches(self) -> list[Activation]:
+        """What a program is compiled for, in an order that does not hang on which are swept."""
+        return [*self.beside, *(phi for phi in self.activations if phi not in self.beside)]
 
     @property
     def coords(self) -> dict[str, list[str]]:

@@ -109,8 +109,12 @@ def configurations(
     activations: Sequence[Activation],
     pairings: Pairings,
     batch: int,
+    branches: Sequence[Activation] = (),
 ) -> Configurations:
-    """Return the numbers of a block's configurations."""
+    """Return the numbers of a block's configurations.
+
+    `branches` are the activations that its program was compiled for, if not the grid's own.
+    """
     columns = pairings.columns
     own = [
         tuned(init, activations[column])
@@ -120,7 +124,8 @@ def configurations(
     of_spec = {id(n): np.array([n.scales(init) for init in own]) for n in distinct(table)}
     scale = np.stack([of_spec[id(spec)] for spec in table])  # (L, C, parameters)
     scale = scale.astype(np.float32)
-    phi = np.asarray(columns[0] if pairings.alone else columns, np.int32)
+    alone = (branches or activations).index(activations[columns[0]])
+    phi = np.asarray(alone if pairings.alone else columns, np.int32)
     alike = [
         activations[column].homogeneous and not init.bias.gain and not init.data_scaled
         for column, init in zip(columns, own, strict=True)

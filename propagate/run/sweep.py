@@ -80,6 +80,7 @@ def sweep(
     loss: LossKind = "gaussian",
     block: int | None = None,
     devices: Sequence[JaxDevice] | None = None,
+    compile_for: Sequence[activations.ActivationLike] = (),
     progress: Progress | None = None,
 ) -> xr.Dataset:
     """Send batches forward and cotangents backward for every initialiser × activation pairing.
@@ -104,6 +105,8 @@ def sweep(
             or `"mse"` (mean over batch and outputs).
         block: configurations that go through a layer together; chosen to fit by default.
         devices: the devices to use; all local ones by default.
+        compile_for: activations that programs are compiled for besides. On a CPU a later call
+            with any of them, and the same `compile_for`, compiles nothing.
         progress: called with (blocks done, blocks in all).
 
     Returns:
@@ -138,6 +141,7 @@ def sweep(
         ),
         select(measures, net.family.table),
         loss,
+        tuple(activations.activation(spec) for spec in compile_for),
     )
     for one in grid.inits:
         net.check(one)

@@ -7,6 +7,7 @@ A plain stack (family "mlp" without options) is followed layer by layer at infin
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -83,7 +84,8 @@ def predict(
     net = dataclasses.replace(net, init=tuned(net.init, net.activation))
     if str(net.family) != "mlp":
         return _of_family(net, batch, q, 1 - correlation)
-    layers, last = through_stack(net, q, 1 - correlation)
+    through, last = through_stack(net, q, 1 - correlation)
+    layers = list(through)
     places = [*(layer.start for layer in layers), last]
     kernel = kernel_fluctuation(layers, batch)
     forward = forward_fluctuation(places, kernel, batch)
@@ -149,7 +151,10 @@ def log10_gradient(layers: Sequence[LayerTheory]) -> np.ndarray:
     return np.append(np.log10([layer.chi for layer in layers])[::-1].cumsum()[::-1], 0.0)
 
 
-def through_stack(net: Network, q: float, apart: float) -> tuple[list[LayerTheory], Preactivation]:
+@functools.lru_cache(maxsize=32)  # `sweep` asks, too, where its seeds settle nothing
+def through_stack(
+    net: Network, q: float, apart: float
+) -> tuple[tuple[LayerTheory, ...], Preactivation]:
     """Return the theory of every layer, the input's first, and the h where the last one leads.
 
     Args:
@@ -170,7 +175,7 @@ def through_stack(net: Network, q: float, apart: float) -> tuple[list[LayerTheor
         phi = IDENTITY if k == 0 and not activated else net.activation
         found, signal = through_layer(phi, weights, signal, _gradient_c2(net, k))
         layers.append(found)
-    return layers, last_preactivation(net.activation, net.shapes[-1][1], keeps_norms, signal)
+    return tuple(layers), last_preactivation(net.activation, net.shapes[-1][1], keeps_norms, signal)
 
 
 def _gradient_c2(net: Network, k: int) -> float:

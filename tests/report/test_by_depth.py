@@ -66,7 +66,7 @@ def test_a_gradient_that_is_lost_behind_the_prefix_settles_nothing_there(record)
         ("residual(branch=nf)", True),
         ("residual(branch=depth)", False),
         ("transformer(arrangement=post,heads=1,tokens=2)", True),
-        ("transformer(arrangement=deepnorm,heads=1,tokens=2)", False),
+        ("transformer(scheme=gpt2,heads=1,tokens=2)", False),
     ],
 )
 def test_a_family_says_whether_its_layers_depend_on_the_depth(family, same):

@@ -53,6 +53,20 @@ def test_one_compilation_for_the_whole_grid():
     assert _compiled.cache_info().misses == 1
 
 
+def test_one_compilation_for_activations_that_are_swept_later():
+    """And the record is what it is without; an activation from elsewhere takes its own program."""
+    options = {"key": KEY, "seeds": 1, "batch": 8, "measures": ("q", "saturated_fraction")}
+    net, known = pp.Network(**SMALL), ("relu", "tanh", "sin")
+    alone = [pp.sweep(net, activation=phi, **options) for phi in known]
+    _compiled.cache_clear()
+    for phi, expected in zip(known, alone, strict=True):
+        found = pp.sweep(net, activation=phi, compile_for=known, **options)
+        xr.testing.assert_identical(found.drop_attrs(deep=False), expected.drop_attrs(deep=False))
+    assert _compiled.cache_info().misses == 1
+    pp.sweep(net, activation="erf", compile_for=known, **options)
+    assert _compiled.cache_info().misses == 2
+
+
 def test_eight_devices_give_the_same_record():
     options = {"init": ["he_normal", "torch", "lsuv"], "activation": ["relu", "tanh"]}
     options |= {"key": KEY, "seeds": 4, "batch": 8}

@@ -1,0 +1,86 @@
+"""Pictures of the lab, as SVG for a page; drawn by `propagate.plot`."""
+
+import functools
+import html
+import io
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+import propagate as pp
+from propagate.lab.look import Point
+
+SIGMA_W2, SIGMA_B2 = (0.0, 6.25), (0.0, 1.0)  # ends of the axes of the phase diagram
+POINTS = (80, 60)
+DOTS = 72  # an inch, in the units of an SVG
+
+
+def curves(record: xr.Dataset, theory: xr.Dataset | None = None) -> str:
+    """Return signal and gradient along the layers, with the range of seeds, and theory on top."""
+    figure = Figure((10.4, 3.4))
+    axes = figure.subplots(1, 2)
+    for ax, direction in zip(axes, ("forward", "backward"), strict=True):
+        pp.plot.variance(record, ax=ax, direction=direction, theory=theory)
+        title = {"forward": "signal, at h", "backward": "gradient, at h"}[direction]
+        ax.set(title=title, ylabel="second moment (decades)")
+    figure.subplots_adjust(0.07, 0.15, 0.99, 0.91, 0.21)
+    return svg(figure, "second moment of signal and gradient, layer by layer")
+
+
+def of_record(record: xr.Dataset) -> str:
+    """Return the curves of a record that was measured elsewhere."""
+    return svg(pp.plot.variance(record).figure, "second moments of the record")
+
+
+def histograms(record: xr.Dataset) -> str:
+    """Return the distributions of activations and gradients at some layers."""
+    figure = Figure((10.4, 3.2))
+    axes = figure.subplots(1, 2)
+    pp.plot.histograms(record, axes=axes)
+    for ax in axes:
+        if ax.get_lines():
+            ax.yaxis.set_major_formatter("{x:g}")  # powers take half of the time to draw
+        else:
+            ax.clear()
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, "without an activation", ha="center")
+    figure.subplots_adjust(0.08, 0.17, 0.9, 0.97, 0.42)
+    return svg(figure, "distributions of activations and gradients")
+
+
+def phase(phi: pp.Activation, point: Point) -> str:
+    """Return the phase diagram of an activation, with a point on it, at its edge if beyond."""
+    background, corners = _plane(phi)
+    low, high = corners
+    at = [
+        a + (b - a) * min(max((value - start) / (end - start), 0.0), 1.0)
+        for a, b, value, (start, end) in zip(low, high, point, (SIGMA_W2, SIGMA_B2), strict=True)
+    ]
+    dot = f'<circle class="here" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="7" '
+    dot += 'fill="white" stroke="black" stroke-width="2.5"/>'
+    return background.replace("</svg>", dot + "</svg>")
+
+
+@functools.lru_cache(maxsize=64)
+def _plane(phi: pp.Activation) -> tuple[str, np.ndarray]:
+    """Return the diagram without a point, and the corners of its axes in units of the SVG."""
+    axes = (np.linspace(*end, n) for end, n in zip((SIGMA_W2, SIGMA_B2), POINTS, strict=True))
+    figure = Figure((6.2, 4.0), layout="constrained", dpi=DOTS)
+    ax = figure.subplots()
+    pp.plot.phase(pp.phase(phi, *axes), ax=ax)
+    ax.set(xlim=SIGMA_W2, ylim=SIGMA_B2, title="gradient over the plane of variances")
+    drawn = svg(figure, f"phase diagram of {phi.name}")
+    ends = np.array([SIGMA_W2, SIGMA_B2]).T
+    return drawn, ax.transData.transform(ends) * [1, -1] + [0, figure.bbox.height]
+
+
+def svg(figure: Figure, label: str) -> str:
+    """Return a figure as an SVG that is as wide as its place, with words for who cannot see it."""
+    out = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    says = f'<svg role="img" aria-label="{html.escape(label)}" style="max-width:100%;height:auto" '
+    return text[text.index("<svg") :].replace("<svg ", says, 1)
