@@ -8,13 +8,21 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from propagate.plot import growth_curves, heat_map, histogram, phase_diagram, width_curves
+from propagate.plot import (
+    growth_curves,
+    heat_map,
+    histogram,
+    phase_diagram,
+    training_curves,
+    width_curves,
+)
 from propagate.plot.marks import mark_findings
 from propagate.plot.style import COLUMN_INCHES, each_pairing
 from propagate.record.dataset import measured_directions
 from propagate.types import DIRECTIONS, Direction, UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
+from propagate.verdicts.outcomes import is_training
 
 Directions = Sequence[Direction]
 StyleName = Literal["screen", "paper"]
@@ -107,12 +115,13 @@ def _figure_of(ax: Axes) -> Figure:
 
 
 def _is_sweep(record: xr.Dataset) -> bool:
-    return "layer" in record.dims and bool({"init", "activation"} & set(record.dims))
+    dims = set(record.dims)
+    return "layer" in dims and bool({"init", "activation"} & dims) and "step" not in dims
 
 
 def _is_for_one_axis(record: xr.Dataset) -> bool:
     """Whether it has signals along depth, of no more pairings than a legend can name."""
-    if "width" in record.dims or not measured_directions(record):
+    if {"width", "step"} & set(record.dims) or not measured_directions(record):
         return False
     return "site" in record.dims or sum(1 for _ in each_pairing(record)) <= MOST_CURVES
 
@@ -123,6 +132,12 @@ def _is_one_with_histograms(record: xr.Dataset) -> bool:
 
 
 KINDS = {
+    "learning": Kind(
+        "How the held-out score of each pairing rises, with the range of its runs",
+        "a record of propagate train",
+        is_training,
+        lambda record, *_: training_curves.learning_curves(record),
+    ),
     "curves": Kind(
         "How the signal and its gradient grow along depth, a column for each activation",
         "a sweep",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from propagate.plot.style import BESIDE, COLOURS, MARKERS, new_figure
+from propagate.plot.style import COLOURS, MARKERS, new_figure
 from propagate.verdicts.outcomes import SCORES, best_rates, score_name
 
 
@@ -31,6 +31,7 @@ def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -
     """
     name = score_name(record)
     phis = [str(phi) for phi in np.atleast_1d(record["activation"].values)]
+    alone = axes is None
     if axes is None:
         figure = new_figure(3.4 * len(phis) + 1.8, 3.4)
         axes = list(np.atleast_1d(figure.subplots(1, len(phis), sharey=True)))
@@ -45,9 +46,10 @@ def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -
         if name == "test_accuracy":
             ax.set_ylim(0, 1.02)
     axes[0].set_ylabel(SCORES[name])
-    axes[-1].legend(fontsize="small", frameon=False, **BESIDE)
     figure = axes[0].get_figure(root=True)
     assert isinstance(figure, Figure)
+    names, look = axes[0].get_legend_handles_labels(), {"fontsize": "small", "frameon": False}
+    figure.legend(*names, loc="outside right upper", **look) if alone else axes[-1].legend(**look)
     return figure
 
 

@@ -28,7 +28,7 @@ class Trained:
     @cached_property
     def findings(self) -> Findings:
         """The verdicts on every pairing before the first step."""
-        return judge(beginning(self.record))
+        return judge(self.record)
 
     def outcomes(self, target: float = TARGET) -> tuple[Outcome, ...]:
         """Return what became of every pairing, per activation, the best first.
@@ -49,9 +49,3 @@ class Trained:
         from propagate.report import training_table
 
         return str(training_table.report(self.outcomes(), self.findings, self.record))
-
-
-def beginning(record: xr.Dataset) -> xr.Dataset:
-    """Return the record before the first step, which folds and learning rates have in common."""
-    dims = [dim for dim in ("learning_rate", "fold") if dim in record.dims]
-    return record.isel({"step": 0, **dict.fromkeys(dims, 0)}, drop=True)

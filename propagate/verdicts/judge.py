@@ -6,6 +6,7 @@ from propagate.record.dataset import measured_directions, second_moment_name
 from propagate.types import UnusableInput
 from propagate.verdicts.departures import expectations
 from propagate.verdicts.findings import Findings
+from propagate.verdicts.outcomes import beginning, is_training
 from propagate.verdicts.site_rules.rules_in_order import judge_sites
 from propagate.verdicts.stack_rules.rules_in_order import judge_pairing
 from propagate.verdicts.stack_rules.stack_record import pairings_of
@@ -15,7 +16,8 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
     """Judge every pairing of a record, in both directions, or the sites of a custom model.
 
     Args:
-        record: of `measure`, `sweep` or `diagnose`; `q` in a direction is needed to judge it.
+        record: of `measure`, `sweep` or `diagnose`; `q` in a direction is needed to judge it. Of
+            `train` the pairings are judged as they are before the first step.
             With `variance`, `symmetric_fraction`, `saturated_fraction`, `max` and
             `forward_token_correlation` more is seen.
         theory: of `predict`, for the one network of the record. Where the measurement keeps to its
@@ -38,6 +40,8 @@ def judge(record: xr.Dataset, theory: xr.Dataset | None = None) -> Findings:
         >>> judge(record)[0].verdict.value, judge(record)[0].rate
         ('vanishing', -0.5)
     """
+    if is_training(record):
+        record = beginning(record)
     if record.sizes.get("site") == 0:
         raise UnusableInput("judge needs a record with sites, got one with none: nothing was seen")
     _check_measured(record)

@@ -72,6 +72,17 @@ def outcomes(record: xr.Dataset, target: float = TARGET) -> tuple[Outcome, ...]:
     return tuple(sorted(found, key=lambda one: (order[one.activation], -np.nan_to_num(one.score))))
 
 
+def is_training(record: xr.Dataset) -> bool:
+    """Whether a record is of `train`."""
+    return "test_loss" in record and "step" in record.dims
+
+
+def beginning(record: xr.Dataset) -> xr.Dataset:
+    """Return the record before the first step, which folds and learning rates have in common."""
+    dims = [dim for dim in ("learning_rate", "fold") if dim in record.dims]
+    return record.isel({"step": 0, **dict.fromkeys(dims, 0)}, drop=True)
+
+
 def score_name(record: xr.Dataset) -> str:
     """Return the name of the held-out score of a training record.
 

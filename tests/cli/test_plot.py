@@ -48,7 +48,19 @@ def plane() -> xr.Dataset:
     return pp.phase("tanh", np.linspace(0.5, 3, 5), np.linspace(0, 0.5, 4))
 
 
+def training() -> xr.Dataset:
+    """Of a training: two initialisers, the second of which learns."""
+    rise = np.stack([np.full((4, 2), 0.1), np.linspace(0.1, 0.9, 4)[:, None].repeat(2, 1)])
+    dims = ("init", "activation", "step", "seed")
+    score = xr.DataArray(rise[:, None], dims=dims)
+    made = {"test_accuracy": score, "test_loss": 1 - score, "train_loss": 1 - score}
+    made["log10_forward_q"] = xr.zeros_like(score).expand_dims(layer=3)
+    coords = {"init": ["zeros", "he_normal"], "activation": ["relu"], "step": [0, 9, 18, 27]}
+    return xr.Dataset(made, coords | {"epoch": ("step", range(4))})
+
+
 RECORDS = {
+    "learning": training,
     "curves": sweep,
     "map": sweep,
     "variance": lambda: sweep().isel(init=0, activation=0),

@@ -28,15 +28,20 @@ def run(*args: object) -> int:
 
 def test_folds_of_own_rows_leave_a_record_a_summary_and_a_picture(rows, tmp_path, capfd):
     out = tmp_path / "out"
+    page = out / "report.html"
     options = ["--init", "he_normal", "zeros", "--activation", "tanh", "--batch", "8", "--json"]
+    options += ["--report", page]
     assert run("--data", rows, "--folds", 3, "--out", out, *options) == 0
     told = json.loads(capfd.readouterr().out)
     assert {one["init"] for one in told["outcomes"]} == {"he_normal", "zeros"}
     assert [one["runs"] for one in told["outcomes"]] == [3, 3]
     assert told["provenance"]["input"] == "rows.npz" and told["provenance"]["rows"] == 30
-    files = {"record.nc", "summary.json", "curves.png", "curves.svg"}
+    files = {"record.nc", "summary.json", "curves.png", "curves.svg", "report.html"}
     assert {path.name for path in out.iterdir()} == files
     record = pp.load(out / "record.nc")
+    shown = page.read_text()
+    assert "Outcomes" in shown and "zeros + tanh" in shown and "held-out score" in shown
+    assert pp.judge(record)[0].init == "he_normal"  # as it was before the first step
     assert record.sizes["fold"] == 3 and record.test_accuracy.notnull().all()
     assert json.loads((out / "summary.json").read_text())["outcomes"] == told["outcomes"]
 

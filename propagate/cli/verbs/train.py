@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from propagate.activations import activation
 from propagate.cli import output_folder
@@ -13,6 +15,7 @@ from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import storage
 from propagate.report import summary, training_table
+from propagate.report.html import page
 from propagate.run.sweep import Interrupted
 from propagate.training.train import OptimizerName, train
 from propagate.types import Precision
@@ -69,6 +72,8 @@ class Train(StackOptions):
     """Everything random follows from this number."""
     out: Path = Path("propagate-train")
     """Folder for the record, the summary and the picture."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for a report: one HTML page with verdicts, outcomes, pictures and layers."""
     json: bool = False
     """Print the summary as JSON instead of the table."""
     pictures: bool = True
@@ -95,6 +100,8 @@ class Train(StackOptions):
         told = summary.of_training(outcomes, found.findings, found.record)
         for path in output_folder.write(found.record, told, self.out):
             say(f"wrote {path}")
+        if self.report is not None:
+            say(f"wrote {page.write(found.record, self.report, found.findings)}")
         if self.pictures:
             for path in output_folder.save_figure(found.plot(), self.out / "curves"):
                 say(f"wrote {path}")

@@ -17,6 +17,7 @@ from propagate.report.html.elements import el, section, written
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
+from propagate.verdicts.outcomes import beginning, is_training, outcomes
 
 
 def write(
@@ -29,7 +30,7 @@ def write(
     """Write the page of a record whole, or not at all; return its path.
 
     Args:
-        record: of `sweep`, `measure`, `predict` or `diagnose`.
+        record: of `sweep`, `measure`, `predict`, `train` or `diagnose`.
         path: of the file.
         findings: on it; by default those of `judge`.
         more: parts after the verdict, by their titles: lines of text, such as advice.
@@ -50,16 +51,22 @@ def page(
     if not ({"layer", "site"} & set(record.dims)) or "width" in record.dims:
         dims = ", ".join(map(str, record.dims))
         raise UnusableInput(
-            f"a report needs a record of sweep, measure, predict or diagnose, got dims {dims}"
+            "a report needs a record of sweep, measure, predict, train or diagnose, got dims "
+            f"{dims}"
         )
     found = judge(record) if findings is None else findings
+    drawn = pictures.figures(record, found)
+    if is_training(record):
+        more = {"Outcomes": "\n".join(map(str, outcomes(record))), **(more or {})}
+        record = beginning(record)  # of what is judged; pictures show both
+        drawn += pictures.figures(record, found)
     if words.is_custom(record):
         found = found.worst_first()  # those of a sweep keep its order
     parts = [
         words.verdict(record, found),
         words.recipe(record, found),
         *(words.further(*one) for one in (more or {}).items()),
-        section("pictures", "Pictures", pictures.figures(record, found)),
+        section("pictures", "Pictures", drawn),
         *_tables(record, found),
         origin.lines(record, found),
         words.unopened(record),
