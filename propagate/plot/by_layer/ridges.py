@@ -1,15 +1,15 @@
 """Distributions of all layers, one above the other; `propagate.plot.ridge`."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 
-from propagate.checks import check_choice
 from propagate.plot.by_layer.shares import Signal, of_one_pairing
 from propagate.plot.style import depth_dim, new_figure, positions
+from propagate.types import UnusableInput
 
 ROWS = 12  # layers that are shown
 HEIGHT = 1.8  # of a ridge, in rows
@@ -51,7 +51,8 @@ def ridge(
     Reference:
         Glorot and Bengio (2010), Figure 6.
     """
-    check_choice("units", units, Scale)
+    if units not in get_args(Scale):
+        raise UnusableInput(f"units must be 'value' or 'rms', got {units!r}")
     shares, log_rms = of_one_pairing(record, place)
     known = np.flatnonzero(~np.isnan(log_rms))
     rows = known[np.linspace(0, len(known) - 1, min(ROWS, len(known))).round().astype(int)]

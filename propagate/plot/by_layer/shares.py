@@ -1,11 +1,10 @@
 """The distributions of one pairing: which it is, and how its values spread over powers of two."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import xarray as xr
 
-from propagate.checks import check_choice
 from propagate.plot.style import depth_dim, each_pairing, not_measured
 from propagate.record.dataset import second_moment, second_moment_name
 from propagate.types import UnusableInput
@@ -22,7 +21,8 @@ def of_one_pairing(record: xr.Dataset, place: Signal) -> tuple[np.ndarray, np.nd
     Raises:
         UnusableInput: no such place, the histograms are missing, or there are several pairings.
     """
-    check_choice("place", place, Signal)
+    if place not in get_args(Signal):
+        raise UnusableInput(f"place must be one of {', '.join(get_args(Signal))}, got {place!r}")
     q = second_moment_name(place)
     if f"{place}_histogram" not in record or q not in record:
         raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
