@@ -19,7 +19,7 @@ KAPPA = {1: 0.3183098862, 2: 0.4937310902, 5: 0.7359463506, 10: 0.8715355160}  #
 
 def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
-    width, depth, points, shown = (256, 10, 2, 1) if small else (1000, 30, 40, 4)
+    width, depth, points, shown = (256, 10, 1, 1) if small else (1000, 30, 40, 4)
     scales, of_tanh, of_relu = Figure((11, 3.9), layout="constrained").subplots(1, 3)
     for sigma_w2, xi in [*XI.items()][: 1 if small else 6]:
         found = pp.fixed_points("tanh", sigma_w2, 0.05)[0].xi_c
