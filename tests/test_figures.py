@@ -51,9 +51,10 @@ def test_a_picture_is_written_beside_its_script(tmp_path):
     ]
     (tmp_path / "tiny_one.py").write_text("\n".join(lines))
     with pytest.raises(SystemExit) as left:
-        command.main(["figures", "tiny-one", "--folder", str(tmp_path)])
+        command.main(["figures", "tiny-one", "--folder", str(tmp_path), "--format", "png", "svg"])
     assert left.value.code == 0
     assert (tmp_path / "tiny_one.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "tiny_one.svg").read_bytes()
 
 
 def test_other_scripts_of_a_folder_are_left_out_and_not_run(tmp_path, capfd):

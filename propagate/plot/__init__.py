@@ -4,6 +4,8 @@ Every function draws on the axis that is passed in, or on a figure of its own th
 state knows of: keep it with `ax.figure.savefig(…)`. Scales are in decades (log10).
 """
 
+from propagate.plot.by_layer.exponents import exponents as exponents
+from propagate.plot.by_layer.ridges import ridge as ridge
 from propagate.plot.growth_curves import curves as curves
 from propagate.plot.growth_curves import variance as variance
 from propagate.plot.heat_map import heatmap as heatmap

@@ -16,6 +16,7 @@ from propagate.plot import (
     training_curves,
     width_curves,
 )
+from propagate.plot.by_layer import exponents, ridges
 from propagate.plot.marks import mark_findings
 from propagate.plot.style import COLUMN_INCHES, each_pairing
 from propagate.record.dataset import measured_directions
@@ -165,6 +166,22 @@ KINDS = {
         'one pairing, measured with measures=("q", "histogram")',
         _is_one_with_histograms,
         lambda record, *_: histogram.histograms(record),
+    ),
+    "ridge": Kind(
+        "How activations are distributed at up to twelve layers, one above the other",
+        'one pairing, measured with measures=("q", "histogram")',
+        _is_one_with_histograms,
+        lambda record, *_: _figure_of(ridges.ridge(record.squeeze())),
+        columns=1,
+        numbered=False,
+    ),
+    "exponents": Kind(
+        "Which powers of two the gradients of each layer have, beside what dtypes can hold",
+        'one pairing, measured with measures=("q", "histogram")',
+        _is_one_with_histograms,
+        lambda record, *_: _figure_of(exponents.exponents(record.squeeze())),
+        columns=1,
+        numbered=False,
     ),
     "phase": Kind(
         "How fast gradients grow over the plane of variances, with the edge of chaos",

@@ -8,12 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import tyro
 
-from propagate.cli.terminal import say
+from propagate.cli.terminal import refuse_empty, say
 from propagate.record.storage import write_whole
 from propagate.types import PropagateError, UnusableInput
+
+Format = Literal["png", "svg"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +29,21 @@ class Figures:
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Names of figures; all by default."""
     folder: Path = Path("figures")
-    """Folder of their scripts, which the PNGs go to."""
+    """Folder of their scripts, which the pictures go to."""
     small: bool = False
     """Run at reduced size and write nothing."""
+    format: tuple[Format, ...] = ("png",)
+    """What to write: png, svg or both."""
 
     def __call__(self) -> int:
         """Run the scripts in turn."""
+        refuse_empty(self, "format")
         if others := not_of_the_gallery(self.folder):
             names = ", ".join(path.name for path in others)
             say(f"left out, as they have no function draw(small): {names}")
         for script in scripts(self.folder, self.names):
             start = time.perf_counter()
-            path = run(script, small=self.small)
+            path = run(script, small=self.small, formats=self.format)
             say(f"{path or script.stem}: numbers hold ({time.perf_counter() - start:.1f} s)")
         return 0
 
@@ -85,8 +91,8 @@ def load(script: Path) -> ModuleType:
     return module
 
 
-def run(script: Path, *, small: bool = False) -> Path | None:
-    """Draw a script's figure; write its PNG beside it unless `small`.
+def run(script: Path, *, small: bool = False, formats: Sequence[Format] = ("png",)) -> Path | None:
+    """Draw a script's figure; write it beside the script unless `small`; return the first file.
 
     Raises:
         PropagateError: one of the figure's numbers does not hold.
@@ -97,6 +103,7 @@ def run(script: Path, *, small: bool = False) -> Path | None:
         raise PropagateError(f"{script.name}: a number does not hold: {error}") from error
     if small:
         return None
-    path = script.with_suffix(".png")
-    write_whole(path, lambda part: figure.savefig(part, dpi=130))
-    return path
+    paths = [script.with_suffix(f".{form}") for form in formats]
+    for path, form in zip(paths, formats, strict=True):
+        write_whole(path, lambda part, form=form: figure.savefig(part, format=form, dpi=130))
+    return paths[0]
