@@ -65,6 +65,8 @@ RECORDS = {
     "map": sweep,
     "variance": lambda: sweep().isel(init=0, activation=0),
     "histograms": histograms,
+    "ridge": histograms,
+    "exponents": histograms,
     "phase": plane,
     "widths": widths,
 }
@@ -107,7 +109,8 @@ def test_a_picture_has_the_format_that_is_asked_for(form, start, saved, tmp_path
 @pytest.mark.parametrize("kind", RECORDS)
 def test_the_first_kind_that_suits_is_drawn_by_default(kind, saved):
     record = pp.load(saved[kind])
-    assert kinds.suiting(record) == {"map": "curves", "histograms": "variance"}.get(kind, kind)
+    others = dict.fromkeys(("histograms", "ridge", "exponents"), "variance") | {"map": "curves"}
+    assert kinds.suiting(record) == others.get(kind, kind)
     assert kinds.suiting(record) == kinds.suitable(record)[0]
 
 
@@ -180,7 +183,7 @@ def test_on_paper_a_picture_fills_columns_in_eight_points(kind):
         box = legend.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= width
         assert all(box.y1 <= ax.get_window_extent().y0 for ax in figure.axes)
-    assert figure.legends or kind in ("map", "histograms", "phase", "widths")
+    assert figure.legends or not any(ax.get_legend() for ax in figure.axes)
 
 
 def test_a_finding_is_marked_where_it_is():
