@@ -106,10 +106,10 @@ def train(
         Interrupted: stopped by the user; carries the record of what was reached.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+        >>> x = np.random.default_rng(0).normal(size=(256, 4)).astype("float32")
         >>> data, key = Batch(x, labels=(x[:, 0] > 0).astype(int)), jax.random.key(0)
         >>> net = Network(depth=2, width=16, activation="tanh")
-        >>> found = train(net, init=["he_normal", "zeros"], data=data, key=key, seeds=2, epochs=3)
+        >>> found = train(net, init=["he_normal", "zeros"], data=data, key=key, seeds=2, epochs=10)
         >>> [outcome.init for outcome in found.outcomes()]
         ['he_normal', 'zeros']
     """
