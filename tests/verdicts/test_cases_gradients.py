@@ -21,7 +21,8 @@ def diagnosed(model, params, x=X, **options):
 
 
 def faults(found, verdict="untrained"):
-    return {f.parameter for f in found.findings.faults if f.verdict.value == verdict}
+    own = [f for f in found.findings.faults if f.verdict.value == verdict]
+    return {name for f in own for name in (f.parameter, *f.also)}
 
 
 # What is zero on purpose, and what is not.
