@@ -183,7 +183,8 @@ def test_on_paper_a_picture_fills_columns_in_eight_points(kind):
         box = legend.get_window_extent()
         assert box.x0 >= 0 and box.x1 <= width
         assert all(box.y1 <= ax.get_window_extent().y0 for ax in figure.axes)
-    assert figure.legends or not any(ax.get_legend() for ax in figure.axes)
+    within = ("map", "histograms", "ridge", "exponents", "phase", "widths")
+    assert figure.legends or kind in within
 
 
 def test_a_finding_is_marked_where_it_is():

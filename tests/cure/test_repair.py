@@ -279,7 +279,7 @@ def test_the_table_the_picture_and_the_sentences_tell_the_same():
     weights = chain()
     weights[4] = weights[4] * 100.0
     fixed = pp.repair(relu_net, weights, X, key=KEY)
-    text = str(fixed.table())
+    text = " ".join(str(fixed.table()).split())  # it is as wide as the terminal
     assert "what was changed of relu_net" in text and str(fixed) in text and "he_normal" in text
     ax = fixed.plot()
     assert [line.get_label().split(", ")[1] for line in ax.lines] == 2 * ["before"] + 2 * ["after"]
