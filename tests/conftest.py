@@ -3,6 +3,7 @@
 Settings are environment variables, so that the programs which tests start have them, too.
 """
 
+import gc
 import os
 
 import pytest
@@ -32,6 +33,11 @@ install_import_hook(CHECKED, "shape_checks.checked")
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "lenient: code of others runs that promotes implicitly")
+
+
+def pytest_collection_finish():
+    """What is imported stays: the collector need not walk it again at every trace."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

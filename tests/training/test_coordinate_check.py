@@ -270,7 +270,7 @@ def renamed(width, key):
         (scanned, {"seeds": 0}, "seeds"),
         (scanned, {"learning_rate": float("nan")}, "learning_rate"),
         (scanned, {"parametrisation": "ntk"}, "standard, mup"),
-        (scanned, {"optimizer": "lion"}, "sgd, adam"),
+        (scanned, {"optimizer": "lion"}, "sgd, momentum, adam"),
         (scanned, {"optimizer": 3}, "init and update"),
         (scanned, {"only": "nowhere*"}, "matches no site"),
         (alike, {}, "widen the model"),
