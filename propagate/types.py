@@ -56,6 +56,7 @@ AnyArray = Array | np.ndarray  # of code that serves device and host
 AnyNumber = Array | np.floating  # its sums
 JaxDevice = Any  # a jax.Device, which type checkers do not take for a type
 Elementwise = Callable[[Array], Array]
+StyleName = Literal["screen", "paper"]  # of a picture
 Direction = Literal["forward", "backward"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 Place = str  # one of STACK_PLACES, or a place that a layer family has of its own

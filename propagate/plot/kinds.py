@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import xarray as xr
 from matplotlib.axes import Axes
@@ -20,13 +20,12 @@ from propagate.plot.by_layer import exponents, ridges
 from propagate.plot.marks import mark_findings
 from propagate.plot.style import COLUMN_INCHES, each_pairing
 from propagate.record.dataset import measured_directions
-from propagate.types import DIRECTIONS, Direction, UnusableInput
+from propagate.types import DIRECTIONS, Direction, StyleName, UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
 from propagate.verdicts.outcomes import is_training
 
 Directions = Sequence[Direction]
-StyleName = Literal["screen", "paper"]
 COLOUR_BAR = "<colorbar>"  # the label that matplotlib gives to the axes of one
 SHRINK = 0.8  # from letters of 10 pt to letters of 8 pt
 MOST_CURVES = 24  # pairings on one axis

@@ -129,6 +129,9 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
     return lost | (high < -limit) | (low > limit) | ((-limit <= low) & (high <= limit))
 
 
+PLAIN = 1e-4, 1e6  # factors that are written without an exponent
+
+
 def times(factor: float, digits: int = 2) -> str:
     """Return a factor in words, without an exponent where people would write none.
 
@@ -137,7 +140,8 @@ def times(factor: float, digits: int = 2) -> str:
         ('240', '0.031', '15,000', '3.2e-07')
     """
     short = float(f"{factor:.{digits}g}")
-    return f"{short:,.10g}" if 1e-4 <= abs(short) < 1e6 or not short else f"{short:.{digits}g}"
+    plain = not short or PLAIN[0] <= abs(short) < PLAIN[1]
+    return f"{short:,.10g}" if plain else f"{short:.{digits}g}"
 
 
 def in_words(rise: Growth) -> str:

@@ -8,6 +8,7 @@ from site_records import finding, transformer
 
 import propagate as pp
 from propagate.cli import command
+from propagate.cli.verbs import plot as verb
 from propagate.plot import kinds, marks
 from propagate.plot.growth_curves import variance
 from propagate.plot.style import COLUMN_INCHES, STYLES
@@ -87,6 +88,7 @@ def saved(tmp_path_factory):
 
 def test_there_is_a_record_for_every_kind():
     assert set(RECORDS) == set(kinds.KINDS)
+    assert tuple(kinds.KINDS) == verb.NAMES
 
 
 @pytest.mark.parametrize("kind", RECORDS)

@@ -98,9 +98,7 @@ class Diagnose:
         if self.out:
             say(f"wrote {found.save(self.out)}")
         if self.report:
-            helps = "\n".join(advise(found).first().lines())
-            parts = {"What would help": helps} if helps else {}
-            say(f"wrote {page.write(found.record, self.report, found.findings, more=parts)}")
+            say(f"wrote {page.write(found.record, self.report, found.findings)}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _refuse_what_has_no_effect(self, fatal: bool) -> None:

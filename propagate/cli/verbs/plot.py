@@ -3,23 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import matplotlib
 import tyro
 import xarray as xr
 
 from propagate.cli.terminal import refuse_empty, refuse_idle, say
-from propagate.plot import kinds
-from propagate.plot.kinds import KINDS
-from propagate.plot.style import STYLES
 from propagate.record import storage
-from propagate.types import DIRECTIONS, Direction, UnusableInput
+from propagate.types import DIRECTIONS, Direction, StyleName, UnusableInput
+
+if TYPE_CHECKING:
+    from propagate.plot.kinds import Kind
 
 Format = Literal["png", "svg", "pdf"]
-KIND_HELP = "What to draw; by default the first of these that suits the record. " + " ".join(
-    f"{name}: {kind.shows[0].lower()}{kind.shows[1:]}." for name, kind in KINDS.items()
+NAMES = (
+    *("learning", "curves", "map", "variance", "histograms", "ridge", "exponents", "phase"),
+    "widths",
 )
+"""Of `plot.kinds.KINDS`, which is not imported for its help: matplotlib is slow to load."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Plot:
     """File of the record."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", aliases=["-o"])] = None
     """File of the picture; by default RECORD_KIND.png beside it."""
-    kind: Annotated[str | None, tyro.conf.arg(metavar="|".join(KINDS), help=KIND_HELP)] = None
+    kind: Annotated[str | None, tyro.conf.arg(metavar="|".join(NAMES))] = None
+    """What to draw; by default the first of these that suits the record."""
     format: Format | None = None
     """Of the picture; by default as FILE ends."""
-    style: kinds.StyleName = "screen"
+    style: StyleName = "screen"
     """Of the picture; paper is as wide as a column of a page, or two, with letters of 8 pt."""
     init: tuple[str, ...] | None = None
     """Only these initialisers of a sweep."""
@@ -56,12 +58,17 @@ class Plot:
 
     def __call__(self) -> int:
         """Draw; return the exit code."""
+        import matplotlib
+
+        from propagate.plot import kinds
+        from propagate.plot.style import STYLES
+
         refuse_empty(self, "init", "activation")
         record = storage.load(self.record)
         for dim, names in (("init", self.init), ("activation", self.activation)):
             record = _only(record, dim, names)
         name = kinds.suiting(record, self.kind)
-        self._refuse_what_has_no_effect(name)
+        self._refuse_what_has_no_effect(name, kinds.KINDS[name])
         path, form = self._file(name)
         shown: Sequence[Direction] = (self.direction,) if self.direction else DIRECTIONS
         own = ("style", "title", "ylim", "xlabel", "ylabel")
@@ -71,10 +78,10 @@ class Plot:
         say(f"wrote {path}")
         return 0
 
-    def _refuse_what_has_no_effect(self, name: str) -> None:
+    def _refuse_what_has_no_effect(self, name: str, kind: "Kind") -> None:
         where = f"on the picture {name}"
-        idle = [] if KINDS[name].directed else ["direction"]
-        refuse_idle(self, idle if KINDS[name].numbered else [*idle, "ylim"], where)
+        idle = [] if kind.directed else ["direction"]
+        refuse_idle(self, idle if kind.numbered else [*idle, "ylim"], where)
         if self.ylim is not None and not self.ylim[0] < self.ylim[1]:
             raise UnusableInput(f"--ylim needs two numbers, the lower first, got {self.ylim}")
 
