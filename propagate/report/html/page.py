@@ -55,13 +55,13 @@ def page(
             f"{dims}"
         )
     found = judge(record) if findings is None else findings
+    if words.is_custom(record):
+        found = found.worst_first()  # those of a sweep keep its order
     drawn = pictures.figures(record, found)
     if is_training(record):
         more = {"Outcomes": "\n".join(map(str, outcomes(record))), **(more or {})}
         record = beginning(record)  # of what is judged; pictures show both
         drawn += pictures.figures(record, found)
-    if words.is_custom(record):
-        found = found.worst_first()  # those of a sweep keep its order
     parts = [
         words.verdict(record, found),
         words.recipe(record, found),
