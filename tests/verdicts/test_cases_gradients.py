@@ -133,7 +133,7 @@ def planted(f, at=2):
 )
 def test_the_operation_that_cuts_a_gradient_off_is_named(f, words):
     found = planted(f)
-    assert faults(found) == {"0"} and "so at 1 and 2" in str(found)
+    assert faults(found) == {"0", "1", "2"} and "so at 1 and 2" in str(found)
     assert all(words in x.reason for x in found.findings if x.verdict.value == "untrained")
     assert "test_cases_gradients.py" in str(found) or words in ("round", "select_n")
 
