@@ -12,12 +12,11 @@ from matplotlib.figure import Figure
 from propagate.plot.style import (
     BESIDE,
     depth_dim,
-    each_pairing,
     new_figure,
-    not_measured,
+    one_with_histograms,
     positions,
 )
-from propagate.record.dataset import second_moment, second_moment_name
+from propagate.record.dataset import second_moment
 from propagate.types import UnusableInput
 
 SHOWN_LAYERS = 6
@@ -61,22 +60,13 @@ def histograms(
     """
     if units not in get_args(Scale):
         raise UnusableInput(f"units must be 'rms' or 'value', got {units!r}")
-    for place in PLACES:
-        q = second_moment_name(place)
-        if f"{place}_histogram" not in record or q not in record:
-            raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
-    found = [one for _, one in each_pairing(record)]
-    if len(found) > 1:
-        raise UnusableInput(
-            f"a record of one pairing is required, got {len(found)}: "
-            "choose one with record.sel(init=…, activation=…)"
-        )
+    one = one_with_histograms(record, *PLACES)
     panels: list[Any] = [
         *(new_figure(10, 3.6).subplots(1, 2, sharey=units == "rms") if axes is None else axes)
     ]
-    layers = _shown(found[0])
+    layers = _shown(one)
     for ax, (place, name) in zip(panels, PLACES.items(), strict=True):
-        _densities(ax, found[0], place, layers, units)
+        _densities(ax, one, place, layers, units)
         ax.set(xlabel=name + (" ÷ its rms" if units == "rms" else ""), ylabel="density")
         ax.set_title(f"{title}: {name}" if title else name, fontsize="medium")
         if ax.get_shared_y_axes().joined(*panels):

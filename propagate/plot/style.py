@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from propagate.record.dataset import second_moment_name
 from propagate.types import UnusableInput
 
 # Okabe and Ito (2008) without yellow, which is faint on white, and black, which is the theory's.
@@ -157,3 +158,22 @@ STYLES: dict[str, Any] = {
     },
 }
 """Settings of matplotlib by the name of a style, within which a picture is drawn and saved."""
+
+
+def one_with_histograms(record: xr.Dataset, *places: str) -> xr.Dataset:
+    """Return the one pairing of a record, which has histograms at some places.
+
+    Raises:
+        UnusableInput: the histograms are missing, or there are several pairings.
+    """
+    for place in places:
+        q = second_moment_name(place)
+        if f"{place}_histogram" not in record or q not in record:
+            raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
+    found = [one for _, one in each_pairing(record)]
+    if len(found) > 1:
+        raise UnusableInput(
+            f"a record of one pairing is required, got {len(found)}: "
+            "choose one with record.sel(init=…, activation=…)"
+        )
+    return found[0]

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 import xarray as xr
 
-from propagate.plot.style import depth_dim, each_pairing, not_measured
-from propagate.record.dataset import second_moment, second_moment_name
+from propagate.plot.style import depth_dim, one_with_histograms
+from propagate.record.dataset import second_moment
 from propagate.types import UnusableInput
 
 Signal = Literal["forward", "activation", "backward"]
@@ -23,16 +23,8 @@ def of_one_pairing(record: xr.Dataset, place: Signal) -> tuple[np.ndarray, np.nd
     """
     if place not in get_args(Signal):
         raise UnusableInput(f"place must be one of {', '.join(get_args(Signal))}, got {place!r}")
-    q = second_moment_name(place)
-    if f"{place}_histogram" not in record or q not in record:
-        raise not_measured(f"{place}_histogram with {q}", '("q", "histogram")')
-    found = [one for _, one in each_pairing(record)]
-    if len(found) > 1:
-        raise UnusableInput(
-            f"a record of one pairing is required, got {len(found)}: "
-            "choose one with record.sel(init=…, activation=…)"
-        )
-    shares, log_q = found[0][f"{place}_histogram"], second_moment(found[0], place)
+    one = one_with_histograms(record, place)
+    shares, log_q = one[f"{place}_histogram"], second_moment(one, place)
     if "seed" in shares.dims:
         shares, log_q = shares.mean("seed"), log_q.median("seed")
     return shares.transpose(depth_dim(record), "bin").values, log_q.values / 2
