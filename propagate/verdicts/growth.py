@@ -130,6 +130,7 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
 
 
 PLAIN = 1e-4, 1e6  # factors that are written without an exponent
+AMOUNT_DIGITS = 3
 
 
 def times(factor: float, digits: int = 2) -> str:
@@ -142,6 +143,16 @@ def times(factor: float, digits: int = 2) -> str:
     short = float(f"{factor:.{digits}g}")
     plain = not short or PLAIN[0] <= abs(short) < PLAIN[1]
     return f"{short:,.10g}" if plain else f"{short:.{digits}g}"
+
+
+def amount(value: float) -> str:
+    """Return a measured quantity in words, with a digit more than a factor.
+
+    Example:
+        >>> amount(0.31249)
+        '0.312'
+    """
+    return times(value, AMOUNT_DIGITS)
 
 
 def in_words(rise: Growth) -> str:

@@ -9,7 +9,7 @@ import xarray as xr
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Severity, Verdict
-from propagate.verdicts.growth import times
+from propagate.verdicts.growth import amount
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
@@ -28,7 +28,7 @@ def wild_inputs(record: xr.Dataset) -> Iterator[Finding]:
         seen.add(number)
         layer = str(record["name"].values[k])
         cost = (
-            f"its output and the gradient of its weights are {times(rms, 3)} times what rms 1 gives"
+            f"its output and the gradient of its weights are {amount(rms)} times what rms 1 gives"
         )
         if verdict is Verdict.COLLAPSING:
             cost = "they hardly differ from one another"
@@ -80,7 +80,7 @@ def first_loss(record: xr.Dataset, wild: Sequence[Finding] = ()) -> Iterator[Fin
     scaled = "the logits" if k is None else f"the weights of {record['parameter'].values[k]}"
     remedy = "The scale of the inputs comes first" if wild else f"Scale {scaled} by 1/{spread:.3g}"
     reason = (
-        f"the first loss is {times(loss, 3)} per label, where equal probabilities give ln {of} = "
+        f"the first loss is {amount(loss)} per label, where equal probabilities give ln {of} = "
         f"{chance:.3g}: the logits have standard deviation {spread:.3g}, and the largest "
         f"probability is {largest:.2f} on average. {remedy}"
     )

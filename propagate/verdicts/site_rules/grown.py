@@ -1,5 +1,6 @@
 """The rules for growth along the spine of a custom model, and along the turns of a loop in it."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -108,7 +109,7 @@ def _remedy(record: xr.Dataset, part: Way, rise: Growth) -> str:
     linear layer is not enough.
     """
     if _is_stream(record, part) and rise.rate > 0:
-        scale = times(((10**rise.rate - 1) * rise.layers) ** -0.5)
+        scale = times(1 / math.sqrt((10**rise.rate - 1) * rise.layers))
         return (
             f"branches {scale} times as large, each with 1/{rise.layers} of the stream's second "
             "moment, would keep it within a factor of e"

@@ -10,7 +10,7 @@ from propagate.record.dataset import not_finite
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.growth import times
+from propagate.verdicts.growth import amount, times
 from propagate.verdicts.pre_activation import into
 from propagate.verdicts.site_rules.non_finite import REMEDIES
 from propagate.verdicts.site_rules.site_finding import drawn, rows_seen, site_finding
@@ -58,8 +58,8 @@ def _revived(record: xr.Dataset, k: int) -> str:
         return ""
     reach = f", {times(-comes.mean / comes.sd)} deviations below zero" if comes.sd > 0 else ""
     return (
-        f". What comes in has mean {times(comes.mean, 3)} and standard deviation "
-        f"{times(comes.sd, 3)}{reach}: biases higher by {times(-comes.mean, 3)} would centre it, "
+        f". What comes in has mean {amount(comes.mean)} and standard deviation "
+        f"{amount(comes.sd)}{reach}: biases higher by {amount(-comes.mean)} would centre it, "
         "and half of the channels be on"
     )
 

@@ -29,7 +29,7 @@ from propagate.verdicts.along_spine import (
 )
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 from propagate.verdicts.grouped import without_numbers
-from propagate.verdicts.growth import times
+from propagate.verdicts.growth import amount, times
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 CHANGED: dict[Direction, str] = {"forward": "output", "backward": "derivative"}
@@ -145,7 +145,7 @@ def odd_weights(record: xr.Dataset) -> Iterator[Odd]:
             off, at = off_by[k], np.flatnonzero(record["parameter"].values == names[n])
             own, peers = 10 ** sigma2[n], 10 ** (sigma2[n] - off)
             reason = (
-                f"fan_in·Var(W) is {times(own, 3)} where its peers have {times(peers, 3)}, "
+                f"fan_in·Var(W) is {amount(own)} where its peers have {amount(peers)}, "
                 f"{off:+.1f} decades: weights {times(10 ** (-off / 2))} times as large would be in "
                 "line"
             )

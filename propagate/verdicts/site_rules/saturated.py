@@ -7,7 +7,7 @@ import xarray as xr
 
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.growth import times
+from propagate.verdicts.growth import amount, times
 from propagate.verdicts.pre_activation import Into, into
 from propagate.verdicts.site_rules.site_finding import site_finding
 
@@ -39,8 +39,8 @@ def _moved(comes: Into | None, blamed: Collection[str]) -> str:
         return ""
     if abs(comes.mean) > comes.sd:
         return (
-            f". They have mean {times(comes.mean, 3)} and standard deviation {times(comes.sd, 3)}: "
-            f"add {times(-comes.mean, 3)} to the bias"
+            f". They have mean {amount(comes.mean)} and standard deviation {amount(comes.sd)}: "
+            f"add {amount(-comes.mean)} to the bias"
         )
     weights = f"the weights of {comes.layer}" if comes.layer else "them"
-    return f". They have rms {times(comes.rms, 3)}: scale {weights} by {times(1 / comes.rms)}"
+    return f". They have rms {amount(comes.rms)}: scale {weights} by {times(1 / comes.rms)}"
