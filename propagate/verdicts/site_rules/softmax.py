@@ -9,6 +9,7 @@ import xarray as xr
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Severity, Verdict
+from propagate.verdicts.growth import times
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
@@ -27,14 +28,15 @@ def one_hot(record: xr.Dataset) -> Iterator[Finding]:
 
 def _finding(record: xr.Dataset, k: int, entropy: float, where: str, how: Severity) -> Finding:
     name, spread = str(record["name"].values[k]), float(record["activation_score_sd"].values[k])
-    weight = ""
+    weight, keys = "", int(record["units"].values[k])
     if "activation_largest_weight" in record and not where:
         largest = float(record["activation_largest_weight"].values[k])
         weight = f", and the largest weight {largest:.2f} on average"
     remedy = _remedy(record, _scores(record, k), spread)
     reason = (
         f"{name} is next to one-hot{where}: its entropy is {entropy:.0%} of that of equal weights"
-        f"{weight}. Its scores have standard deviation {spread:.3g}{remedy}"
+        f"{weight}, so that a row draws on {times(keys**entropy)} of up to {keys} values (its perplexity) "
+        f"and learns little about the others. Its scores have standard deviation {spread:.3g}{remedy}"
     )
     return site_finding(record, k, "forward", Verdict.SATURATED, reason, severity=how)
 
