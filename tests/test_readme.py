@@ -25,7 +25,7 @@ from propagate.cli.verbs import (
     train,
 )
 from propagate.plot.kinds import KINDS
-from propagate.record.measures import MEASURES
+from propagate.record.measures import MEASURES, SITE_MEASURES
 from propagate.verdicts.findings import Verdict
 
 ROOT = Path(__file__).parent.parent
@@ -159,7 +159,7 @@ def test_every_command_is_understood(line, monkeypatch):
 
 
 def test_every_variable_and_verdict_is_explained():
-    for measure in MEASURES:
+    for measure in (*MEASURES, *SITE_MEASURES):
         for place in measure.places:
             assert f"`{measure.variable(place)}`" in PAGES["propagate/record/README.md"]
     for verdict in Verdict:
