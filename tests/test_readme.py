@@ -66,7 +66,8 @@ NUMBER = re.compile(r"[-+]?\d+\.\d*(?:e[-+]?\d+)?")
 def differences(shown: str, printed: str) -> list[str]:
     """What differs: words and whole numbers at all, decimals in their first two digits.
 
-    A decimal may be off by one in its last place, too: that is all that `-0.00` says.
+    A decimal may be off by one in its last place, too: that is all that `-0.00` says. Long lines
+    may be shown wrapped.
     """
     words = [" ".join(NUMBER.sub(" N ", text).split()) for text in (shown, printed)]
     if words[0] != words[1]:
