@@ -1,4 +1,4 @@
-"""What the README says can be run is run, and CI runs the same lines."""
+"""What the README and its further pages say can be run is run, and CI runs the same lines."""
 
 import os
 import re
@@ -24,24 +24,40 @@ from propagate.cli.verbs import (
     sweep,
     train,
 )
-from propagate.record.measures import MEASURES
+from propagate.plot.kinds import KINDS
+from propagate.record.measures import MEASURES, SITE_MEASURES
 from propagate.verdicts.findings import Verdict
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+FURTHER = ("figures/README.md", "notebooks/README.md", "notebooks/coming_from_pytorch_hooks.md")
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (
+        ROOT / "README.md",
+        *sorted((ROOT / "propagate").rglob("README.md")),
+        *(ROOT / page for page in FURTHER),
+    )
+}
 RULE = re.MULTILINE | re.DOTALL
+MOST_LINES = 350
 COMMANDS = ("pip install . && propagate sweep", "pip install '.[test]' && pytest")
+EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 
 
-def blocks(language: str) -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, RULE)
+def blocks(page: str, language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", PAGES[page], RULE)
     return [text for named, text in fenced if named == language]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_two_commands_are_what_ci_runs(command):
-    assert f"{command}\n" in blocks("sh")
+    assert f"{command}\n" in blocks("README.md", "sh")
     assert f"\n        {command}\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_readme_is_a_front_page_that_leads_to_every_other():
+    assert len(PAGES["README.md"].splitlines()) <= MOST_LINES
+    assert set(PAGES) - {"README.md"} <= {target for target, _ in links("README.md")}
 
 
 NUMBER = re.compile(r"[-+]?\d+\.\d*(?:e[-+]?\d+)?")
@@ -50,7 +66,8 @@ NUMBER = re.compile(r"[-+]?\d+\.\d*(?:e[-+]?\d+)?")
 def differences(shown: str, printed: str) -> list[str]:
     """What differs: words and whole numbers at all, decimals in their first two digits.
 
-    A decimal may be off by one in its last place, too: that is all that `-0.00` says.
+    A decimal may be off by one in its last place, too: that is all that `-0.00` says. Long lines
+    may be shown wrapped.
     """
     words = [" ".join(NUMBER.sub(" N ", text).split()) for text in (shown, printed)]
     if words[0] != words[1]:
@@ -78,15 +95,25 @@ def test_a_wrong_number_or_word_would_be_found(printed, right):
     assert (not differences("a stack of 8: stable (+0.51 ± 0.02)\n", printed)) == right
 
 
-EXAMPLES = re.findall(r"^```python\n(.*?)^```\n\nprints\n\n```\n(.*?)^```$", README, RULE)
+def examples(page: str) -> list[tuple[str, str]]:
+    shown = r"^```python\n(.*?)^```\n\nprints\n\n```\n(.*?)^```$"
+    return re.findall(shown, PAGES[page], RULE)
 
 
-def test_every_python_example_shows_what_it_prints():
-    assert [example for example, _ in EXAMPLES] == blocks("python")
+@EVERY_PAGE
+def test_every_python_example_shows_what_it_prints(page):
+    assert [example for example, _ in examples(page)] == blocks(page, "python")
 
 
-@pytest.mark.parametrize(("example", "output"), EXAMPLES)
-def test_the_python_examples_print_what_the_readme_shows(example, output, tmp_path):
+@pytest.mark.parametrize(
+    ("example", "output"),
+    [
+        pytest.param(*example, id=f"{page}-{k}")
+        for page in PAGES
+        for k, example in enumerate(examples(page))
+    ],
+)
+def test_the_python_examples_print_what_the_page_shows(example, output, tmp_path):
     """As a user runs them: a program of its own, compiled with XLA's optimiser. Seeds are fixed."""
     own = ("XLA_FLAGS", "JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION")  # of the suite
     env = {name: value for name, value in os.environ.items() if name not in own}
@@ -99,8 +126,10 @@ def test_the_python_examples_print_what_the_readme_shows(example, output, tmp_pa
 
 
 def lines() -> list[str]:
-    text = "".join(blocks("sh")).replace("\\\n", "")
-    return [line.partition("  #")[0] for line in text.splitlines() if line.startswith("propagate ")]
+    """Return the commands of all pages, each once."""
+    text = "".join(block for page in PAGES for block in blocks(page, "sh")).replace("\\\n", "")
+    said = (line.partition("  #")[0].strip() for line in text.splitlines())
+    return list(dict.fromkeys(line for line in said if line.startswith("propagate ")))
 
 
 @pytest.mark.parametrize("line", lines())
@@ -131,18 +160,46 @@ def test_every_command_is_understood(line, monkeypatch):
 
 
 def test_every_variable_and_verdict_is_explained():
-    for measure in MEASURES:
+    for measure in (*MEASURES, *SITE_MEASURES):
         for place in measure.places:
-            assert f"`{measure.variable(place)}`" in README
+            assert f"`{measure.variable(place)}`" in PAGES["propagate/record/README.md"]
     for verdict in Verdict:
-        assert re.search(rf"^\|.*\b{verdict.value}\b.*\|", README, re.MULTILINE)
+        row = rf"^\|.*\b{verdict.value}\b.*\|"
+        assert re.search(row, PAGES["propagate/verdicts/README.md"], re.MULTILINE)
 
 
-def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_every_kind_of_picture_and_every_verb_is_explained():
+    for kind in KINDS:
+        assert f"`{kind}`" in PAGES["propagate/plot/README.md"]
+    for path in (ROOT / "propagate/cli/verbs").glob("[!_]*.py"):
+        verb = "list" if path.stem == "listing" else path.stem
+        assert f"`{verb}`" in PAGES["propagate/cli/README.md"]
+
+
+def links(page: str) -> list[tuple[str, str]]:
+    """Return the file, from the root, and the heading that each link of a page leads to."""
+    found = []
+    for target in re.findall(r"(?:\]\(|src=\")([^)#:\"]*(?:#[^)\"]*)?)[)\"]", PAGES[page]):
+        file, _, heading = target.partition("#")
+        path = (ROOT / page).parent / file if file else ROOT / page
+        found.append((os.path.relpath(path.resolve(), ROOT), heading))
+    return found
+
+
+def headings(page: str) -> set[str]:
+    """Return the addresses of a page's headings, as GitHub makes them of their words."""
+    titles = re.findall(r"^#+ (.*)$", PAGES[page], re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@EVERY_PAGE
+def test_links_lead_to_files_and_headings(page):
+    for file, heading in links(page):
+        assert (ROOT / file).exists(), file
+        assert not heading or heading in headings(file), f"{file}#{heading}"
 
 
 def test_every_figure_is_shown():
+    shown = {file for file, _ in links("figures/README.md")}
     for script in (ROOT / "figures").glob("*.py"):
-        assert f"figures/{script.stem}.png" in README
+        assert {f"figures/{script.stem}.png", f"figures/{script.name}"} <= shown
