@@ -44,6 +44,7 @@ MODULES = {
     "plot": (
         *("variance", "curves", "heatmap", "histograms", "phase", "spectrum"),
         *("before_after", "coordinate_check", "learning_curves", "mark_findings"),
+        *("signal_propagation", "training_film"),
     ),
     "jacobian": (
         *("singular_values", "of_network", "partial_norms", "expected_norms", "spectrum"),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from matplotlib.animation import FuncAnimation, writers
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,14 +15,14 @@ from propagate.plot import (
     heat_map,
     histogram,
     phase_diagram,
-    training_curves,
     width_curves,
 )
-from propagate.plot.by_layer import exponents, ridges
+from propagate.plot.by_layer import exponents, residual_stream, ridges
 from propagate.plot.marks import mark_findings
 from propagate.plot.style import COLUMN_INCHES, each_pairing
+from propagate.plot.while_training import film, learning
 from propagate.record.dataset import measured_directions
-from propagate.types import DIRECTIONS, Direction, StyleName, UnusableInput
+from propagate.types import DIRECTIONS, Direction, PropagateError, StyleName, UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
 from propagate.verdicts.outcomes import is_training
@@ -31,6 +33,8 @@ SHRINK = 0.8  # from letters of 10 pt to letters of 8 pt
 MOST_CURVES = 24  # pairings on one axis
 LINE_INCHES = 0.17  # of a legend
 FLAT = 0.7  # height over width of a picture one column wide
+STILL = ("png", "svg", "pdf")  # formats of files
+MOVING = {"gif": "pillow", "mp4": "ffmpeg"}  # and what matplotlib writes them with
 
 
 @dataclass(frozen=True)
@@ -45,15 +49,24 @@ class Kind:
         columns: of a page, which it takes in print.
         directed: whether it can show one direction alone.
         numbered: whether y is a number, which can be limited.
+        formats: of files, the first by default.
+
+    A film has no labels and no style but its own.
     """
 
     shows: str
     needs: str
     suits: Callable[[xr.Dataset], bool]
-    draw: Callable[[xr.Dataset, Directions, Findings | None], Figure]
+    draw: Callable[[xr.Dataset, Directions, Findings | None], Figure | FuncAnimation]
     columns: int = 2
     directed: bool = False
     numbered: bool = True
+    formats: tuple[str, ...] = STILL
+
+    @property
+    def still(self) -> bool:
+        """Whether it is a picture, and no film."""
+        return self.formats == STILL
 
 
 def suitable(record: xr.Dataset) -> list[str]:
@@ -136,7 +149,7 @@ KINDS = {
         "How the held-out score of each pairing rises, with the range of its runs",
         "a record of propagate train",
         is_training,
-        lambda record, *_: training_curves.learning_curves(record),
+        lambda record, *_: learning.learning_curves(record),
     ),
     "curves": Kind(
         "How the signal and its gradient grow along depth, a column for each activation",
@@ -190,6 +203,21 @@ KINDS = {
         columns=1,
         numbered=False,
     ),
+    "stream": Kind(
+        "What residual branches add to their stream: the signal propagation plot",
+        "one residual network, with log10_branch_q",
+        lambda record: "step" not in record.dims and residual_stream.has_branches(record),
+        lambda record, *_: _figure_of(residual_stream.signal_propagation(record)),
+        columns=1,
+    ),
+    "film": Kind(
+        "How signal, gradient and update of each layer change while it learns, as a film",
+        "a record of propagate train, with signals",
+        lambda record: is_training(record) and bool(film.measured(record)),
+        lambda record, *_: film.training_film(record),
+        numbered=False,
+        formats=tuple(MOVING),
+    ),
     "widths": Kind(
         "How signals and their changes scale with width",
         "a record of pp.coordinate_check",
@@ -197,6 +225,21 @@ KINDS = {
         lambda record, *_: width_curves.coordinate_check(record),
     ),
 }
+
+
+def check_writer(form: str) -> None:
+    """Raise `PropagateError` if a format of files needs a program that is not installed."""
+    writer = MOVING.get(form)
+    if writer and not writers.is_available(writer):
+        raise PropagateError(f"a film as {form} needs {writer}, which is not installed: use gif")
+
+
+def write(picture: Figure | FuncAnimation, path: Path, form: str) -> None:
+    """Write a picture or a film to a file."""
+    if isinstance(picture, Figure):
+        picture.savefig(path, format=form)
+    else:
+        picture.save(path, writer=MOVING[form])
 
 
 def drawn(
@@ -215,7 +258,7 @@ def drawn(
 
     Args:
         record: what is drawn.
-        name: of `KINDS`, one that suits the record.
+        name: of `KINDS`, one that suits the record, and no film.
         directions: of those kinds that can show one alone.
         findings: on it, for the kinds that show them; by default those of `judge`.
         style: of `STYLES`; `"paper"` has 8 pt, and is as wide as a column of a page or two.
@@ -226,6 +269,7 @@ def drawn(
     """
     kind = KINDS[name]
     figure = kind.draw(record, directions, findings)
+    assert isinstance(figure, Figure), f"{name} is a film, which has labels of its own"
     panels = [ax for ax in figure.axes if ax.get_label() != COLOUR_BAR]
     if title is not None:
         panels[0].set_title(title) if len(panels) == 1 else figure.suptitle(title)

@@ -60,6 +60,18 @@ def training() -> xr.Dataset:
     return xr.Dataset(made, coords | {"epoch": ("step", range(4))})
 
 
+def stream() -> xr.Dataset:
+    """Of a residual network whose branches add 1 to a stream of 1, with half of it in the mean."""
+    q = np.log10(1 + LAYERS)
+    branch = np.where(LAYERS == 0, np.nan, 0.0)
+    made = {"log10_forward_q": q, "log10_forward_variance": q + np.log10(0.5)}
+    dims = ("seed", "layer")
+    made = {
+        name: (dims, values[None]) for name, values in (made | {"log10_branch_q": branch}).items()
+    }
+    return xr.Dataset(made, {"seed": [0], "layer": LAYERS})
+
+
 RECORDS = {
     "learning": training,
     "curves": sweep,
@@ -69,8 +81,11 @@ RECORDS = {
     "ridge": histograms,
     "exponents": histograms,
     "phase": plane,
+    "stream": stream,
+    "film": training,
     "widths": widths,
 }
+PICTURES = [name for name in RECORDS if kinds.KINDS[name].still]
 
 
 def run(*args) -> int:
@@ -91,7 +106,7 @@ def test_there_is_a_record_for_every_kind():
     assert tuple(kinds.KINDS) == verb.NAMES
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", PICTURES)
 def test_a_record_is_drawn_from_the_shell(kind, saved, tmp_path):
     assert run(saved[kind], "--kind", kind, "-o", tmp_path / "a.png") == 0
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -108,10 +123,26 @@ def test_a_picture_has_the_format_that_is_asked_for(form, start, saved, tmp_path
     assert (tmp_path / f"b.{form}").read_bytes().startswith(start)
 
 
+def test_a_film_of_a_training_has_a_frame_for_each_epoch(saved, tmp_path):
+    from PIL import Image
+
+    assert run(saved["film"], "--kind", "film", "-o", tmp_path / "a.gif") == 0
+    with Image.open(tmp_path / "a.gif") as film:
+        assert (film.format, film.n_frames) == ("GIF", 4)
+
+
+def test_a_film_as_mp4_without_its_program_is_told(saved, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(kinds.writers, "is_available", lambda name: False)
+    assert run(saved["film"], "--kind", "film", "-o", tmp_path / "a.mp4") == 3
+    assert "a film as mp4 needs ffmpeg, which is not installed" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", RECORDS)
 def test_the_first_kind_that_suits_is_drawn_by_default(kind, saved):
     record = pp.load(saved[kind])
-    others = dict.fromkeys(("histograms", "ridge", "exponents"), "variance") | {"map": "curves"}
+    others = dict.fromkeys(("histograms", "ridge", "exponents", "stream"), "variance")
+    others |= {"map": "curves", "film": "learning"}
     assert kinds.suiting(record) == others.get(kind, kind)
     assert kinds.suiting(record) == kinds.suitable(record)[0]
 
@@ -128,7 +159,10 @@ def test_the_first_kind_that_suits_is_drawn_by_default(kind, saved):
         ("curves", ["--direction", "forward"], "--direction has no effect on the picture curves"),
         ("map", ["--kind", "map", "--ylim", "0", "1"], "--ylim has no effect on the picture map"),
         ("curves", ["--ylim", "1", "0"], "--ylim needs two numbers, the lower first"),
-        ("curves", ["-o", "a.jpg"], "FILE must end in one of png, svg, pdf, or --format say it"),
+        ("curves", ["-o", "a.jpg"], "FILE of curves must end in one of png, svg, pdf, or --format"),
+        ("curves", ["--format", "gif"], "or --format say it, got the format gif"),
+        ("film", ["--kind", "film", "-o", "a.png"], "FILE of film must end in one of gif, mp4"),
+        ("film", ["--kind", "film", "--title", "a"], "--title has no effect on the picture film"),
     ],
 )
 def test_mistakes_are_told_in_one_line(record, args, message, saved, capfd):
@@ -170,7 +204,7 @@ def test_one_direction_alone():
     assert [line.get_label() for line in ax.lines] == ["second moment of h"]
 
 
-@pytest.mark.parametrize("kind", RECORDS)
+@pytest.mark.parametrize("kind", PICTURES)
 def test_on_paper_a_picture_fills_columns_in_eight_points(kind):
     import matplotlib
 

@@ -97,3 +97,32 @@ def test_a_saved_record_has_both_kinds(name):
     record = gaussian([0.0, -1.0]).expand_dims(init=["he_normal"], activation=["relu"])
     assert name in kinds.suitable(record)
     assert kinds.drawn(record, name, style="paper").axes
+
+
+def residual(depth: int = 6, seeds: int = 2) -> xr.Dataset:
+    """A stream of q = 1 + l, three quarters of it in the mean, to which every branch adds 1."""
+    q = np.tile(1.0 + np.arange(depth + 1), (seeds, 1))
+    branch = np.where(np.arange(depth + 1) == 0, np.nan, 0.0 * q)
+    made = {"log10_forward_q": np.log10(q), "log10_forward_variance": np.log10(q / 4)}
+    made["log10_branch_q"] = branch
+    coords = {"seed": range(seeds), "layer": range(depth + 1)}
+    return xr.Dataset({name: (("seed", "layer"), v) for name, v in made.items()}, coords)
+
+
+def test_a_signal_propagation_plot_has_mean_variance_and_branch_of_each_block():
+    ax = plot.signal_propagation(residual(), title="blocks")
+    drawn = {line.get_label(): 10 ** line.get_ydata() for line in ax.lines}
+    blocks = np.arange(1, 7)
+    np.testing.assert_allclose(drawn["stream: squared mean"], 0.75 * (1 + blocks))
+    np.testing.assert_allclose(drawn["stream: variance"], 0.25 * (1 + blocks))
+    np.testing.assert_allclose(drawn["branch: second moment"], 1.0)
+    assert list(ax.lines[0].get_xdata()) == list(blocks) and ax.get_title() == "blocks"
+
+
+def test_a_signal_propagation_plot_needs_one_residual_network():
+    plain = residual().drop_vars("log10_branch_q")
+    several = residual().expand_dims(init=["a", "b"])
+    for record in (plain, several):
+        assert "stream" not in kinds.suitable(record)
+        with pytest.raises(UnusableInput, match="needs the record of one residual network, with"):
+            plot.signal_propagation(record)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 import xarray as xr
@@ -15,10 +15,10 @@ from propagate.types import DIRECTIONS, Direction, StyleName, UnusableInput
 if TYPE_CHECKING:
     from propagate.plot.kinds import Kind
 
-Format = Literal["png", "svg", "pdf"]
+Format = Literal["png", "svg", "pdf", "gif", "mp4"]
 NAMES = (
     *("learning", "curves", "map", "variance", "histograms", "ridge", "exponents", "phase"),
-    "widths",
+    *("stream", "film", "widths"),
 )
 """Of `plot.kinds.KINDS`, which is not imported for its help: matplotlib is slow to load."""
 
@@ -34,11 +34,11 @@ class Plot:
     record: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RECORD")]
     """File of the record."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", aliases=["-o"])] = None
-    """File of the picture; by default RECORD_KIND.png beside it."""
+    """File of the picture; by default RECORD_KIND.png beside it, of a film RECORD_film.gif."""
     kind: Annotated[str | None, tyro.conf.arg(metavar="|".join(NAMES))] = None
     """What to draw; by default the first of these that suits the record."""
     format: Format | None = None
-    """Of the picture; by default as FILE ends."""
+    """Of the picture; by default as FILE ends. A film is gif or mp4, the others are not."""
     style: StyleName = "screen"
     """Of the picture; paper is as wide as a column of a page, or two, with letters of 8 pt."""
     init: tuple[str, ...] | None = None
@@ -69,30 +69,39 @@ class Plot:
             record = _only(record, dim, names)
         name = kinds.suiting(record, self.kind)
         self._refuse_what_has_no_effect(name, kinds.KINDS[name])
-        path, form = self._file(name)
+        path, form = self._file(name, kinds.KINDS[name].formats)
+        kinds.check_writer(form)
         shown: Sequence[Direction] = (self.direction,) if self.direction else DIRECTIONS
         own = ("style", "title", "ylim", "xlabel", "ylabel")
         with matplotlib.rc_context(STYLES[self.style]):
-            figure = kinds.drawn(record, name, shown, **{k: getattr(self, k) for k in own})
-            storage.write_whole(path, lambda part: figure.savefig(part, format=form))
+            if kinds.KINDS[name].still:
+                picture = kinds.drawn(record, name, shown, **{k: getattr(self, k) for k in own})
+            else:
+                picture = kinds.KINDS[name].draw(record, shown, None)
+            storage.write_whole(path, lambda part: kinds.write(picture, part, form))
         say(f"wrote {path}")
         return 0
 
     def _refuse_what_has_no_effect(self, name: str, kind: "Kind") -> None:
         where = f"on the picture {name}"
         idle = [] if kind.directed else ["direction"]
-        refuse_idle(self, idle if kind.numbered else [*idle, "ylim"], where)
+        idle += [] if kind.numbered else ["ylim"]
+        idle += [] if kind.still else ["title", "xlabel", "ylabel", "style"]
+        refuse_idle(self, idle, where)
         if self.ylim is not None and not self.ylim[0] < self.ylim[1]:
             raise UnusableInput(f"--ylim needs two numbers, the lower first, got {self.ylim}")
 
-    def _file(self, name: str) -> tuple[Path, str]:
+    def _file(self, name: str, formats: Sequence[str]) -> tuple[Path, str]:
         """Return the file of the picture, and its format."""
-        ending = self.format or "png"
+        ending = self.format or formats[0]
         path = self.out or self.record.with_name(f"{self.record.stem}_{name}.{ending}")
         form = self.format or path.suffix.removeprefix(".").lower()
-        if form not in get_args(Format):
-            known = ", ".join(get_args(Format))
-            raise UnusableInput(f"FILE must end in one of {known}, or --format say it, got {path}")
+        if form not in formats:
+            known = ", ".join(formats)
+            got = f"the format {form}" if self.format else str(path)
+            raise UnusableInput(
+                f"FILE of {name} must end in one of {known}, or --format say it, got {got}"
+            )
         return path, form
 
 

@@ -1,1 +1,1 @@
-"""How values are distributed in each layer: what is seen of a record's histograms at all layers."""
+"""What is seen of every layer of one network: distributions of values, and residual branches."""

@@ -27,6 +27,7 @@ def figures(record: xr.Dataset, findings: Findings) -> list[Element]:
     from propagate.plot import kinds
 
     names = kinds.suitable(record)
+    names = [name for name in names if kinds.KINDS[name].still]
     names = [name for name in names if name != "variance" or "curves" not in names]
     made = []
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "propagate"}):
