@@ -18,11 +18,10 @@ from typing import Any
 import jax
 
 from propagate import _jax_compat as compat
-from propagate.record.kept_values import reduced
 from propagate.tracing.instrument import Probe
 from propagate.tracing.probe import keeping_values, uncollected
-from propagate.tracing.trace import BACKWARD, SiteNames
-from propagate.tracing.value_and_grad import Observed, Pulled, handed_out, pulled, with_trace
+from propagate.tracing.trace import SiteNames
+from propagate.tracing.value_and_grad import Observed, Pulled, pulled, with_trace
 from propagate.types import Array, Tree
 
 OPTIMISED = 2**19
@@ -74,7 +73,8 @@ def observer(
 
     def observe(params: Tree) -> Observed:
         got = jax.block_until_ready(program(keeping.consts, params, data, key))
-        return _summed(keeping, names, params, got)
+        done = with_trace(keeping, names, params, got)
+        return done._replace(trace=done.trace.summed())
 
     return observe
 
@@ -98,16 +98,3 @@ def _compiled(run: Callable[..., Pulled], args: Any, *, quick: bool) -> Any:
     while len(_programs) > PROGRAMS:
         _programs.popitem(last=False)
     return _programs[known]
-
-
-def _summed(tapped: Probe, names: SiteNames, params: Tree, got: Pulled) -> Observed:
-    """Return what was observed, with sums in place of values."""
-    wanted = handed_out(tapped, got)
-    sums = dict(zip(wanted, reduced(list(wanted.values())), strict=True))
-    seen = {
-        path: {part: sums.get((path, part), stats) for part, stats in own.items()}
-        for path, own in got.seen.items()
-    }
-    gradients = {path: sums.get((path, BACKWARD), s) for path, s in got.gradients.items()}
-    seen, gradients = jax.device_get((seen, gradients))
-    return with_trace(tapped, names, params, got._replace(seen=seen, gradients=gradients))

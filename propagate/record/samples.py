@@ -26,6 +26,7 @@ from propagate.types import Array
 
 INPUTS = 8  # of a sample, where there are positions to leave out, or fewer where there are none
 FEWEST = 4  # inputs, and positions along an axis, of a sample, where a value has as many
+AT_ONCE = 16  # inputs times positions that one product takes, rather than one for each axis
 Index = tuple[int, ...] | None
 
 
@@ -59,16 +60,29 @@ class Sample(NamedTuple):
         return math.prod(self.taken)
 
     def of(self, x: Array) -> Array:
-        """Return the sample of a value.
+        """Return the sample of a value."""
+        if jax.default_backend() == "cpu" and x.dtype.itemsize >= 4:
+            return self._by_products(x)
+        for k, index in enumerate(self.index):
+            x = x if index is None else _gather(x, k, index)
+        return x
 
-        On a CPU it is a product with a matrix of zeros and ones, which is ready-made, where a
-        gather is a program of its own for each site; so what is not finite in a row that was not
-        taken makes the whole column NaN.
+    def _by_products(self, x: Array) -> Array:
+        """Return the sample as a product with a matrix of zeros and ones.
+
+        On a CPU such a product is ready-made, where a gather is a program of its own for each site.
+        So what is not finite in a row that was not taken makes the whole column NaN.
         """
-        ready_made = jax.default_backend() == "cpu" and x.dtype.itemsize >= 4
-        axes = [(len(index) / n, k) for k, (n, index) in enumerate(self._axes) if index]
-        for _, k in sorted(axes):  # what leaves most out first, so that what is between is small
-            x = (_product if ready_made else _gather)(x, k, self.index[k] or ())
+        axes = {k: index for k, index in enumerate(self.index) if index}
+        first, second = axes.get(0), axes.get(1)
+        if first and second and len(first) * len(second) <= AT_ONCE:
+            rows = np.add.outer(np.multiply(first, self.shape[1]), second).ravel()
+            taken = _product(x.reshape(-1, *x.shape[2:]), 0, tuple(rows.tolist()))
+            x = taken.reshape(len(first), len(second), *x.shape[2:])
+            del axes[0], axes[1]
+        # what leaves most out first, so that what is between is small
+        for k in sorted(axes, key=lambda k: (len(axes[k]) / self.shape[k], k)):
+            x = _product(x, k, axes[k])
         return x
 
     def whole(self, sums: Sums) -> dict[str, Any]:

@@ -29,7 +29,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.record import measures, provenance
-from propagate.record.kept_values import Member
+from propagate.record.kept_values import Kept, reduced
 from propagate.record.measures import Measure, Selection
 from propagate.record.sums import finish, kept, needed
 from propagate.tracing import weight_laws
@@ -102,8 +102,8 @@ def site_key(row: Row) -> tuple[int, ...]:
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=("seen", "gradients", "weights", "weight_gradients", "stacks"),
-    meta_fields=("names", "members", "sampled"),
+    data_fields=("seen", "gradients", "weights", "weight_gradients"),
+    meta_fields=("names", "handed_out", "sampled"),
 )
 @dataclass(frozen=True)
 class Trace:
@@ -115,8 +115,8 @@ class Trace:
         weights: of the parameters of each bundle.
         weight_gradients: of their gradients; None if none was taken.
         names: names and layouts, static.
-        stacks: sums of many signals and gradients together.
-        members: where in the stacks those of a site are, by its path and the part of it.
+        handed_out: of which parts of a site the values are there instead of sums, and what is
+            wanted of them; without the values.
         sampled: paths of the sites of which a sample was taken, and how many numbers it has.
     """
 
@@ -125,8 +125,7 @@ class Trace:
     weights: tuple[Stats, ...]
     weight_gradients: tuple[Stats, ...] | None
     names: SiteNames
-    stacks: tuple[Stats, ...] = ()
-    members: tuple[tuple[Part, Member], ...] = ()
+    handed_out: tuple[tuple[Part, Kept], ...] = ()
     sampled: tuple[tuple[EqnPath, int], ...] = ()
 
     def record(self) -> xr.Dataset:
@@ -136,8 +135,8 @@ class Trace:
         `weight` are parameters' paths, as are the values of the coordinate `parameter` of a site:
         the dim keeps the name by which records that were saved are selected.
         """
-        if self.members:
-            return self._apart().record()
+        if self.handed_out:
+            return self.summed().record()
         rows = self.names.rows()
         variables = dict(self._variables(rows))
         names = np.array(self.names.names(rows), dtype=object).astype(str)
@@ -155,16 +154,23 @@ class Trace:
                 made[name].attrs["of"] = "the sample"
         return made.assign_attrs(provenance.provenance(unopened=unopened, backward=backward))
 
-    def _apart(self) -> "Trace":
-        """Return the trace with the sums of each site beside it, on the host."""
-        stacks = jax.device_get(self.stacks)
-        seen, gradients = {path: dict(own) for path, own in self.seen.items()}, dict(self.gradients)
-        for (path, part), member in self.members:
-            if part == BACKWARD:
-                gradients[path] = member.of(stacks, gradients.get(path, {}))
-            else:
-                seen[path][part] = member.of(stacks, seen[path].get(part, {}))
-        return replace(self, seen=seen, gradients=gradients, stacks=(), members=())
+    def summed(self) -> "Trace":
+        """Return the trace on the host, with sums where there were values."""
+        asked = [
+            one._replace(values=self._at(path, part)["values"])
+            for (path, part), one in self.handed_out
+        ]
+        sums = dict(zip((part for part, _ in self.handed_out), reduced(asked), strict=True))
+        seen = {
+            path: {part: sums.get((path, part), stats) for part, stats in own.items()}
+            for path, own in self.seen.items()
+        }
+        gradients = {path: sums.get((path, BACKWARD), s) for path, s in self.gradients.items()}
+        seen, gradients = jax.device_get((seen, gradients))
+        return replace(self, seen=seen, gradients=gradients, handed_out=())
+
+    def _at(self, path: EqnPath, part: str) -> Stats:
+        return self.gradients[path] if part == BACKWARD else self.seen[path][part]
 
     def _values(self, rows: list[Row]) -> np.ndarray:
         """Return how many numbers of each row's value its statistics rest on."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from propagate.record import measures
-from propagate.record.kept_values import Kept, reduced, stacked
+from propagate.record.kept_values import Kept, reduced
 from propagate.record.samples import Sample, _gather, _product, sample
 from propagate.record.sums import Layout, finish, needed
 
@@ -104,25 +104,3 @@ def test_a_product_and_a_gather_take_the_same(dtype):
         pair = [np.asarray(way(x, axis, index), np.float32) for way in (_product, _gather)]
         np.testing.assert_array_equal(*pair)
         np.testing.assert_array_equal(pair[0], np.take(np.asarray(x, np.float32), index, axis))
-
-
-def test_a_stack_has_the_sums_that_each_value_has_alone(monkeypatch):
-    monkeypatch.setattr("propagate.record.kept_values.FEW_IN_ALL", 100)
-    rng = np.random.default_rng(1)
-    layout, every = Layout(0, 2), ("squares", "sum", "spread", "token_cosines")
-    draw = lambda *around: jnp.asarray(rng.normal(0, 1, (*around, 4, 6, 5)), jnp.float32)  # noqa: E731
-    asked = [
-        Kept(draw(), ("squares", "sum"), layout),
-        Kept(draw(2, 3), every, layout, 2),
-        Kept(draw(), every, layout),
-        Kept(draw()[:2, :2], every, layout),  # few in all of its kind
-    ]
-    stacks, members = jax.jit(lambda: stacked(asked)[0])(), stacked(asked)[1]
-    assert len(stacks) == 1 and members[3].stack is None
-    for one, member in zip(asked, members, strict=True):
-        own = member.of(stacks, {"values": one.values})
-        (alone,) = reduced([one])
-        for name in one.sums:
-            for a, b in zip(jax.tree.leaves(own[name]), jax.tree.leaves(alone[name]), strict=True):
-                assert np.shape(a) == one.around
-                np.testing.assert_allclose(a, b, rtol=1e-4)

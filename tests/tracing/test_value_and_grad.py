@@ -14,7 +14,7 @@ import propagate as pp
 from propagate.tracing.probe import Options, probe, uncollected
 from propagate.tracing.trees import arguments, parameter_paths, partition
 
-MEAN_Q, ALL = 70, 160  # reductions for statistics of a GPT's 310 sites and 124 parameters
+OF_PARAMETERS = 40  # reductions for statistics of a GPT's 124 parameters, of 6 shapes
 W, X = 0.5 * jnp.eye(3), jnp.arange(6.0).reshape(2, 3)
 
 
@@ -114,11 +114,11 @@ PARAMS = many(jax.random.key(0), 2, 32, 32) / 32**0.5
 TOKENS = many(jax.random.key(1), 16, 64, 32)
 
 
-@pytest.mark.parametrize("few", [100, 2**18])
-def test_all_values_handed_out_and_a_sample_of_them_give_what_sums_inside_give(few, monkeypatch):
+@pytest.mark.parametrize("many", [1, 2**23])
+def test_all_values_handed_out_and_a_sample_of_them_give_what_sums_inside_give(many, monkeypatch):
     """All to rounding. Of a sample, q is within 0.1 decades: 128 rows whose squares scatter by 0.6
     of their mean have a standard error of 0.023, so that is four: p = 6e-5 for each number."""
-    monkeypatch.setattr("propagate.record.kept_values.FEW_IN_ALL", few)
+    monkeypatch.setattr("propagate.record.kept_values.WORTH_A_PROGRAM", many)
 
     def record(**options):
         return jax.jit(pp.value_and_grad(wide, **options))(PARAMS, TOKENS)[1].record()
@@ -166,8 +166,8 @@ def test_what_is_kept_is_bounded_and_asked_for_in_numbers():
 
 
 @pytest.mark.lenient
-def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites(monkeypatch):
-    """310 sites in two directions had 5 to 14 each; now those of a shape are summed together."""
+def test_a_gpt_on_cuda_has_no_more_reductions_than_its_parameters_need(monkeypatch):
+    """310 sites in two directions had 5 to 14 each; now they hand out samples, summed apart."""
     folder = str(Path(__file__).parents[1] / "benchmarks")
     monkeypatch.syspath_prepend(folder)
     gpt = importlib.import_module("diagnose_cost")
@@ -179,10 +179,4 @@ def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites(monkeypatch):
         return text.count("stablehlo.reduce(")
 
     plain = reductions(jax.value_and_grad(gpt.loss))
-    print(
-        plain,
-        reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))),
-        reductions(pp.value_and_grad(gpt.loss)),
-    )
-    assert reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))) - plain <= MEAN_Q
-    assert reductions(pp.value_and_grad(gpt.loss)) - plain <= ALL
+    assert reductions(pp.value_and_grad(gpt.loss)) - plain <= OF_PARAMETERS

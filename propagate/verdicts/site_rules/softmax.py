@@ -35,8 +35,9 @@ def _finding(record: xr.Dataset, k: int, entropy: float, where: str, how: Severi
     remedy = _remedy(record, _scores(record, k), spread)
     reason = (
         f"{name} is next to one-hot{where}: its entropy is {entropy:.0%} of that of equal weights"
-        f"{weight}, so that a row draws on {times(keys**entropy)} of up to {keys} values (its perplexity) "
-        f"and learns little about the others. Its scores have standard deviation {spread:.3g}{remedy}"
+        f"{weight}, so that a row draws on {times(keys**entropy)} of up to {keys} values (its "
+        "perplexity) and learns little about the others. Its scores have standard deviation "
+        f"{spread:.3g}{remedy}"
     )
     return site_finding(record, k, "forward", Verdict.SATURATED, reason, severity=how)
 
