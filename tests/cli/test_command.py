@@ -99,7 +99,7 @@ def test_a_file_of_ones_own_and_correlated_pairs(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "odd", [["--depth", "1"], ["--seeds", "1"], ["--batch", "1"], ["--width", "1"]]
+    "odd", [["--depth", "1", "--batch", "1"], ["--seeds", "1", "--width", "1"]]
 )
 def test_the_smallest_sizes_run_with_pictures(tmp_path, capfd, odd):
     args = [

@@ -351,5 +351,4 @@ def test_the_repaired_model_trains_where_the_original_does_not(name):
         for params in (start, fixed.params):
             got = trained(params)
             ends.append(float(jnp.min(jnp.where(jnp.isfinite(got), got, jnp.inf))))
-        print("## ends",ends)
         assert ends[1] < 0.2 < 1.0 < ends[0]

@@ -144,7 +144,8 @@ def test_folds_end_where_least_squares_does():
     for folds in (2, 8):
         batch = 24 - 24 // folds
         options = OF_LINEAR | {"data": data, "folds": folds, "batch": batch, "seeds": 1}
-        found = pp.train(LINEAR, epochs=2000, learning_rate=0.1, **options).record
+        options |= {"optimizer": "momentum", "learning_rate": 0.05}
+        found = pp.train(LINEAR, epochs=400, **options).record
         last = found.isel(step=-1).squeeze()
         assert_allclose(last.test_loss, least_squares(data, folds), rtol=2e-3)
         assert (last.test_r2 < 1).all()
