@@ -54,7 +54,7 @@ def drawn(net: pp.Network) -> list:
     """The weights that `measure` draws with the same key, read off unit vectors; biases are 0."""
     _, layers = pp.jacobian.layers_of(replace(net, activation="identity"), KEY, batch=1)
     rows = [
-        [layer(jnp.eye(1, fan_in, k)) for k in range(fan_in)]
+        [layer(row[None]) for row in np.eye(fan_in, dtype=np.float32)]
         for layer, (fan_in, _) in zip(layers, net.shapes, strict=True)
     ]
     return [(jnp.concatenate(one), jnp.zeros(one[0].shape[1])) for one in rows]
