@@ -27,7 +27,7 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     inits, phis = (("xavier_normal", "he_normal"), PHIS[:4]) if small else (INITS, PHIS)
     net = pp.Network(depth=50, width=256)
-    options = {"seeds": 4, "batch": 16 if small else 64}
+    options = {"seeds": 4} | ({"batch": 16, "measures": ("q", "variance")} if small else {})
     record = pp.sweep(net, init=inits, activation=phis, key=jax.random.key(0), **options)
     findings = pp.judge(record)
     by_pairing = {(f.init, f.activation, f.direction): f for f in findings}
