@@ -17,8 +17,7 @@ BOUNDS = {  # of the cosine, by layer
     "pre": {12: (0.6, 0.9)},
     "deepnorm": {12: (-0.05, 0.05)},
 }
-NAMES = ("attention alone", "Post-LN", "attention + skip", "Pre-LN", "DeepNorm")
-LABELS = dict(zip(BOUNDS, NAMES, strict=True))
+LABELS = ("attention alone", "Post-LN", "attention + skip", "Pre-LN", "DeepNorm")
 
 
 def measured(arrangement: str, width: int):
@@ -31,16 +30,17 @@ def measured(arrangement: str, width: int):
 def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     width = 64 if small else 128
-    found = {a: measured(a, width) for a in [*BOUNDS][:: 2 if small else 1]}
-    for a in found:
-        for layer, (low, high) in BOUNDS[a].items():
+    found = {a: measured(a, width) for a in BOUNDS}
+    for a, bounds in BOUNDS.items():
+        for layer, (low, high) in bounds.items():
             cosine = float(found[a].forward_token_correlation[layer])
             assert low < cosine < high, f"{a}, layer {layer}: cosine {cosine:.4f}"
 
-    left, right = (figure := Figure((9.6, 4), layout="constrained")).subplots(1, 2)
-    for k, (a, record) in enumerate(found.items()):
+    figure = Figure((9.6, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for k, (record, label) in enumerate(zip(found.values(), LABELS, strict=True)):
         style = {"color": pp.plot.COLOURS[k], "marker": "osDvP"[k], "markersize": 4}
-        left.plot(record.layer, record.forward_token_correlation, label=LABELS[a], **style)
+        left.plot(record.layer, record.forward_token_correlation, label=label, **style)
         right.plot(record.layer, record.attention_entropy, **style)
     left.set(xlabel="layer (0 is the input)", ylabel="mean cosine between tokens")
     right.set(xlabel="layer", ylabel="entropy of attention (1 is uniform)", ylim=(-0.03, 1.05))
