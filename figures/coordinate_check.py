@@ -34,7 +34,8 @@ def draw(small: bool = False) -> Figure:
     figure = Figure((8.6, 6.2), layout="constrained")
     rows = figure.subfigures(2, 1)
     widths = (64, 256) if small else (64, 128, 256, 512, 1024)
-    for row, name, readout in zip(rows, ("standard", "mup"), (0.5, 1.0), strict=True):
+    kinds = [*zip(rows, ("standard", "mup"), (0.5, 1.0), strict=True)][small:]
+    for row, name, readout in kinds:
         options = {"widths": widths, "steps": 2, "parametrisation": name}
         found = pp.coordinate_check(mlp(readout), key=jax.random.key(0), **options)
         first = {e.name: e.value for e in found.exponents if (e.quantity, e.step) == ("change", 1)}

@@ -25,7 +25,7 @@ def draw(small: bool = False) -> Figure:
     width, draws, panels = (64, 1, 2) if small else (200, 2, 4)
     figure = Figure((10, 1.65 * panels), layout="constrained")
     axes = figure.subplots(panels // 2, 2, squeeze=False, sharex=True).flat
-    for ax, ((depth, phi), variances) in zip(axes, VARIANCE.items(), strict=False):
+    for ax, ((depth, phi), variances) in [*zip(axes, VARIANCE.items(), strict=False)][small:]:
         line = (2.0, 0.0) if phi == "relu" else LINE[depth]
         q, sigma_w = (1.0 if phi == "relu" else 1 / depth), line[0] ** 0.5
         gaussian = pp.Network(depth, width, activation=phi, init=(sigma_w, line[1] ** 0.5))

@@ -33,7 +33,8 @@ def draw(small: bool = False) -> Figure:
         for cosine, (start, marker) in [*STARTS.items()][:starts]:
             z = np.linalg.qr(np.random.default_rng(0).normal(size=(width, 17)))[0].T
             x = (cosine**0.5 * z[0] + (1 - cosine) ** 0.5 * z[1:]) * (start * width) ** 0.5
-            found = pp.measure(net, jax.random.key(0), seeds=seeds, inputs=x).mean("seed")
+            options = {"seeds": seeds, "measures": ("q", "forward_correlation")}
+            found = pp.measure(net, jax.random.key(0), inputs=x, **options).mean("seed")
             theory = pp.predict(net, batch=16, q=start, correlation=cosine)
             off, sd = np.abs(found - theory), theory.log10_forward_q_sd / seeds**0.5
             errors, lost = (off.log10_forward_q / sd).max(), off.forward_correlation.max()

@@ -29,7 +29,7 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     depths, width = ((6, 24), 32) if small else ((6, 12, 24, 48), 128)
     left, right = Figure((9.6, 4), layout="constrained").subplots(1, 2, sharey=True)
-    for k, (a, (label, slope)) in enumerate(LABELS.items()):
+    for k, (a, (label, slope)) in [*enumerate(LABELS.items())][2 * small :]:
         layers = [gradients(a, depth, width) for depth in depths]
         last = [rms[-1] for rms in layers]
         fit = np.polyfit(np.log(depths), np.log(last), 1)[0]

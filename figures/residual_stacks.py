@@ -28,9 +28,9 @@ def draw(small: bool = False) -> Figure:
     width, seeds = (128, 8) if small else (256, 16)
     figure = Figure((10, 4.2), layout="constrained")
     stream, branch = figure.subplots(1, 2, sharex=True, subplot_kw={"xticks": range(0, 17, 4)})
-    for k, (name, (family, expected)) in enumerate(STREAM.items()):
+    shown, places = slice(2, 4) if small else slice(None), ("forward_q", "branch_q")
+    for k, (name, (family, expected)) in [*enumerate(STREAM.items())][shown]:
         net = pp.Network(DEPTH, width, family)
-        places = ("forward_q", "branch_q")
         record = 10 ** pp.measure(net, jax.random.key(0), seeds=seeds, measures=places)
         q, added = (record[f"log10_{place}"] for place in places)
         mean, error = (q / q[:, 0]).mean("seed"), (q / q[:, 0]).std("seed") / np.sqrt(seeds - 1)
@@ -40,8 +40,8 @@ def draw(small: bool = False) -> Figure:
         style = {"color": pp.plot.COLOURS[k], "marker": "osDv^+"[k], "markersize": 5}
         stream.semilogy(LAYER, mean, linestyle="", **style, label=name)
         stream.semilogy(LAYER, expected, color=style["color"], linewidth=0.8)
-        shown = added.mean("seed").values
-        branch.semilogy(LAYER[1:], np.where(shown == 0, np.nan, shown)[1:], **style)
+        added = added.mean("seed").values
+        branch.semilogy(LAYER[1:], np.where(added == 0, np.nan, added)[1:], **style)
     stream.set(xlabel="block", ylabel="second moment", title="the stream h; lines: theory")
     branch.set(xlabel="block", ylabel="second moment", title="a branch, α f(h) (absent: exactly 0)")
     words = {"title": "branch", "frameon": False, "loc": "outside right upper"}

@@ -17,10 +17,10 @@ INITS = ("lecun_normal", "orthogonal")
 
 def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
-    width, draws = (100, 4) if small else (400, 4)
+    width, draws, shown = (100, 4, slice(1, 2)) if small else (400, 4, slice(4))
     figure = Figure((10, 6.4), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True).flat
-    for ax, (depth, largest) in zip(axes, [*LARGEST.items()][: 2 if small else 4], strict=False):
+    for ax, (depth, largest) in zip(axes, [*LARGEST.items()][shown], strict=False):
         nets = [pp.Network(depth, width, activation="identity", init=init) for init in INITS]
         keys = jax.random.split(jax.random.key(0), draws)
         gaussian = np.stack([pp.jacobian.of_network(nets[0], key) for key in keys])

@@ -27,7 +27,8 @@ def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
     inits, phis = (("xavier_normal", "he_normal"), PHIS[:4]) if small else (INITS, PHIS)
     net = pp.Network(depth=50, width=256)
-    record = pp.sweep(net, init=inits, activation=phis, key=jax.random.key(0), seeds=4)
+    options = {"seeds": 4} | ({"batch": 16, "measures": ("q", "variance")} if small else {})
+    record = pp.sweep(net, init=inits, activation=phis, key=jax.random.key(0), **options)
     findings = pp.judge(record)
     by_pairing = {(f.init, f.activation, f.direction): f for f in findings}
     for pairing, expected in TOTAL.items():

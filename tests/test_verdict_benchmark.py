@@ -64,7 +64,7 @@ def test_a_finding_is_right_by_word_and_place(verdicts):
 
 
 def test_a_sample_of_the_corpus_runs(verdicts):
-    sample = [("function ReZero", None), ("function GCN", None)]
+    sample = [("function GCN", None)]
     sample += [("one layer too large, function", k) for k in (0.0, 4.0)]
     found = [verdicts.examine(verdicts.Case(*case)) for case in sample]
     assert [one.error for one in found] == [""] * len(sample)

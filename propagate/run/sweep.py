@@ -122,7 +122,7 @@ def sweep(
 
     Example:
         >>> net, key = Network(depth=3, width=16), jax.random.key(0)
-        >>> found = sweep(net, init=["he_normal", "zeros"], key=key, seeds=2, batch=4)
+        >>> found = sweep(net, init=["he_normal", "zeros"], key=key, measures=("q",))
         >>> float(found.log10_forward_q.sel(init="zeros").max("seed").squeeze()[1])
         -inf
     """

@@ -70,8 +70,8 @@ def test_the_summary_is_what_the_record_is_judged_to_be(swept):
 def test_json_alone_goes_to_stdout_and_a_seed_repeats(tmp_path, capfd):
     printed = []
     for seed in ("3", "3", "4"):
-        args = [*SMALL, *GRID, "--no-pictures", "--json", "--seed", seed, "--out", str(tmp_path)]
-        assert run("sweep", *args) == 0
+        args = [*SMALL, *GRID, "--measures", "q", "--no-pictures", "--json", "--seed", seed]
+        assert run("sweep", *args, "--out", str(tmp_path)) == 0
         printed.append(json.loads(capfd.readouterr().out)["findings"])
     assert printed[0] == printed[1] != printed[2]
 
@@ -99,7 +99,7 @@ def test_a_file_of_ones_own_and_correlated_pairs(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "odd", [["--depth", "1"], ["--seeds", "1"], ["--batch", "1"], ["--width", "1"]]
+    "odd", [["--depth", "1", "--batch", "1"], ["--seeds", "1", "--width", "1"]]
 )
 def test_the_smallest_sizes_run_with_pictures(tmp_path, capfd, odd):
     args = [
@@ -188,7 +188,7 @@ def test_what_the_parser_refuses_is_bad_usage(capfd):
 
 def test_an_interrupted_sweep_saves_what_it_has(tmp_path, capfd, monkeypatch):
     def stopped(*args, **options):
-        partial = pp.measure(pp.Network(2, 4), options["key"], seeds=1, batch=2)
+        partial = pp.measure(pp.Network(2, 4), options["key"], seeds=1, batch=2, measures="q")
         raise Interrupted(partial, 1, 9)
 
     monkeypatch.setattr("propagate.cli.verbs.sweep.sweep", stopped)
@@ -268,7 +268,8 @@ def test_a_phase_diagram_that_cannot_be_drawn_leaves_nothing(tmp_path, capsys, a
 
 def test_another_name_of_an_initialiser_is_run_once_and_said(tmp_path, capfd):
     names = ["--init", "he_normal", "kaiming_normal", "he_normal", "--activation", "relu"]
-    assert run("sweep", *SMALL, *names, "--no-pictures", "--out", str(tmp_path)) == 0
+    out = ["--measures", "q", "--no-pictures", "--out", str(tmp_path)]
+    assert run("sweep", *SMALL, *names, *out) == 0
     told = capfd.readouterr().err
     assert "kaiming_normal is another name of he_normal, which is run once" in told
     assert pp.load(tmp_path / "record.nc")["init"].values.tolist() == ["he_normal"]
@@ -297,8 +298,9 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_unless_told_not_to(
 
     def programs(*options: str) -> set[str]:
         enabled = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(tmp_path)}
-        line = [sys.executable, "-m", "propagate", "predict", "--depth", "3", "--width", "16"]
-        command = [*line, "--seeds", "1", *options]
+        line = [sys.executable, "-m", "propagate", "sweep", "--init", "zeros", "--measures", "q"]
+        line += ["--activation", "relu", "--depth", "1", "--width", "1", "--seeds", "1"]
+        command = [*line, "--no-pictures", "--out", str(tmp_path / "out"), *options]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | enabled)
         assert done.returncode == 0, done.stderr
         return {path.name for path in (tmp_path / "propagate").glob("*-cache")}

@@ -48,7 +48,9 @@ def test_folds_of_own_rows_leave_a_record_a_summary_and_a_picture(rows, tmp_path
 
 def test_an_interruption_keeps_what_was_reached(tmp_path, monkeypatch, capfd):
     def stopped(net, **options):
-        raise pp.Interrupted(pp.measure(net, options["key"], seeds=1, batch=2), 3, 8, "epochs")
+        raise pp.Interrupted(
+            pp.measure(net, options["key"], seeds=1, batch=2, measures="q"), 3, 8, "epochs"
+        )
 
     monkeypatch.setattr(verb, "train", stopped)
     assert run("--out", tmp_path) == 130

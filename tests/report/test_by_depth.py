@@ -8,6 +8,7 @@ import propagate as pp
 from propagate.report import by_depth, summary
 from propagate.verdicts.findings import Verdict
 
+KEY = jax.random.key(1)
 INITS, PHIS = ["he_normal", "xavier_normal", "torch"], ["relu", "sigmoid"]
 OPTIONS = {"key": jax.random.key(0), "seeds": 4, "batch": 16, "measures": ("q", "variance")}
 DEEP, WIDTH = 20, 64
@@ -71,9 +72,7 @@ def test_a_gradient_that_is_lost_behind_the_prefix_settles_nothing_there(record)
 )
 def test_a_family_says_whether_its_layers_depend_on_the_depth(family, same):
     q = [
-        pp.measure(
-            pp.Network(depth, 8, family), jax.random.key(1), seeds=1, batch=4, measures=("q",)
-        )
+        pp.measure(pp.Network(depth, 8, family), KEY, seeds=1, batch=4, measures=("forward_q",))
         for depth in (2, 3)
     ]
     first, second = (one.log10_forward_q.values[0, :3] for one in q)
