@@ -20,7 +20,7 @@ from propagate.run.feed import Feed
 from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
-DEPTH, WIDTH, BATCH = 3, 8, 4
+DEPTH, WIDTH, BATCH = 2, 8, 4
 INITS = ["torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [
@@ -151,7 +151,7 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
 
 
 def test_chunks_alone_change_nothing(monkeypatch):
-    net = pp.Network(5, WIDTH, family="residual(norm=batch,dropout=0.25)")
+    net = pp.Network(5, WIDTH, family="mlp(norm=batch,dropout=0.25)")
     record = grid(net, init="torch", activation="gelu")
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     chunked = grid(net, init="torch", activation="gelu")
