@@ -20,7 +20,7 @@ from propagate.run.feed import Feed
 from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
-DEPTH, WIDTH, BATCH = 2, 8, 4
+DEPTH, WIDTH, BATCH = 3, 8, 4
 INITS = ["torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [

@@ -13,7 +13,8 @@ KEY = jax.random.key(21)
 def measured(spelling: str, phi: str, init="he_normal", *, batch=32, **size):
     size = {"depth": 24, "width": 256} | size
     net = pp.Network(**size, family=spelling, activation=phi)
-    record = pp.sweep(net, init=init, key=KEY, seeds=8, batch=batch, measures=("q",))
+    options = {"seeds": 8, "batch": batch, "measures": ("q",)}
+    record = pp.sweep(net, init=init, key=KEY, compile_for=("identity", "relu"), **options)
     return record.squeeze("activation")
 
 

@@ -20,7 +20,7 @@ from propagate.run.pairings import Grouping, blocks_of
 
 KEY = jax.random.key(7)
 DEPTH, WIDTH, BATCH = 5, 12, 9
-COMPARED = ("q", "variance", "weight_gradient_q")  # with what is unrolled; others are functions alone
+COMPARED = ("q", "variance", "weight_gradient_q")  # with what is unrolled
 
 
 def unrolled(net: pp.Network, data: Batch | None, loss: str):
