@@ -21,7 +21,7 @@ from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
 DEPTH, WIDTH, BATCH = 3, 8, 4
-INITS = ["he_normal", "torch", "orthogonal"]
+INITS = ["torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [
     "mlp",
@@ -29,7 +29,6 @@ SPELLINGS = [
     "mlp(norm=rms,dropout=0.25)",
     "conv1d(kernel=4,padding=zero,positions=5)",
     "conv1d(norm=layer,dropout=0.25)",
-    "conv2d(positions=4)",
     "conv2d(norm=batch,positions=4)",
     "residual(branch=nf)",
     "residual(norm=batch,dropout=0.25)",
@@ -37,11 +36,12 @@ SPELLINGS = [
     "residual(branch=depth,alpha=0.5,maps=1)",
     "residual(branch=skipinit)",
     "rnn(dropout=0.25)",
-    "lstm(defaults=keras)",
+    "lstm(forget=1)",
     "gru(norm=layer)",
     "transformer(tokens=3)",
     "transformer(norm=rms,dropout=0.25,arrangement=deepnorm,tokens=3)",
 ]
+ONE_OF_EACH = {family(spelling).name: spelling for spelling in reversed(SPELLINGS)}.values()
 every_family = pytest.mark.parametrize("spelling", SPELLINGS)
 
 
@@ -99,7 +99,7 @@ def q_names(net: pp.Network) -> list[str]:
 
 
 def grid(net: pp.Network, **options):
-    """The second moments of everything, of 3 initialisers × 4 activations."""
+    """The second moments of everything, of 2 initialisers × 4 activations."""
     options = {"init": INITS, "activation": PHIS, "measures": q_names(net)} | options
     return pp.sweep(net, key=KEY, seeds=1, batch=BATCH, **options).isel(seed=0)
 
@@ -121,19 +121,25 @@ def compare(net: pp.Network, record, monkeypatch) -> None:
     close(record.log10_weight_gradient_q[1:], together)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("spelling", [s for s in SPELLINGS if s not in ONE_OF_EACH])
 def test_equals_gradients_of_zero_perturbations(spelling, monkeypatch):
     net = pp.Network(DEPTH, WIDTH, spelling, "gelu", "torch")
     compare(net, grid(net, init="torch", activation="gelu").squeeze(), monkeypatch)
 
 
-@pytest.mark.parametrize("spelling", FAMILIES)
+@pytest.mark.parametrize("spelling", ONE_OF_EACH)
 def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agree(
     spelling, monkeypatch
 ):
-    """Kept and stored; and in chunks that are computed again, with weights drawn again."""
-    net = pp.Network(DEPTH, WIDTH, family=spelling)
+    """With the gradients of zero perturbations, and one way to run a stack with the other.
+
+    Signals kept and weights stored; and in chunks that are computed again, with weights drawn
+    again.
+    """
+    net = pp.Network(DEPTH, WIDTH, spelling, "gelu", "torch")
     record = grid(net)
+    with monkeypatch.context() as plain:
+        compare(net, record.sel(init="torch", activation="gelu"), plain)
     measured = [name for name in record if "_expected" not in name]  # the rest is theory's
     assert not any(np.isnan(record[name].isel(layer=slice(1, -1))).any() for name in measured)
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
@@ -145,7 +151,7 @@ def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agr
 
 
 def test_chunks_alone_change_nothing(monkeypatch):
-    net = pp.Network(5, WIDTH, family="residual(norm=batch,dropout=0.25)")
+    net = pp.Network(5, WIDTH, family="mlp(norm=batch,dropout=0.25)")
     record = grid(net, init="torch", activation="gelu")
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     chunked = grid(net, init="torch", activation="gelu")
@@ -163,7 +169,7 @@ def test_every_family_is_covered():
     assert {family(spelling).name for spelling in SPELLINGS} == set(FAMILIES)
 
 
-@every_family
+@pytest.mark.parametrize("spelling", [*SPELLINGS, "lstm(defaults=keras)", "conv2d(positions=4)"])
 def test_the_spelling_reads_back_as_the_same(spelling):
     assert family(str(family(spelling))) == family(spelling)
 
@@ -173,9 +179,10 @@ def test_lowers_for_every_platform_and_does_not_grow_with_depth(spelling):
     sizes = set()
     for depth in (5, 50):
         program, block = abstract(pp.Network(depth, WIDTH, family=spelling))
-        sizes.add(str(jitted(program, mesh()).trace(block).jaxpr).count(" = "))
+        run = jitted(program, mesh())
+        sizes.add(str(run.trace(block).jaxpr).count(" = "))
     assert len(sizes) == 1
-    assert not callbacks(jitted(program, mesh()), block)
+    assert not callbacks(run, block)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Convolutional stacks: norms they keep, borders that leak, statistics of channels, fans."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,14 @@ NAMES = ("channel_mean_q", "channel_variance", "q")
 SIGMAS = 5  # of a mean over 32 seeds: a sound one is farther off with probability 2e-5 (Student t)
 
 
+@functools.cache
+def measured(net: pp.Network, seeds: int, batch: int):
+    return pp.measure(net, KEY, seeds=seeds, batch=batch, measures=("q",))
+
+
 def growth(net: pp.Network, place: str, seeds: int = 32, batch: int = 8) -> np.ndarray:
     """q of each layer by that of the layer it starts from, (seeds, layers)."""
-    q = 10 ** pp.measure(net, KEY, seeds=seeds, batch=batch, measures=("q",))[f"log10_{place}_q"]
+    q = 10 ** measured(net, seeds, batch)[f"log10_{place}_q"]
     return (q / q.isel(layer=0 if place == "forward" else -1)).values
 
 
@@ -72,7 +79,8 @@ def test_zero_padding_leaks_at_the_borders(place):
 
 def test_statistics_of_channels_are_those_of_numpy():
     net = pp.Network(3, 6, "conv2d(positions=4)", "relu", "he_normal")
-    record = pp.measure(net, KEY, seeds=1, batch=5).isel(seed=0)
+    chosen = [f"forward_{name}" for name in NAMES]
+    record = pp.measure(net, KEY, seeds=1, batch=5, measures=chosen).isel(seed=0)
     h, steps = layers_of(net, KEY, batch=5)
     for layer in range(4):
         channels = np.asarray(h, np.float64).reshape(-1, 6)

@@ -1,5 +1,6 @@
 """The engine against `jax.grad` on the unrolled network, and at the edges of float32."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -19,6 +20,7 @@ from propagate.run.pairings import Grouping, blocks_of
 
 KEY = jax.random.key(7)
 DEPTH, WIDTH, BATCH = 5, 12, 9
+COMPARED = ("q", "variance", "weight_gradient_q")  # with what is unrolled
 
 
 def unrolled(net: pp.Network, data: Batch | None, loss: str):
@@ -62,7 +64,8 @@ def log_q(arrays) -> np.ndarray:
 
 
 def check(net: pp.Network, data: Batch | None = None, loss: str = "gaussian") -> None:
-    record = pp.measure(net, KEY, seeds=1, batch=BATCH, inputs=data, loss=loss).isel(seed=0)
+    options = {"seeds": 1, "batch": BATCH, "measures": COMPARED}
+    record = pp.measure(net, KEY, inputs=data, loss=loss, **options).isel(seed=0)
     compare(record, net, data, loss)
 
 
@@ -78,7 +81,8 @@ def compare(record, net: pp.Network, data: Batch | None = None, loss: str = "gau
 
 def test_equals_gradients_of_zero_perturbations():
     net = pp.Network(DEPTH, WIDTH, init="he_normal")
-    grid = pp.sweep(net, activation=list(ACTIVATIONS), key=KEY, seeds=1, batch=BATCH)
+    options = {"key": KEY, "seeds": 1, "batch": BATCH, "measures": COMPARED}
+    grid = pp.sweep(net, activation=list(ACTIVATIONS), **options)
     for phi in ACTIVATIONS:
         record = grid.sel(activation=phi).isel(seed=0, init=0)
         compare(record, pp.Network(DEPTH, WIDTH, activation=phi, init="he_normal"))
@@ -99,7 +103,7 @@ def test_equals_gradients_of_a_real_loss_on_data_of_another_size(loss):
     net = pp.Network(DEPTH, WIDTH, activation="gelu", input_size=20)
     check(pp.Network(DEPTH, WIDTH, "mlp", "gelu", "he_normal", 20, 3), data, loss)
     if loss != "gaussian":
-        sized = pp.measure(net, KEY, seeds=1, inputs=data, loss=loss)
+        sized = pp.measure(net, KEY, seeds=1, inputs=data, loss=loss, measures=COMPARED)
         assert np.isfinite(sized.log10_backward_q).all()
 
 
@@ -115,12 +119,14 @@ def test_takes_any_callables():
 
 def test_chunks_and_drawn_weights_change_nothing(monkeypatch):
     net = pp.Network(depth=11, width=WIDTH, activation="selu", init="torch")
-    plain = pp.measure(net, KEY, seeds=2, batch=BATCH)
+    options = {"seeds": 2, "batch": BATCH}
+    options["measures"] = (*COMPARED, "mean", "saturated_fraction")  # of each kind of place
+    plain = pp.measure(net, KEY, **options)
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     assert [part.chunks for part in plan.cut(layer_table(net)[0], 11, 1, 0)] == [3, 1]
-    chunked = pp.measure(net, KEY, seeds=2, batch=BATCH)
+    chunked = pp.measure(net, KEY, **options)
     monkeypatch.setattr(memory, "WEIGHT_BYTES", 0)
-    drawn = pp.measure(net, KEY, seeds=2, batch=BATCH)
+    drawn = pp.measure(net, KEY, **options)
     for name in plain:
         np.testing.assert_allclose(chunked[name], plain[name], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(drawn[name], plain[name], rtol=1e-5, atol=1e-5)
@@ -130,7 +136,7 @@ def test_homogeneous_networks_are_followed_beyond_float32():
     net = pp.Network(depth=400, width=WIDTH)
     inits = ["1e-4*he_normal", "he_normal", "1e4*he_normal"]
     grid = {"init": inits, "activation": ["relu", "leaky_relu_0.2", "identity"]}
-    record = pp.sweep(net, **grid, key=KEY, seeds=1, batch=4).isel(seed=0)
+    record = pp.sweep(net, **grid, key=KEY, seeds=1, batch=4, measures=("q",)).isel(seed=0)
     for name in ("log10_forward_q", "log10_backward_q"):
         off = (record[name] - record[name].sel(init="he_normal")).transpose("init", ..., "layer")
         steps = np.arange(401) if "forward" in name else np.arange(400, -1, -1)
@@ -151,8 +157,10 @@ def test_one_extreme_layer_neither_over_nor_underflows_the_statistics(factor):
     def law(scale):
         return lambda key, shape, dtype: scale * jax.random.normal(key, shape, dtype)
 
-    plain = pp.measure(pp.Network(1, WIDTH, init=law(1.0)), KEY, seeds=1)
-    extreme = pp.measure(pp.Network(1, WIDTH, init=law(factor)), KEY, seeds=1)
+    plain, extreme = (
+        pp.measure(pp.Network(1, WIDTH, init=law(scale)), KEY, seeds=1, measures=("q", "variance"))
+        for scale in (1.0, factor)
+    )
     shift = 2 * np.log10(factor)
     for name in ("log10_forward_q", "log10_forward_variance"):
         off = (extreme[name] - plain[name]).values[0, 1]
@@ -170,16 +178,16 @@ def test_lsuv_makes_every_variance_one():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_low_precision_runs_and_names_its_dtype(dtype):
     net = pp.Network(depth=20, width=64, activation="tanh", init="xavier_normal", dtype=dtype)
-    record = pp.measure(net, KEY, seeds=2)
-    exact = pp.measure(pp.Network(20, 64, activation="tanh", init="xavier_normal"), KEY, seeds=2)
+    options = {"seeds": 2, "measures": (*COMPARED, "saturated_fraction")}
+    record = pp.measure(net, KEY, **options)
+    exact = pp.measure(replace(net, dtype="float32"), KEY, **options)
     assert record.attrs["dtype"] == dtype
     np.testing.assert_allclose(record.log10_forward_q, exact.log10_forward_q, atol=0.1)
 
 
 def test_saturation_is_judged_by_the_slope():
-    record = pp.sweep(
-        pp.Network(6, 64), init=["sigma(100,0)", "sigma(0.1,0)"], activation=["tanh"], key=KEY
-    )
+    options = {"init": ["sigma(100,0)", "sigma(0.1,0)"], "activation": ["tanh"], "key": KEY}
+    record = pp.sweep(pp.Network(6, 64), **options, measures=("saturated_fraction",))
     wide, narrow = record.activation_saturated_fraction.isel(activation=0).mean("seed").values
     assert wide[1:6].min() > 0.9 and narrow[:6].max() < 0.2
     assert activation("tanh").slope == 1

@@ -67,7 +67,7 @@ def test_samples_have_the_spectrum(name, init, sigma_w2):
 
 
 def test_an_orthogonal_linear_network_keeps_every_length():
-    net = pp.Network(100, 64, activation="identity", init="orthogonal")
+    net = pp.Network(40, 64, activation="identity", init="orthogonal")
     np.testing.assert_allclose(jacobian.of_network(net, KEY), 1, atol=1e-5)
     assert jacobian_spectrum.spectrum("identity", 100, 1.0, orthogonal=True).edge == pytest.approx(
         1

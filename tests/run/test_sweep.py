@@ -20,6 +20,8 @@ from propagate.run.sweep import Interrupted
 KEY = jax.random.key(3)
 SMALL = {"depth": 4, "width": 16}
 WHOLE = Grouping(activations=True)
+FEW = {"key": KEY, "seeds": 1, "batch": 4, "measures": ("q",)}
+SOME = ("q", "mean", "saturated_fraction", "weight_gradient_q")  # of each kind of place
 INITS = ["normal_0.01", "lecun_normal", "he_uniform", "torch", "orthogonal", "constant_0.1"]
 
 
@@ -49,7 +51,8 @@ def test_program_does_not_grow_with_depth():
 def test_one_compilation_for_the_whole_grid():
     _compiled.cache_clear()
     net = pp.Network(**SMALL)
-    pp.sweep(net, init=INITS, activation=["relu", "tanh", "sin"], key=KEY, seeds=2, batch=8)
+    options = {"key": KEY, "seeds": 2, "batch": 8, "measures": ("q",)}
+    pp.sweep(net, init=INITS, activation=["relu", "tanh", "sin"], **options)
     assert _compiled.cache_info().misses == 1
 
 
@@ -69,7 +72,7 @@ def test_one_compilation_for_activations_that_are_swept_later():
 
 def test_eight_devices_give_the_same_record():
     options = {"init": ["he_normal", "torch", "lsuv"], "activation": ["relu", "tanh"]}
-    options |= {"key": KEY, "seeds": 4, "batch": 8}
+    options |= {"key": KEY, "seeds": 4, "batch": 8, "measures": SOME}
     one, eight = (
         pp.sweep(pp.Network(**SMALL), devices=jax.devices()[:count], **options) for count in (1, 8)
     )
@@ -80,24 +83,25 @@ def test_eight_devices_give_the_same_record():
 
 def test_pairings_do_not_depend_on_their_company():
     net = pp.Network(**SMALL, activation="tanh", init="he_uniform")
-    alone = pp.measure(net, KEY, seeds=2, batch=8)
-    grid = pp.sweep(net, init=INITS, activation=["relu", "tanh"], key=KEY, seeds=2, batch=8)
+    options = {"key": KEY, "seeds": 2, "batch": 8, "measures": SOME}
+    alone = pp.measure(net, **options)
+    grid = pp.sweep(net, init=INITS, activation=["relu", "tanh"], **options)
     among = grid.sel(init="he_uniform", activation="tanh")
     for name in alone:
         np.testing.assert_allclose(among[name], alone[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("block", [1, 7])
-def test_block_size_changes_nothing(block):
+def test_block_size_changes_nothing():
     options = {"init": INITS, "activation": ["relu"], "key": KEY, "seeds": 1, "batch": 8}
-    chosen, own = (pp.sweep(pp.Network(**SMALL), block=b, **options) for b in (block, None))
-    for name in own:
-        np.testing.assert_allclose(chosen[name], own[name], rtol=1e-5, atol=1e-5)
+    options["measures"] = SOME
+    own, *chosen = (pp.sweep(pp.Network(**SMALL), block=b, **options) for b in (None, 1, 7))
+    for other, name in itertools.product(chosen, own):
+        np.testing.assert_allclose(other[name], own[name], rtol=1e-5, atol=1e-5)
 
 
 def test_seeds_differ_and_a_key_repeats():
-    one = pp.measure(pp.Network(**SMALL), KEY, seeds=3, batch=8)
-    two = pp.measure(pp.Network(**SMALL), jax.random.PRNGKey(3), seeds=3, batch=8)
+    options = {"seeds": 3, "batch": 8, "measures": ("q",)}
+    one, two = (pp.measure(pp.Network(**SMALL), k, **options) for k in (KEY, jax.random.PRNGKey(3)))
     assert one.equals(two)
     assert len(np.unique(one.log10_forward_q[:, -1])) == 3
 
@@ -105,7 +109,8 @@ def test_seeds_differ_and_a_key_repeats():
 def test_input_pairs_have_their_cosine():
     """One hundred seeds of width 64: the mean cosine has a standard error below 0.01; 5 sigma."""
     net = pp.Network(depth=1, width=64)
-    record = pp.measure(net, KEY, seeds=100, batch=8, input="pairs", cosine=0.7)
+    options = {"seeds": 100, "batch": 8, "measures": ("correlation",)}
+    record = pp.measure(net, KEY, input="pairs", cosine=0.7, **options)
     assert record.forward_correlation[:, 0].mean() == pytest.approx(0.7, abs=0.05)
 
 
@@ -130,6 +135,7 @@ def test_an_interrupted_sweep_keeps_what_it_measured():
     with pytest.raises(Interrupted) as stopped:
         grid = {"init": ["he_normal"], "activation": ["relu", "tanh", "gelu", "silu"]}
         options = {"seeds": 1, "batch": 8, "devices": jax.devices()[:1], "progress": stop}
+        options["measures"] = ("q",)
         pp.sweep(pp.Network(**SMALL), **grid, key=KEY, **options)
     measured = stopped.value.record.log10_forward_q.notnull().all("layer").values
     assert measured.ravel().tolist() == [True, True, False, False]
@@ -181,7 +187,7 @@ def test_equal_laws_are_run_once_and_written_to_all():
     net, inits = pp.Network(**SMALL), ["lecun_normal", "he_normal", "xavier_normal"]
     (block,) = blocks_of(net, [pp.Network(init=name).init for name in inits], 1, Grouping(2))
     assert block.inits == ((0, 2), (1,))
-    record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8).squeeze()
+    record = pp.sweep(net, init=inits, key=KEY, seeds=1, batch=8, measures=("q",)).squeeze()
     assert record.sel(init="lecun_normal", drop=True).equals(
         record.sel(init="xavier_normal", drop=True)
     )
@@ -221,18 +227,18 @@ def test_the_grid_is_dealt_once():
 
 
 @pytest.mark.parametrize(
-    ("spelling", "slots"), [("mlp(norm=batch,dropout=0.2)", 2), ("residual(branch=nf)", 1)]
+    ("spelling", "slots", "scaled"),
+    [("mlp(norm=batch,dropout=0.2)", 2, ["lsuv"]), ("residual(branch=nf)", 1, [])],
 )
-def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, monkeypatch):
+def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, scaled, monkeypatch):
     """As on an accelerator: all activations on their slices, bases and seeds side by side."""
     net = pp.Network(**SMALL, family=spelling)
     options = {
-        "init": ["lecun_normal", "he_normal", "he_uniform", "lsuv"],
+        "init": ["lecun_normal", "he_normal", "he_uniform", *scaled],
         "activation": ["tanh", "relu"],
         "devices": jax.local_devices()[:slots],
     }
-    chosen = ("q", "mean", "variance", "saturated_fraction", "weight_gradient_q")
-    options |= {"key": KEY, "seeds": 3, "batch": 6, "measures": chosen}
+    options |= {"key": KEY, "seeds": 3, "batch": 6, "measures": SOME}
     apart = pp.sweep(net, **options)
     planned = []
     monkeypatch.setattr(
@@ -250,7 +256,7 @@ def test_the_whole_grid_as_one_batch_is_the_same_grid(spelling, slots, monkeypat
 def test_data_goes_past_the_activation_in_one_batch_too(monkeypatch):
     x = np.random.default_rng(0).normal(size=(6, 5))
     options = {"init": INITS[:3], "activation": ["tanh", "sigmoid"], "inputs": x, "seeds": 1}
-    options |= {"key": KEY, "loss": "mse", "labels": x[:, :2], "measures": ("q", "mean")}
+    options |= {"key": KEY, "loss": "mse", "labels": x[:, :2], "measures": ("q",)}
     apart = pp.sweep(pp.Network(**SMALL), **options)
     monkeypatch.setattr("propagate.run.sweep.grouping", lambda platform, block: WHOLE)
     whole = pp.sweep(pp.Network(**SMALL), **options)
@@ -270,20 +276,22 @@ def test_the_default_grid_on_a_gpu_is_two_loops():
 def test_targets_of_one_output_may_be_a_row_or_a_column():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 5)), rng.normal(size=16)
+    options = {"key": KEY, "loss": "mse", "seeds": 1, "measures": ("q",)}
     row, column = (
-        pp.sweep(pp.Network(**SMALL), key=KEY, inputs=x, labels=labels, loss="mse", seeds=1)
+        pp.sweep(pp.Network(**SMALL), inputs=x, labels=labels, **options)
         for labels in (y, y[:, None])
     )
     assert row.equals(column)
     with pytest.raises(pp.UnusableInput, match="targets"):
-        pp.sweep(pp.Network(**SMALL), key=KEY, inputs=x, labels=np.ones((16, 2, 3)), loss="mse")
+        pp.sweep(pp.Network(**SMALL), inputs=x, labels=np.ones((16, 2, 3)), **options)
 
 
 def test_classes_are_counted_over_the_whole_file(tmp_path):
     np.savez(tmp_path / "sorted.npz", x=np.eye(30), y=np.repeat([0, 1, 2], 10))
     data = load(str(tmp_path / "sorted.npz"), 8)
     assert set(data.labels) == {0}
-    record = pp.measure(pp.Network(**SMALL), KEY, seeds=1, inputs=data, loss="cross_entropy")
+    options = {"seeds": 1, "loss": "cross_entropy", "measures": ("q",)}
+    record = pp.measure(pp.Network(**SMALL), KEY, inputs=data, **options)
     assert json.loads(record.attrs["network"])["output_size"] == 3
     one = {"inputs": np.eye(4), "labels": np.zeros(4, int), "loss": "cross_entropy"}
     with pytest.raises(pp.UnusableInput, match="at least two classes"):
@@ -293,14 +301,14 @@ def test_classes_are_counted_over_the_whole_file(tmp_path):
 def test_one_specification_alone_is_a_list_of_one():
     net = pp.Network(**SMALL)
     for spec in ("torch", (1.5, 0.1), jax.nn.initializers.he_normal()):
-        record = pp.sweep(net, init=spec, activation="tanh", key=KEY, seeds=1, batch=4)
+        record = pp.sweep(net, init=spec, activation="tanh", **FEW)
         assert dict(record.sizes) == {"init": 1, "activation": 1, "seed": 1, "layer": 5}
 
 
 def test_functions_of_one_name_are_numbered():
     phis = [lambda h: h, lambda h: 2 * h]
     laws = [jax.nn.initializers.he_normal(), jax.nn.initializers.lecun_normal()]
-    record = pp.sweep(pp.Network(**SMALL), init=laws, activation=phis, key=KEY, seeds=1, batch=4)
+    record = pp.sweep(pp.Network(**SMALL), init=laws, activation=phis, **FEW)
     assert list(record.activation.values) == ["<lambda>", "<lambda>_2"]
     assert len(set(record.init.values)) == 2
 
@@ -308,9 +316,11 @@ def test_functions_of_one_name_are_numbered():
 @pytest.mark.lenient
 def test_functions_of_ones_own_may_change_the_dtype_and_be_gentle():
     net = pp.Network(6, 32, init="25*lecun_normal", activation=lambda h: h * np.float32(0.04))
-    assert pp.judge(pp.measure(net, KEY, seeds=3))[0].verdict is pp.Verdict.STABLE
+    chosen = ("q", "variance", "correlation")
+    found = pp.judge(pp.measure(net, KEY, seeds=3, measures=chosen))
+    assert found[0].verdict is pp.Verdict.STABLE
     short = pp.Network(6, 32, activation=net.activation, dtype="bfloat16")
-    assert np.isfinite(pp.measure(short, KEY, seeds=1).log10_backward_q).all()
+    assert np.isfinite(pp.measure(short, KEY, seeds=1, measures=("q",)).log10_backward_q).all()
 
 
 def test_a_sampler_named_uniform_is_not_asked_for_biases():
@@ -318,7 +328,7 @@ def test_a_sampler_named_uniform_is_not_asked_for_biases():
         fan_in, _ = shape
         return jax.random.uniform(key, shape, dtype) / fan_in
 
-    assert pp.measure(pp.Network(**SMALL, init=uniform), KEY, seeds=1, batch=4).sizes["layer"] == 5
+    assert pp.measure(pp.Network(**SMALL, init=uniform), **FEW).sizes["layer"] == 5
 
 
 @pytest.mark.parametrize(
@@ -338,5 +348,5 @@ def test_short_floats_overflow_only_where_the_network_would():
     """h_1 = 0.001 · 784 · 180 = 141 lies within float16; the unscaled sum does not."""
     x = np.full((4, 784), 180, np.uint8)
     net = pp.Network(2, 8, init="constant_0.001", dtype="float16", activation="tanh")
-    record = pp.measure(net, KEY, seeds=1, inputs=x)
+    record = pp.measure(net, KEY, seeds=1, inputs=x, measures=("max",))
     assert 10 ** record.log10_forward_max[0, 1] == pytest.approx(141.1, rel=2e-3)

@@ -104,16 +104,17 @@ def _sum_back(layers: list[LayerTheory], kernel: Fluctuation, batch: int) -> np.
     r"""Return the variance of the sum of the logarithms of all factors back to each layer.
 
     Of the covariances $C_{jj} = v_{backward}/n + \beta_j^2 v_j$ and, for k > j, $C_{jk} =
-    \beta_k\,p_{k-1}\cdots p_{j+1}(\beta_j p_j v_j + v_{mixed}/n)$, all from j on are added.
+    \beta_k\,p_{k-1}\cdots p_{j+1}(\beta_j p_j v_j + v_{mixed}/n)$, all from j on are added: from
+    the last layer back, with $r_j = \beta_j + p_j r_{j+1}$, which is $\sum_{k\ge j}\beta_k\,
+    p_{k-1}\cdots p_j$.
     """
-    covariance = np.zeros((len(layers), len(layers)))
-    for j, layer in enumerate(layers):
+    total, reach = [0.0], 0.0
+    for j, layer in reversed(list(enumerate(layers))):
         n, v_j = layer.start.units, kernel.variance[j]
         fresh = _of_batch(layer.backward, layer.backward_shared, batch) / n
-        covariance[j, j] = fresh + layer.chi_memory**2 * v_j
+        own = fresh + layer.chi_memory**2 * v_j
         later = layer.chi_memory * layer.memory * v_j
         later += _of_batch(layer.mixed, layer.mixed_shared, batch) / n
-        for k in range(j + 1, len(layers)):
-            covariance[j, k] = covariance[k, j] = layers[k].chi_memory * later
-            later *= layers[k].memory
-    return np.maximum([covariance[j:, j:].sum() for j in range(len(layers) + 1)], 0)
+        total.append(total[-1] + own + 2 * later * reach)
+        reach = layer.chi_memory + layer.memory * reach
+    return np.maximum(total[::-1], 0)

@@ -143,6 +143,7 @@ def _rms_apart(signal: Signal) -> float:
     return 1 - min(1.0, math.sqrt((1 - signal.apart) ** 2 + signal.c_variance))
 
 
+@functools.lru_cache(maxsize=256)  # layers of a deep stack that has settled are all alike
 def through_layer(
     phi: Activation, weights: LayerVariances, signal: Signal, gradient_c2: float
 ) -> tuple[LayerTheory, Signal]:
