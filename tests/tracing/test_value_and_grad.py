@@ -179,10 +179,5 @@ def test_a_gpt_on_cuda_has_few_reductions_for_all_its_sites(monkeypatch):
         return text.count("stablehlo.reduce(")
 
     plain = reductions(jax.value_and_grad(gpt.loss))
-    print(
-        plain,
-        reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))),
-        reductions(pp.value_and_grad(gpt.loss)),
-    )
     assert reductions(pp.value_and_grad(gpt.loss, measures=("mean", "q"))) - plain <= MEAN_Q
     assert reductions(pp.value_and_grad(gpt.loss)) - plain <= ALL
