@@ -70,7 +70,7 @@ LAWS = [f"{law}_{shape}" for law in ("glorot", "he", "lecun") for shape in ("uni
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("shape", [(64, 10), (10, 64), (64, 64), (196, 32), (64, 1)])
+@pytest.mark.parametrize("shape", [(64, 10), (10, 64), (64, 64), (64, 1)])
 def test_a_draw_is_called_by_its_name_or_one_of_several(law, shape):
     """Of 200 draws, 95 %; one is missed with probability 0.7 % for each rival law, by design."""
     draw = jax.jit(jax.vmap(lambda key: getattr(jax.nn.initializers, law)()(key, shape)))
