@@ -29,7 +29,7 @@ def record():
     inits += ["sigma(1.6666667,0)", "sigma(30,0)", "1000*he_normal"]
     phis = ["relu", "tanh", "sigmoid", "gelu", "squared_relu", squeeze_to_zero]
     net = pp.Network(depth=50, width=128)
-    return pp.sweep(net, init=inits, activation=phis, key=KEY, seeds=4, batch=8)
+    return pp.sweep(net, init=inits, activation=phis, key=KEY, seeds=4, batch=4)
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +82,13 @@ def test_the_default_size_meets_infinite_width():
     band with probability 7.4e-4 in each direction; the saturating activations scatter less.
     """
     net = pp.Network(depth=50, width=256)
-    inits, phis = ["xavier_normal", "he_normal", "torch"], ["relu", "sigmoid", "gelu"]
+    inits, phis = ["xavier_normal", "he_normal"], ["relu", "sigmoid", "gelu"]
     grid = {"init": inits, "activation": phis, "key": jax.random.key(0), "seeds": 4, "batch": 8}
     record = pp.sweep(net, **grid, measures=("q", "variance"))
     found = {(f.init, f.activation, f.direction): f for f in pp.judge(record)}
     for direction in ("forward", "backward"):
         assert found["he_normal", "relu", direction].verdict is V.STABLE
         assert found["xavier_normal", "relu", direction].total == pytest.approx(-15.05, abs=0.9)
-        assert found["torch", "relu", direction].verdict in (V.COLLAPSING, V.VANISHING)
     assert found["xavier_normal", "sigmoid", "backward"].total == pytest.approx(-62.80, abs=0.9)
     settled = 10 ** record.log10_forward_q.sel(init="xavier_normal", activation="sigmoid")[:, 25:]
     assert float(settled.mean()) == pytest.approx(0.2647, rel=0.03)
