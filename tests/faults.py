@@ -15,6 +15,13 @@ import jax.numpy as jnp
 DEPTH, WIDTH, BATCH, CULPRIT = 12, 64, 64, 5
 FRAMEWORKS = ("function", "linen", "nnx", "equinox", "haiku", "keras")
 FAULTS = ("scaled", "residual", "sigmoid", "dead")
+# A rule reads a record, whose activations two ways of writing name: jax.nn's and Keras's. The other
+# frameworks differ in their paths and in the jaxpr around a layer, in a chain or in a branch.
+PLANTED = [
+    (framework, fault)
+    for framework in FRAMEWORKS
+    for fault in (FAULTS if framework in ("function", "keras") else ("scaled", "residual"))
+]
 HEALTHY = dict.fromkeys(FAULTS) | {"residual": "residual_healthy"}  # fault: twin
 
 

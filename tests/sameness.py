@@ -34,7 +34,7 @@ def scalar_of(model: Any, inputs: Any, options: dict[str, Any]) -> tuple[Any, An
 
 def with_products_tapped(scalar: Any, params: Any, data: Any) -> Any:
     """Return the value and gradients, and the statistics, with a tap at each product only."""
-    tapped, _ = probe(scalar, params, data, Options(("q", "mean")))
+    tapped, _ = probe(scalar, params, data, Options(("q",)))
     only = {p: s for p, s in tapped.sites.items() if s.kind in ("matmul", "conv")}
     ours = replace(tapped, sites=only)
 
@@ -82,7 +82,7 @@ def compared(model: Any, inputs: Any, options: dict[str, Any]) -> tuple[float, f
     size = [float(np.max(np.abs(x), initial=0)) for x in jax.tree.leaves(own)]
     moved = apart(plain(last_bit(params), data), own)
     unit = [max(m, np.finfo(np.float32).eps * s) or 1 for m, s in zip(moved, size, strict=True)]
-    every, _ = jax.jit(pp.value_and_grad(scalar, measures=("q", "mean")))(params, data)
+    every, _ = jax.jit(pp.value_and_grad(scalar, measures=("q",)))(params, data)
     products = with_products_tapped(scalar, params, data)
     worst = lambda ours: max(d / u for d, u in zip(apart(ours, own), unit, strict=True))  # noqa: E731
     return worst(products), worst(every)

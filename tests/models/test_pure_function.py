@@ -397,7 +397,7 @@ def test_no_framework_is_imported():
     assert not {"flax", "equinox", "haiku", "keras"} & set(done.stdout.split())
 
 
-@pytest.mark.parametrize("fault", [None, *faults.FAULTS, "residual_healthy"])
+@pytest.mark.parametrize("fault", faults.FAULTS)
 def test_the_faulty_networks_are_one_network_in_every_framework(fault):
     outputs = []
     for framework in faults.FRAMEWORKS:

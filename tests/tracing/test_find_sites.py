@@ -273,7 +273,7 @@ def test_layers_of_every_framework_are_where_their_hooks_are():
         (equinox_net, {"vmap": True}),
         (keras_net, {}),
     ):
-        diagnosis = pp.diagnose(model, image, key=KEYS[2], **options)
+        diagnosis = pp.diagnose(model, image, key=KEYS[2], measures=("q",), **options)
         record = diagnosis.record
         layers = record.isel(site=np.isin(record.kind.values, ("matmul", "conv")))
         assert layers.sizes["site"] == 2

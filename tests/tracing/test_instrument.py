@@ -66,7 +66,7 @@ def test_an_mlp_gives_what_the_engine_gives():
     from propagate.run.feed import Feed
 
     stack = pp.Network(5, N, activation="tanh", init="lecun_normal")
-    record = pp.measure(stack, KEY, seeds=1, batch=B).isel(seed=0)
+    record = pp.measure(stack, KEY, seeds=1, batch=B, measures=("q", "correlation")).isel(seed=0)
     feed = Feed(stack, KEY, None, "gaussian", B, 0.5, "gaussian")
     keys, named = feed.layer_keys(0), [dict(spec.parameters) for spec in layer_table(stack, B)]
     pairs = list(zip(named, keys, strict=True))
@@ -79,7 +79,7 @@ def test_an_mlp_gives_what_the_engine_gives():
         return jnp.sum(h * target)
 
     value_of = lambda p, data: value(p, *data)  # noqa: E731
-    _, trace = pp.value_and_grad(value_of)(params, (feed.inputs(0), feed.target(0)))
+    _, trace = jax.jit(pp.value_and_grad(value_of))(params, (feed.inputs(0), feed.target(0)))
     found = rows(trace.record(), kind="matmul")
     for name, atol in (("log10_forward_q", 2e-5), ("log10_backward_q", 1e-4)):
         np.testing.assert_allclose(found[name], record[name][1:], atol=atol)

@@ -34,7 +34,7 @@ def low_rank(dead, a="lora_a", b="lora_b"):
             x = jnp.tanh(x @ p["w"] + x @ p[a] @ p[b])
         return x
 
-    params = [{"w": w, a: w[:, :4], b: jnp.zeros((4, N))} for w in WEIGHTS]
+    params = [{"w": w, a: w[:, :4], b: jnp.zeros((4, N))} for w in WEIGHTS[:4]]
     for k in dead:
         params[k][a] = jnp.zeros((N, 4))
     return diagnosed(model, params)
@@ -73,7 +73,7 @@ def adaptive(gate):
         return x
 
     zeros = {"m": jnp.zeros((N, N)), "mb": jnp.zeros(N)}
-    return diagnosed(model, [{"w": w, "v": w.T, **zeros} for w in WEIGHTS[:3]])
+    return diagnosed(model, [{"w": w, "v": w.T, **zeros} for w in WEIGHTS[:2]])
 
 
 def test_what_a_layer_of_zeros_scales_is_meant_unless_that_layer_is_cut_off():
@@ -114,7 +114,7 @@ def planted(f, at=2):
             x = f(x) if k == at else x
         return x
 
-    return diagnosed(model, WEIGHTS[:5])
+    return diagnosed(model, WEIGHTS[:4])
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,6 @@ def test_a_model_of_which_nothing_was_seen_does_not_pass(model, params, x):
 
 
 def test_a_record_that_is_all_nan_is_an_error():
-    stack = pp.measure(pp.Network(depth=3, width=8), K(0))
-    with pytest.raises(pp.UnusableInput, match="something was measured"):
-        pp.judge(stack * np.nan)
     found = diagnosed(lambda p, x: jnp.tanh(x @ p), WEIGHTS[0])
     blank = found.record.map(lambda v: v * np.nan if v.dtype.kind == "f" else v)
     with pytest.raises(pp.UnusableInput, match="something was measured"):

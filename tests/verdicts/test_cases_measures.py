@@ -185,7 +185,8 @@ def test_effective_rank_is_measured_along_a_stack():
     """Orthogonal maps keep all directions; sigmoids, whose mean is not 0, make them parallel."""
     for name, init, keeps in (("identity", "orthogonal", True), ("sigmoid", "lecun_normal", False)):
         net = pp.Network(depth=8, width=64, activation=name, init=init)
-        rank = pp.measure(net, KEY(0), seeds=1, batch=32).forward_effective_rank.values[0]
+        record = pp.measure(net, KEY(0), seeds=1, batch=32, measures=("effective_rank",))
+        rank = record.forward_effective_rank.values[0]
         assert rank[0] > 2
         assert np.allclose(rank, rank[0], rtol=1e-3) if keeps else rank[-1] < 1.001
 

@@ -23,13 +23,17 @@ def squeeze_to_zero(h):
 
 
 @pytest.fixture(scope="module")
-def findings():
-    """Depth 50, width 128: one compilation for all pairings."""
+def record():
+    """Depth 50, width 128: one compilation for all pairings, and for all that needs a record."""
     inits = ["zeros", "constant_0.05", "xavier_normal", "he_normal", "torch", "normal_0.01"]
     inits += ["sigma(1.6666667,0)", "sigma(30,0)", "1000*he_normal"]
     phis = ["relu", "tanh", "sigmoid", "gelu", "squared_relu", squeeze_to_zero]
     net = pp.Network(depth=50, width=128)
-    record = pp.sweep(net, init=inits, activation=phis, key=KEY, seeds=4, batch=32)
+    return pp.sweep(net, init=inits, activation=phis, key=KEY, seeds=4, batch=4)
+
+
+@pytest.fixture(scope="module")
+def findings(record):
     return {(f.init, f.activation, f.direction): f for f in pp.judge(record)}
 
 
@@ -78,14 +82,13 @@ def test_the_default_size_meets_infinite_width():
     band with probability 7.4e-4 in each direction; the saturating activations scatter less.
     """
     net = pp.Network(depth=50, width=256)
-    inits, phis = ["xavier_normal", "he_normal", "torch"], ["relu", "sigmoid", "gelu"]
-    grid = {"init": inits, "activation": phis, "key": jax.random.key(0), "seeds": 4, "batch": 32}
-    record = pp.sweep(net, **grid)
+    inits, phis = ["xavier_normal", "he_normal"], ["relu", "sigmoid", "gelu"]
+    grid = {"init": inits, "activation": phis, "key": jax.random.key(0), "seeds": 4, "batch": 8}
+    record = pp.sweep(net, **grid, measures=("q", "variance"))
     found = {(f.init, f.activation, f.direction): f for f in pp.judge(record)}
     for direction in ("forward", "backward"):
         assert found["he_normal", "relu", direction].verdict is V.STABLE
         assert found["xavier_normal", "relu", direction].total == pytest.approx(-15.05, abs=0.9)
-        assert found["torch", "relu", direction].verdict in (V.COLLAPSING, V.VANISHING)
     assert found["xavier_normal", "sigmoid", "backward"].total == pytest.approx(-62.80, abs=0.9)
     settled = 10 ** record.log10_forward_q.sel(init="xavier_normal", activation="sigmoid")[:, 25:]
     assert float(settled.mean()) == pytest.approx(0.2647, rel=0.03)
@@ -179,17 +182,16 @@ def test_collapse_is_followed_to_the_rounding_of_its_dtype(dtype):
     assert found.rate == pytest.approx(-0.316, abs=0.05)
 
 
-def test_a_selected_pairing_keeps_its_name():
-    grid = {"init": ["zeros", "he_normal"], "activation": ["tanh", "relu"]}
-    record = pp.sweep(pp.Network(4, 8), **grid, key=KEY, seeds=2, batch=4)
+def test_a_selected_pairing_keeps_its_name(record):
+    record = record.sel(init=["zeros", "he_normal"])
     found = pp.judge(record.sel(init="zeros", activation="tanh"))[0]
     assert (found.init, found.activation, found.verdict) == ("zeros", "tanh", V.SYMMETRIC)
     whole = pp.judge(record.sel(activation="tanh"))
     assert {(f.init, f.activation) for f in whole} == {("zeros", "tanh"), ("he_normal", "tanh")}
 
 
-def test_what_an_interrupted_sweep_did_not_measure_is_not_judged():
-    record = pp.sweep(pp.Network(4, 8), init=["he_normal", "torch"], key=KEY, seeds=3, batch=4)
+def test_what_an_interrupted_sweep_did_not_measure_is_not_judged(record):
+    record = record.sel(init=["he_normal", "torch"], activation=["relu"], seed=[0, 1, 2])
     alone = pp.judge(record.isel(init=[0], seed=[0, 1]))
     gaps = record.copy(deep=True)
     for name in gaps:
@@ -207,7 +209,9 @@ def test_a_fault_of_some_seeds_says_of_how_many():
 
 @pytest.mark.parametrize("options", [{"batch": 1}, {"input": "pairs", "cosine": 1.0, "batch": 4}])
 def test_inputs_that_never_differed_do_not_collapse(options):
-    record = pp.measure(pp.Network(6, 32, activation="tanh"), KEY, seeds=3, **options)
+    measures = ("q", "variance", "effective_rank")  # all that the rule of collapse reads
+    net = pp.Network(6, 32, activation="tanh")
+    record = pp.measure(net, KEY, seeds=3, measures=measures, **options)
     assert pp.judge(record)[0].verdict is not V.COLLAPSING
 
 
@@ -218,8 +222,8 @@ def test_a_layer_of_one_unit_is_not_symmetric():
     assert all(f.verdict is not V.SYMMETRIC for f in pp.judge(record))
 
 
-def test_what_suits_must_be_measured_in_both_directions():
-    record = pp.measure(pp.Network(20, 64), KEY, seeds=3, measures=("forward_q",))
+def test_what_suits_must_be_measured_in_both_directions(record):
+    record = record[["log10_forward_q"]].sel(init="he_normal", activation="relu")
     assert pp.judge(record)[0].verdict is V.STABLE
     assert pp.judge(record).suited() == {"relu": []}
 

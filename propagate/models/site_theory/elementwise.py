@@ -46,6 +46,9 @@ from propagate.models.site_theory.values import (
 )
 from propagate.tracing.primitives import COMPARES, ELEMENTWISE, LAYOUT
 
+POINTS = 512
+"""Points at which functions of a Gaussian are known come in multiples of this to an operation."""
+
 NEAR_GAUSSIAN = 0.5
 """Excess kurtosis of biases that are taken for Gaussian. In a sum it changes E phi^2 and E phi'^2
 of the named activations by less than 6 %, 0.024 decades (squared ReLU's E phi^2 by 17 %): the
@@ -94,7 +97,8 @@ def _at_points(eqn: JaxprEqn, ins: list[Value], like: FunctionOfGaussian) -> Fun
         v.values if isinstance(v, FunctionOfGaussian) else np.full(shape, common_element(v))
         for v in ins
     ]
-    args = [_as_operand(x, own.aval) for x, own in zip(values, eqn.invars, strict=True)]
+    pairs = zip(values, eqn.invars, strict=True)
+    args = [_as_operand(_filled_up(x), own.aval) for x, own in pairs]
     moving = [
         k
         for k, (v, x) in enumerate(zip(ins, args, strict=True))
@@ -109,12 +113,18 @@ def _at_points(eqn: JaxprEqn, ins: list[Value], like: FunctionOfGaussian) -> Fun
     with jax.enable_x64(True):
         if not moving or eqn.primitive.name in COMPARES:
             out = of_moving(*(args[k] for k in moving))
-            return replace(like, values=_wide(out), derivatives=derivatives)
+            return replace(like, values=_wide(out)[: shape[0]], derivatives=derivatives)
         out, pull = jax.vjp(of_moving, *(jnp.asarray(args[k]) for k in moving))
         for k, partial in zip(moving, pull(jnp.ones_like(out)), strict=True):
             for node, own in ins[k].derivatives.items():
-                derivatives[node] = derivatives.get(node, 0.0) + _wide(partial) * own
-    return replace(like, values=_wide(out), derivatives=derivatives)
+                slope = _wide(partial)[: shape[0]]
+                derivatives[node] = derivatives.get(node, 0.0) + slope * own
+    return replace(like, values=_wide(out)[: shape[0]], derivatives=derivatives)
+
+
+def _filled_up(x: np.ndarray) -> np.ndarray:
+    """Repeat the last point up to a multiple of `POINTS`: each length is compiled anew."""
+    return np.pad(x, (0, -len(x) % POINTS), mode="edge")
 
 
 def _wide(x: Any) -> np.ndarray:
@@ -137,8 +147,7 @@ def _run(eqn: JaxprEqn, args: list[Any]) -> jax.Array:
         return padded.reshape(repeats, *like.shape)
 
     operands = [pieces(x, v.aval) for x, v in zip(args, eqn.invars, strict=True)]
-    outs = [compat.bind(eqn, [x[k] for x in operands])[0].ravel() for k in range(repeats)]
-    return jnp.concatenate(outs)[:count]
+    return jax.vmap(lambda *piece: compat.bind(eqn, list(piece))[0])(*operands).ravel()[:count]
 
 
 def _sum(eqn: JaxprEqn, ins: list[Value]) -> Moments:
