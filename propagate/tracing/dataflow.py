@@ -28,7 +28,7 @@ from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.record.sums import Layout
 from propagate.tracing.primitives import ELEMENTWISE, LAYOUT, REDUCTIONS, features
-from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, RawInput
+from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, RawInput, Rescaled
 
 Parameters = tuple[ParameterSlice, ...]
 
@@ -66,6 +66,7 @@ class Facts:
         unit_axis: of channels; None: the last.
         still: whether no gradient flows through it.
         value: the site whose value it is.
+        content: the site whose numbers it has, as they are or rescaled, in whatever shape.
     """
 
     data: bool = False
@@ -81,6 +82,7 @@ class Facts:
     unit_axis: int | None = None
     still: bool = False
     value: EqnPath | None = None
+    content: Rescaled | None = None
 
 
 def parameters_of(ins: Sequence[Facts]) -> Parameters:
@@ -111,7 +113,8 @@ def _largest_first(parameters: Parameters) -> Parameters:
 def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     """Return what is known of an equation's results before it is known whether it is a site."""
     name, out = eqn.primitive.name, replace(merge(ins), elements=_elements(eqn, ins))
-    out = replace(out, raw=_rescaled(eqn, ins))
+    raw, content = ([getattr(facts, name) for facts in ins] for name in ("raw", "content"))
+    out = replace(out, raw=_rescaled(eqn, raw), content=_rescaled(eqn, content))
     if not out.data:
         return replace(out, parameters=indexed(eqn, out.parameters))
     first = next(facts for facts in ins if facts.data)
@@ -136,21 +139,21 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     return out
 
 
-def _rescaled(eqn: JaxprEqn, ins: Sequence[Facts]) -> RawInput | None:
-    """Follow an input through products and sums with a number, as of `x / 255`."""
-    k = next((k for k, facts in enumerate(ins) if facts.raw), None)
+def _rescaled(eqn: JaxprEqn, ins: Sequence[Any]) -> Any:
+    """Follow an input or a site through products and sums with a number, as of `x / 255`."""
+    k = next((k for k, one in enumerate(ins) if one), None)
     if k is None or len(ins) != 2 or not isinstance(eqn.invars[1 - k], compat.Literal):
         return None
-    raw, value, name = ins[k].raw, eqn.invars[1 - k].val, eqn.primitive.name
-    assert raw is not None
+    one, value, name = ins[k], eqn.invars[1 - k].val, eqn.primitive.name
+    assert one is not None
     if np.size(value) != 1 or (name in ("div", "sub") and k == 1):
         return None
     by = float(np.ravel(value)[0])
     if name == "mul" or (name == "div" and by):
         factor = by if name == "mul" else 1 / by
-        return raw._replace(scale=raw.scale * factor, shift=raw.shift * factor)
+        return one._replace(scale=one.scale * factor, shift=one.shift * factor)
     if name in ("add", "sub"):
-        return raw._replace(shift=raw.shift + (by if name == "add" else -by))
+        return one._replace(shift=one.shift + (by if name == "add" else -by))
     return None
 
 
@@ -240,6 +243,7 @@ def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
         after=facts.after and last(facts.after),
         parameters=tuple(map(last, facts.parameters)),
         value=None,
+        content=None,
         layer=None,
         exponential=None,
         elements=0,
@@ -248,7 +252,7 @@ def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
 
 def outside(facts: Facts) -> Facts:
     """Return what is known within a program of a value that was made before: its site is not."""
-    return replace(facts, value=None, layer=None, exponential=None)
+    return replace(facts, value=None, content=None, layer=None, exponential=None)
 
 
 def carried(before: Facts, after: Facts) -> Facts:

@@ -70,7 +70,7 @@ from propagate.tracing.site_kinds import (
     kind_of,
     largest_slope,
 )
-from propagate.tracing.sites import LOOP, EqnPath, Kind, RawInput, Site, Unopened
+from propagate.tracing.sites import LOOP, EqnPath, Kind, RawInput, Rescaled, Site, Unopened
 
 
 def find(
@@ -219,7 +219,7 @@ class _Walk:
             if completed:
                 site = self._moved(next(facts.layer.path for facts in ins if facts.layer), site)
             self.sites[at.path] = site
-        return replace(out, value=at.path) if is_site else out
+        return replace(out, value=at.path, content=Rescaled(at.path)) if is_site else out
 
     def _moved(self, before: EqnPath, site: Site) -> Site:
         """Return the site of a layer's output, which takes the place of that before its bias."""
@@ -292,12 +292,19 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         slope=largest_slope(eqn, ins) if kind in POINTWISE else None,
         skip=skip(ins) if kind == "add" else None,
         terms=tuple(facts.value for facts in ins) if kind == "add" else (),
+        operand=_operand(ins) if kind in POINTWISE else None,
         result=result,
         dtype=value.dtype,
         fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
         terms_summed=terms_summed(eqn),
         reads=_input_read(ins) if parameter and kind in PRODUCTS.values() else None,
     )
+
+
+def _operand(ins: list[Facts]) -> Rescaled | None:
+    """Return the site whose numbers are the one operand with data."""
+    data = [facts for facts in ins if facts.data]
+    return data[0].content if len(data) == 1 else None
 
 
 def _input_read(ins: list[Facts]) -> RawInput | None:

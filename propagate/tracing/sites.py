@@ -62,6 +62,20 @@ class RawInput(NamedTuple):
     shift: float = 0.0
 
 
+class Rescaled(NamedTuple):
+    """The value of a site times a number, plus another, in whatever shape.
+
+    Attributes:
+        path: of the site.
+        scale: by which it was multiplied.
+        shift: what was added.
+    """
+
+    path: EqnPath
+    scale: float = 1.0
+    shift: float = 0.0
+
+
 @dataclass(frozen=True)
 class Site:
     """A value of the program whose signal and gradient are recorded.
@@ -84,6 +98,7 @@ class Site:
         slope: the largest slope of the activation, if it is a function of one value.
         skip: which term of an addition has passed fewer layers.
         terms: of an addition, the sites whose values they are; None where they are no site's.
+        operand: of an activation, the site whose value it takes, as it is or rescaled.
         result: which result of the equation it is.
         dtype: of the value.
         fans: fan_in and fan_out of the parameter of a product.
@@ -115,6 +130,7 @@ class Site:
     terms_summed: int = 0
     reads: RawInput | None = None
     product: EqnPath | None = None
+    operand: Rescaled | None = None
 
     def passed(self, turn: tuple[int, ...]) -> tuple[int, ...]:
         """Return how many iterations of each scan have been run before this one."""

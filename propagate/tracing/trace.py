@@ -280,10 +280,25 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         | {
             "depth": np.array(depth, int),
             "line": np.array(line, int),
+            **_operands(rows),
             "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
             "library": np.array(library, bool),
         }
     )
+
+
+def _operands(rows: list[Row]) -> dict[str, np.ndarray]:
+    """Return the row whose value an activation takes in the same turn, -1 where none is known.
+
+    And by what it is multiplied, and what is added.
+    """
+    number = {(site.path, turn): k for k, (site, turn) in enumerate(rows)}
+    taken = [(site.operand, turn) for site, turn in rows]
+    return {
+        "operand": np.array([number.get((o.path, t), -1) if o else -1 for o, t in taken], int),
+        "operand_scale": np.array([o.scale if o else np.nan for o, _ in taken]),
+        "operand_shift": np.array([o.shift if o else np.nan for o, _ in taken]),
+    }
 
 
 def _of_parameter(made: xr.Dataset, name: str) -> np.ndarray:

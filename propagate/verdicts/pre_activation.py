@@ -3,8 +3,9 @@
 import math
 from typing import NamedTuple
 
-import numpy as np
 import xarray as xr
+
+POINTWISE = ("activation", "elementwise")  # kinds of sites behind which no bias acts as it is
 
 
 class Into(NamedTuple):
@@ -27,19 +28,18 @@ class Into(NamedTuple):
 
 
 def into(record: xr.Dataset, k: int) -> Into | None:
-    """Return what comes into the activation at site k; None if no site says.
+    """Return what comes into the activation at site k; None if no layer or sum makes it.
 
-    It is the last site before it at the same depth with as many units and rows.
+    Numbers that multiply the value of a site, or are added to it, are taken into account.
     """
-    same = record["taken"].values[:k].copy()
-    for name in ("depth", "units", "rows"):
-        same &= record[name].values[:k] == record[name].values[k]
-    before = np.flatnonzero(same)
-    if not len(before) or "forward_mean" not in record:
+    at = int(record["operand"].values[k]) if "operand" in record.coords else -1
+    bent = at >= 0 and record["kind"].values[at] in POINTWISE
+    if at < 0 or bent or "forward_mean" not in record:
         return None
-    at = int(before[-1])
     q, mean = (float(record[name].values[at]) for name in ("log10_forward_q", "forward_mean"))
+    scale, shift = (float(record[f"operand_{n}"].values[k]) for n in ("scale", "shift"))
     if not (math.isfinite(q) and math.isfinite(mean)):
         return None
     rms, layer = 10 ** (q / 2), str(record["parameter"].values[k] or record["after"].values[k])
-    return Into(layer, rms * mean, rms * math.sqrt(max(1 - mean**2, 0.0)))
+    sd = rms * math.sqrt(max(1 - mean**2, 0.0))
+    return Into(layer, scale * rms * mean + shift, abs(scale) * sd)

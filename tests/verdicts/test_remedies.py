@@ -116,6 +116,33 @@ def test_branches_of_the_advised_size_keep_the_stream_within_a_factor_of_e():
     assert q[-1] - np.log10(np.mean(np.asarray(X) ** 2)) < np.log10(np.e) + 0.1
 
 
+SHIFTED = {
+    "less a number": (lambda h: h - 8, lambda h: h - 8),
+    "of another scale and shape": (
+        lambda h: (2 * h.reshape(-1, WIDTH) - 16) / 4,
+        lambda h: h / 2 - 4,
+    ),
+    "a row less": (lambda h: h - jnp.linspace(7, 9, WIDTH)[None], None),
+    "of a nonlinearity": (lambda h: jnp.square(h) - 999, None),
+}
+
+
+@pytest.mark.parametrize("name", SHIFTED)
+def test_numbers_between_a_product_and_its_activation_are_taken_into_account(name):
+    """NumPy's mean and deviation of what the ReLU gets; where no bias can move it, none is told."""
+    between, by_hand = SHIFTED[name]
+    model = lambda w, x: jax.nn.relu(between(x @ w["in"])) @ w["out"]  # noqa: E731
+    first, second = (p["w"] for p in params()[:2])
+    found = pp.diagnose(model, {"in": first, "out": second}, X, key=K(0))
+    (finding,) = (f for f in found.findings if f.verdict is pp.Verdict.DEAD)
+    if by_hand is None:
+        assert "What comes in" not in finding.reason
+        return
+    h = by_hand(np.asarray(X, np.float64) @ np.asarray(first, np.float64))
+    assert f"mean {h.mean():.3g} and standard deviation {h.std():.3g}" in finding.reason
+    assert f"biases higher by {-h.mean():.3g}" in finding.reason
+
+
 def test_what_comes_into_an_activation_is_told_as_it_is():
     """NumPy's mean and deviation of W x + b, and how many deviations that is below zero."""
     layers = changed(params(), at=0, b=jnp.full(WIDTH, -8.0))
