@@ -103,8 +103,8 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
     Example:
         >>> critical("tanh", 0.05)[0].sigma_w2
         1.76095463...
-        >>> critical("softplus").reason
-        "no q >= 0.05 has q - E phi^2/E phi'^2 = sigma_b^2 = 0.05 for softplus"
+        >>> critical("softplus").reason.partition(":")[0]
+        'softplus has no critical point at sigma_b^2 = 0.05'
     """
     phi = integrable(phi)
     check_variances(sigma_b2=sigma_b2)
@@ -125,8 +125,8 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
         points.append(CriticalPoint(1 / at["slope2"], sigma_b2, q, chi_par, abs(chi_par) < 1))
     if not points:
         points.reason = (
-            f"no q >= {sigma_b2:g} has q - E phi^2/E phi'^2 = sigma_b^2 = {sigma_b2:g} "
-            f"for {phi.name}"
+            f"{phi.name} has no critical point at sigma_b^2 = {sigma_b2:g}: it is "
+            f"q - E phi^2/E phi'^2 at no q >= {sigma_b2:g}"
         )
     return points
 

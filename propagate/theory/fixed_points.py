@@ -108,12 +108,6 @@ def fixed_points(
     Returns:
         The points, with q increasing.
 
-    Args:
-        phi: the activation: a name, an `Activation` or a function.
-        sigma_w2: fan_in times the variance of a weight.
-        sigma_b2: the variance of biases.
-        keep: the share of units that dropout keeps.
-
     Raises:
         UnusableInput: a variance is negative or not finite, or `keep` is not in (0, 1].
 

@@ -104,7 +104,7 @@ def layer(
 
     Raises:
         UnusableInput: a number out of its range; a norm of zeros, or of inputs that are the same;
-            a batch norm after phi, which is not covered.
+            an angle between zeros; a batch norm after phi, which is not covered.
 
     Example:
         >>> layer("relu", Weights(2.0), 1.0).gradient
@@ -138,6 +138,8 @@ def _check(q: float, apart: float, norm: Norm | None) -> None:
             f"a {norm} norm divides by zero: h must not be "
             + ("the same for all inputs" if norm == "batch" else "zero")
         )
+    if apart and not q:
+        raise UnusableInput(f"inputs of zeros have no angle: 1 - c must be 0 at q = 0, got {apart}")
 
 
 def _unit_normalised(

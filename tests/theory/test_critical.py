@@ -54,7 +54,7 @@ def test_each_kind_of_choice():
     }
     assert critical_at_unit("relu6").sigma_b2 == 0  # and not 2e-9
     for name, why, sigma_w2 in (
-        ("softplus", "no q >= 0", 2.0),
+        ("softplus", "softplus has no critical point at sigma_b^2 = 0", 2.0),
         ("squared_relu", "its critical points are unstable", 2 / 3),
     ):
         none = critical_at_unit(name)

@@ -205,6 +205,7 @@ def test_wide_networks_are_as_expected(case):
 @pytest.mark.parametrize("call", [
     lambda: layer("relu", HE, -1.0),
     lambda: layer("relu", HE, 1.0, 3.0),
+    lambda: layer("relu", HE, 0.0),
     lambda: layer("relu", Weights(-1.0), 1.0),
     lambda: layer("relu", Weights(1.0, keep=0.0), 1.0),
     lambda: layer("relu", HE, 1.0, norm="group"),
