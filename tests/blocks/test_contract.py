@@ -21,7 +21,7 @@ from propagate.run.layerwise import layers_of
 
 KEY = jax.random.key(11)
 DEPTH, WIDTH, BATCH = 3, 8, 4
-ENDS = ("forward_q", "backward_q", "weight_gradient_q")
+ENDS = ("forward_q", "backward_q")
 INITS = ["torch", "orthogonal"]
 PHIS = ["relu", "tanh", "gelu", "selu"]
 SPELLINGS = [

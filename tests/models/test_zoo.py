@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lenient  # frameworks promote implicitly
 KEY = jax.random.key(7)
 ATTENTION = {"linen transformer": 2 * 4, "keras hub transformer": 2}  # without a parameter
 FUSED = ("equinox MLP", "flowjax flow")
-LIKE_LINEN = "keras hub transformer"  # its gradient takes the operations of linen's
+LIKE_LINEN = "keras hub transformer"  # whose gradient is of linen's arithmetic
 LARGE = (
     "haiku ResNet50",
     "haiku MobileNetV1",
