@@ -61,7 +61,7 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
         memory.check_fits(grid.net, program, rows * feed.size, at_once, mesh.size)
     waiting: collections.deque = collections.deque()
     pool = ThreadPoolExecutor(at_once)
-    with _lapack_on_one_thread() if on_cpu else contextlib.nullcontext():
+    with lapack_on_one_thread() if on_cpu else contextlib.nullcontext():
         try:
             for turn, (program, numbers) in zip(turns, _fed(grid, feed, mesh, turns), strict=True):
                 run = _executable(program, mesh, numbers)
@@ -73,7 +73,7 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _lapack_on_one_thread() -> threadpool_limits:
+def lapack_on_one_thread() -> threadpool_limits:
     """Keep LAPACK's own threads (orthogonal draws) from fighting with XLA's.
 
     50 layers of 256 take 0.2 s so, and 1 s without; a busy machine makes that 10 s. A limit holds

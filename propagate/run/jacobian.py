@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from propagate.checks import check_count, random_key
 from propagate.network import Network
+from propagate.run.dispatch import lapack_on_one_thread
 from propagate.run.layerwise import layers_of as layers_of
 from propagate.theory.jacobian_spectrum import Spectrum as Spectrum
 from propagate.theory.jacobian_spectrum import density as density
@@ -133,8 +133,8 @@ def layers_and_input(net: Network, key: Array) -> tuple[list[Layer], Array]:
     """
     if net.init.data_scaled:
         raise UnusableInput(f"{net.init.name} depends on the data, which a Jacobian has none of")
-    with threadpool_limits(1, "blas"):  # many small orthogonal matrices: threads only wait
-        inputs, steps = layers_of(net, key, batch=1)
+    with lapack_on_one_thread():  # many small orthogonal matrices: threads only wait
+        inputs, steps = jax.block_until_ready(layers_of(net, key, batch=1))
     return [lambda h, step=step: step(h[None])[0] for step in steps], inputs[0]
 
 

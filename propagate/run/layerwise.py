@@ -6,12 +6,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from propagate.blocks.parameters import LayerSpec
 from propagate.checks import random_key
+from propagate.distributions import Base
 from propagate.network import Network
 from propagate.run import engine, plan
 from propagate.run.feed import Feed
 from propagate.run.pairings import Grouping, blocks_of
-from propagate.run.program import Layer, Stretch, draw
+from propagate.run.program import Draw, Layer, StackProgram, Stretch, draw
 from propagate.types import Array
 
 
@@ -40,25 +42,33 @@ def layers_of(
     (block,) = blocks_of(net, [net.init], 1, Grouping(1))
     program = plan.program(net, [net.activation], block, (), "gaussian", batch)
     own = plan.configurations(net, [net.init], [net.activation], block, batch)
-    common = program.stretches[0].spec.own(shared=True)
-    shared = draw(net.init.base, common, program.dtype, feed.shared_key(seed))
-
-    def step(part: Stretch, key: Array, layer: Layer) -> Callable[[Array], Array]:
-        params = draw(net.init.base, part.spec.own(shared=False), program.dtype, key)
-        apply = functools.partial(engine.layer, program, part, {**params, **shared}, layer)
-
-        def run(h: Array) -> Array:
-            out = apply(h[None], {})[0][0].astype(program.dtype)
-            # jaxlib 0.12 on a CPU misreads the bias where a caller's sum is fused with it
-            return jax.lax.optimization_barrier(out)
-
-        return run
-
+    drawn = functools.partial(_drawer, net.init.base, program.dtype)
+    shared = drawn(program.stretches[0].spec, True)(feed.shared_key(seed))
     keys, steps = feed.layer_keys(seed), []
     parts = [part for part in program.stretches for _ in range(part.layers)]
     for k, (part, key_of) in enumerate(zip(parts, keys, strict=True)):
         scale = {name: jnp.asarray(factors[k]) for name, factors in own.scale.items()}
-        numbers = own.phi[k], feed.raw and k == 0, k + 1
-        steps.append(step(part, key_of, Layer({}, scale, *map(jnp.asarray, numbers))))
+        numbers = map(jnp.asarray, (own.phi[k], feed.raw and k == 0, k + 1))
+        params = {**drawn(part.spec, False)(key_of), **shared}
+        layer = Layer({}, scale, *numbers)
+        steps.append(jax.tree_util.Partial(_compiled(program, part), params, layer))
     inputs = feed.inputs(seed)
     return inputs.reshape(batch, *net.family.signal(net.shapes[0][0])), steps
+
+
+@functools.lru_cache(maxsize=32)
+def _drawer(base: Base, dtype: str, spec: LayerSpec, shared: bool) -> Callable[[Array], Draw]:
+    """Return what draws a layer's parameters, its own or what it shares, compiled once for all."""
+    return jax.jit(functools.partial(draw, base, spec.own(shared=shared), dtype))
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(program: StackProgram, part: Stretch) -> Callable[[Draw, Layer, Array], Array]:
+    """Return `_layer`, compiled once for all layers of a stretch, and for all keys."""
+    return jax.jit(functools.partial(_layer, program, part))
+
+
+def _layer(program: StackProgram, part: Stretch, params: Draw, own: Layer, h: Array) -> Array:
+    out = engine.layer(program, part, params, own, h[None], {})[0][0].astype(program.dtype)
+    # jaxlib 0.12 on a CPU misreads the bias where a caller's sum is fused with it
+    return jax.lax.optimization_barrier(out)

@@ -210,22 +210,30 @@ def draws(
     return jax.lax.map(one, keys)
 
 
+def some(setting: Setting, key: jax.Array) -> np.ndarray:
+    """Return `draws` of as many keys as one call takes."""
+    keys = jax.random.split(key, int(np.clip(CHUNK / _size(setting), 16, 4096)))
+    options = {"shape": setting.shape, "drawn": setting.drawn, "apply": setting.apply}
+    return np.array(draws(keys, setting.x, setting.numbers, **options), float)
+
+
+def _size(setting: Setting) -> int:
+    """Return how many numbers a draw takes."""
+    return sum(int(np.prod(shape)) for shape in (setting.shape, setting.shape, *setting.drawn))
+
+
 def simulate(
     setting: Setting, key: jax.Array, precision: float, most: float = MOST
 ) -> tuple[Measured, Measured]:
     """Draw until both standard errors are below `precision` times the means."""
-    size = sum(int(np.prod(shape)) for shape in (setting.shape, setting.shape, *setting.drawn))
-    count = int(np.clip(CHUNK / size, 16, 4096))
-    options = {"shape": setting.shape, "drawn": setting.drawn, "apply": setting.apply}
     seen: list[Any] = []
     while True:
-        keys = jax.random.split(jax.random.fold_in(key, len(seen)), count)
-        seen.append(np.array(draws(keys, setting.x, setting.numbers, **options), float))
+        seen.append(some(setting, jax.random.fold_in(key, len(seen))))
         first, second, _, gradient = np.concatenate(seen, axis=1)
         # of the variance, by the rule for a function of means
         around = second - 2 * first.mean() * first + first.mean() ** 2
         found = [_mean(around), _mean(gradient)]
-        if all(m.error < precision * m.value for m in found) or len(first) * size > most:
+        if all(m.error < precision * m.value for m in found) or len(first) * _size(setting) > most:
             return found[0], found[1]
 
 

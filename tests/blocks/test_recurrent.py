@@ -25,7 +25,7 @@ from propagate.run.pairings import Grouping, blocks_of
 from propagate.types import UnusableInput
 
 KEY = jax.random.key(3)
-DEPTH, WIDTH, BATCH = 4, 8, 5
+DEPTH, WIDTH, BATCH = 3, 8, 5
 
 
 class Drawn(NamedTuple):

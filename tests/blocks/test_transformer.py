@@ -126,9 +126,8 @@ def entropy(share: np.ndarray) -> float:
     return float(np.mean(-np.sum(share * np.log(share), axis=-1)) / np.log(share.shape[-1]))
 
 
-@pytest.mark.parametrize("options", ["scheme=gpt2", "arrangement=deepnorm"])
-def test_signals_and_gradients_equal_those_of_a_plain_transformer(options):
-    net = network(options)
+def test_signals_and_gradients_equal_those_of_a_plain_transformer():
+    net = network("scheme=gpt2")  # of each other arrangement: `test_contract.py`
     names = ("query", "key", "value", "output", "up", "down")
     branches = ("attention_branch", "mlp_branch")
     places = [*(f"{n}_gradient" for n in (*names, *branches)), *branches]
@@ -178,7 +177,7 @@ def test_tokens_that_become_alike_are_named_and_those_of_a_healthy_twin_are_not(
     found = {}
     for arrangement in ("attention", "pre"):
         net = pp.Network(6, 32, f"transformer(arrangement={arrangement})", init="xavier_normal")
-        chosen = ("q", "token_correlation")
+        chosen = ("forward_q", "backward_q", "forward_token_correlation")
         record = pp.measure(net, KEY, seeds=4, batch=8, measures=chosen)
         found[arrangement] = next(f for f in pp.judge(record) if f.direction == "forward")
     alike = found["attention"]
@@ -245,12 +244,12 @@ def test_the_last_gradient_is_phi2_over_the_stream(arrangement):
 def test_the_last_gradient_of_a_loss_against_depth(arrangement, exponent):
     """Xiong et al. (2020): L^-1/2 with the norm before, constant after; to ±0.1.
 
-    The mean over 12 seeds is known to 0.03, and the exponents found are -0.47 and 0.06.
+    The mean over 12 seeds is known to 0.03, and the exponents found are -0.47 and 0.04.
     """
-    data = {"inputs": jax.random.normal(KEY, (4, 16 * 64)), "labels": np.arange(4)}
+    data = {"inputs": jax.random.normal(KEY, (4, 4 * 64)), "labels": np.arange(4)}
     last = []
     for depth in (6, 24):
-        family = f"transformer(arrangement={arrangement},tokens=16)"
+        family = f"transformer(arrangement={arrangement},tokens=4)"
         net = pp.Network(depth, 64, family, init="xavier_normal")
         options = {"seeds": 12, "loss": "cross_entropy", "measures": ("down_gradient_q",)}
         record = pp.measure(net, KEY, **data, **options)

@@ -19,7 +19,7 @@ from propagate.run.feed import Feed
 from propagate.run.pairings import Grouping, blocks_of
 
 KEY = jax.random.key(7)
-DEPTH, WIDTH, BATCH = 5, 12, 9
+DEPTH, WIDTH, BATCH = 3, 12, 9
 COMPARED = ("q", "variance", "weight_gradient_q")  # with what is unrolled
 
 
@@ -103,7 +103,7 @@ def test_equals_gradients_of_a_real_loss_on_data_of_another_size(loss):
     net = pp.Network(DEPTH, WIDTH, activation="gelu", input_size=20)
     check(pp.Network(DEPTH, WIDTH, "mlp", "gelu", "he_normal", 20, 3), data, loss)
     if loss != "gaussian":
-        sized = pp.measure(net, KEY, seeds=1, inputs=data, loss=loss, measures=COMPARED)
+        sized = pp.measure(net, KEY, seeds=1, inputs=data, loss=loss, measures=("backward_q",))
         assert np.isfinite(sized.log10_backward_q).all()
 
 
@@ -118,9 +118,9 @@ def test_takes_any_callables():
 
 
 def test_chunks_and_drawn_weights_change_nothing(monkeypatch):
-    net = pp.Network(depth=11, width=WIDTH, activation="selu", init="torch")
+    net = pp.Network(11, WIDTH, "mlp(norm=batch,dropout=0.25)", "selu", "torch")
     options = {"seeds": 2, "batch": BATCH}
-    options["measures"] = (*COMPARED, "mean", "saturated_fraction")  # of each kind of place
+    options["measures"] = ("q", "saturated_fraction", "weight_gradient_q")  # of each kind of place
     plain = pp.measure(net, KEY, **options)
     monkeypatch.setattr(memory, "KEPT_BYTES", 0)
     assert [part.chunks for part in plan.cut(layer_table(net)[0], 11, 1, 0)] == [3, 1]
@@ -136,7 +136,9 @@ def test_homogeneous_networks_are_followed_beyond_float32():
     net = pp.Network(depth=400, width=WIDTH)
     inits = ["1e-4*he_normal", "he_normal", "1e4*he_normal"]
     grid = {"init": inits, "activation": ["relu", "leaky_relu_0.2", "identity"]}
-    record = pp.sweep(net, **grid, key=KEY, seeds=1, batch=4, measures=("q",)).isel(seed=0)
+    record = pp.sweep(
+        net, **grid, key=KEY, seeds=1, batch=4, measures=("forward_q", "backward_q")
+    ).isel(seed=0)
     for name in ("log10_forward_q", "log10_backward_q"):
         off = (record[name] - record[name].sel(init="he_normal")).transpose("init", ..., "layer")
         steps = np.arange(401) if "forward" in name else np.arange(400, -1, -1)
@@ -146,7 +148,7 @@ def test_homogeneous_networks_are_followed_beyond_float32():
 
 def test_three_thousand_sigmoid_layers_lose_three_thousand_decades():
     """Slope 1.2540 decades per layer at infinite width (sigma_w2 = 1, q* = 0.2647)."""
-    net = pp.Network(depth=3_000, width=128, activation="sigmoid", init="xavier_normal")
+    net = pp.Network(depth=3_000, width=64, activation="sigmoid", init="xavier_normal")
     record = pp.measure(net, KEY, seeds=1, batch=2, measures=("q",)).isel(seed=0)
     assert record.log10_backward_q[0] == pytest.approx(-3_762, rel=5e-3)
     assert 10 ** record.log10_forward_q[1500:].mean() == pytest.approx(0.2647, rel=0.05)
@@ -170,7 +172,7 @@ def test_one_extreme_layer_neither_over_nor_underflows_the_statistics(factor):
 
 def test_lsuv_makes_every_variance_one():
     net = pp.Network(depth=30, width=64, activation="gelu", init="lsuv")
-    record = pp.measure(net, KEY, seeds=2, measures=("q", "mean"))
+    record = pp.measure(net, KEY, seeds=2, measures=("forward_q", "forward_mean"))
     total = 10**record.log10_forward_q * (1 - record.forward_mean**2)
     np.testing.assert_allclose(total[:, 1:], 1, rtol=1e-5)
 
@@ -180,14 +182,15 @@ def test_low_precision_runs_and_names_its_dtype(dtype):
     net = pp.Network(depth=20, width=64, activation="tanh", init="xavier_normal", dtype=dtype)
     options = {"seeds": 2, "measures": (*COMPARED, "saturated_fraction")}
     record = pp.measure(net, KEY, **options)
-    exact = pp.measure(replace(net, dtype="float32"), KEY, **options)
+    short = {"seeds": 2, "measures": ("forward_q",)}
+    exact = pp.measure(replace(net, dtype="float32"), KEY, **short)
     assert record.attrs["dtype"] == dtype
     np.testing.assert_allclose(record.log10_forward_q, exact.log10_forward_q, atol=0.1)
 
 
 def test_saturation_is_judged_by_the_slope():
     options = {"init": ["sigma(100,0)", "sigma(0.1,0)"], "activation": ["tanh"], "key": KEY}
-    record = pp.sweep(pp.Network(6, 64), **options, measures=("saturated_fraction",))
+    record = pp.sweep(pp.Network(6, 64), **options, measures=("activation_saturated_fraction",))
     wide, narrow = record.activation_saturated_fraction.isel(activation=0).mean("seed").values
     assert wide[1:6].min() > 0.9 and narrow[:6].max() < 0.2
     assert activation("tanh").slope == 1

@@ -28,7 +28,7 @@ BIAS = 0.05  # decades that layers of 32 to 128 units may be off the limit of wi
 def measured():
     def run(family, init, phi, width):
         net = pp.Network(DEPTH, width, family, phi, init)
-        chosen = ("q", "variance")
+        chosen = [name.removeprefix("log10_") for name in VARIABLES]
         record = pp.measure(net, KEY, seeds=SEEDS, batch=BATCH, measures=chosen)
         return record, pp.predict(net, batch=BATCH)
 

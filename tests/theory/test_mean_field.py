@@ -119,7 +119,7 @@ def test_the_logarithm_of_a_layer_of_n_units(row):
         layer_theory.log_mean_square("tanh", row["n"])
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.floats(0.05, 6), st.floats(0.001, 1))
 def test_fixed_points_stay(sigma_w2, sigma_b2):
     for point in pp.fixed_points("tanh", sigma_w2, sigma_b2):

@@ -185,7 +185,8 @@ def test_effective_rank_is_measured_along_a_stack():
     """Orthogonal maps keep all directions; sigmoids, whose mean is not 0, make them parallel."""
     for name, init, keeps in (("identity", "orthogonal", True), ("sigmoid", "lecun_normal", False)):
         net = pp.Network(depth=8, width=64, activation=name, init=init)
-        record = pp.measure(net, KEY(0), seeds=1, batch=32, measures=("effective_rank",))
+        options = {"measures": ("forward_effective_rank",), "compile_for": ("identity", "sigmoid")}
+        record = pp.measure(net, KEY(0), seeds=1, batch=32, **options)
         rank = record.forward_effective_rank.values[0]
         assert rank[0] > 2
         assert np.allclose(rank, rank[0], rtol=1e-3) if keeps else rank[-1] < 1.001
@@ -387,7 +388,7 @@ def test_the_site_of_a_norm_is_its_output_in_training():
         (Linen(), {}),
         (haiku_net, {}),
     ):
-        record = found(model, x, **options).record
+        record = found(model, x, measures=("q", "mean"), **options).record
         norms = record.isel(site=record.kind.values == "norm")
         assert norms.sizes["site"] == 2
         np.testing.assert_allclose(10**norms.log10_forward_q, 1, atol=0.02)
