@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from propagate.batches import Batch
+from propagate.run.dispatch import lapack_on_one_thread
 from propagate.run.feed import Feed
 from propagate.training import descent, stack
 from propagate.training.descent import Data, Recipe, Run, State
@@ -117,7 +117,7 @@ class Task:
                 places = self.grid.places(phi)
                 size = self.together
                 parts = [places[k : k + size] for k in range(0, len(places), size)]
-                with threadpool_limits(1, "blas"):  # LAPACK's own threads fight with XLA's
+                with lapack_on_one_thread():
                     groups = [_Group(self, part) for part in parts]
                 for epoch in range(self.grid.epochs + 1):
                     yield from pool.map(lambda group, k=epoch: group.go_on(k), groups)
