@@ -17,15 +17,16 @@ from pathlib import Path
 import jax
 import matplotlib as mpl
 
-
-def shared() -> dict[str, object]:
-    """Return the settings that the programs share."""
-    places = {"jax": jax.config.values, "matplotlib": mpl.rcParams, "environment": os.environ}
-    return {f"{place} {name}": held[name] for place, held in places.items() for name in held}
+SET = {  # what all programs meet: how to read it, how to change it
+    "jax": (lambda: jax.config.values, jax.config.update),
+    "matplotlib": (lambda: mpl.rcParams, mpl.rcParams.__setitem__),
+    "environment": (lambda: os.environ, os.environ.__setitem__),
+}
 
 
 def run(program: Path) -> dict[str, object]:
-    folder, before, error = program.with_suffix(""), shared(), ""
+    folder, error = program.with_suffix(""), ""
+    before = {place: dict(held()) for place, (held, _) in SET.items()}
     folder.mkdir()
     os.chdir(folder)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -33,14 +34,11 @@ def run(program: Path) -> dict[str, object]:
             runpy.run_path(str(program), run_name="__main__")
         except (Exception, SystemExit):
             error = traceback.format_exc()
-    after = shared()
-    changed = [name for name in before if before[name] != after.get(name)]
-    for name in changed:
-        place, _, setting = name.partition(" ")
-        {"jax": jax.config.update, "matplotlib": mpl.rcParams.__setitem__}.get(
-            place, os.environ.__setitem__
-        )(setting, before[name])
-    error += "".join(f"{name} was changed for all programs\n" for name in changed)
+    for place, (held, change) in SET.items():
+        for name, value in before[place].items():
+            if held().get(name) != value:
+                error += f"{name} of {place} was changed for all programs\n"
+                change(name, value)
     return {"printed": printed.getvalue(), "written": os.listdir(folder), "error": error}
 
 

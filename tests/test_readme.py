@@ -112,7 +112,10 @@ EXAMPLES = {f"{page}-{k}": shown for page in PAGES for k, shown in enumerate(exa
 UNFIT = {  # what an example must not be, and what is said to it
     "raises": ("1 / 0", "ZeroDivisionError"),
     "leaves": ("raise SystemExit", "SystemExit"),
-    "sets": ("import jax\njax.config.update('jax_enable_x64', True)", "jax_enable_x64 was changed"),
+    "sets": (
+        "import jax\njax.config.update('jax_enable_x64', True)",
+        "jax_enable_x64 of jax was changed",
+    ),
     "met": ("import jax\nprint(jax.config.jax_enable_x64, 'example' in globals())", ""),
 }
 
