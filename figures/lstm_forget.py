@@ -26,7 +26,7 @@ def draw(small: bool = False) -> Figure:
     depth, width = (10, 64) if small else (21, 256)
     left, right = Figure((9.6, 4), layout="constrained").subplots(1, 2, sharey=True)
     back = np.arange(depth)
-    for k, (label, (kind, memory, name, size)) in [*enumerate(GATED.items())][:: 4 if small else 1]:
+    for k, (label, (kind, memory, name, size)) in [*enumerate(GATED.items())][: 1 if small else 5]:
         net = pp.Network(depth, 16, f"{kind}recurrent_init=zeros,input_init=zeros)", "tanh")
         record = pp.measure(net, KEY, seeds=1, batch=2, measures=(name,))
         found, rate = record[f"log10_{name}"].values[0, :0:-1], -2 / np.log(10) / memory

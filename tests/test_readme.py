@@ -1,5 +1,6 @@
 """What the README and its further pages say can be run is run, and CI runs the same lines."""
 
+import json
 import os
 import re
 import shlex
@@ -28,7 +29,8 @@ from propagate.plot.kinds import KINDS
 from propagate.record.measures import MEASURES, SITE_MEASURES
 from propagate.verdicts.findings import Verdict
 
-ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
 FURTHER = ("figures/README.md", "notebooks/README.md", "notebooks/coming_from_pytorch_hooks.md")
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
@@ -41,6 +43,7 @@ PAGES = {
 RULE = re.MULTILINE | re.DOTALL
 MOST_LINES = 350
 COMMANDS = ("pip install . && propagate sweep", "pip install '.[test]' && pytest")
+SUITE = ("JAX_NUM", "XLA_FLAGS")  # the suite's settings, without which users' programs run
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES)
 
 
@@ -105,24 +108,46 @@ def test_every_python_example_shows_what_it_prints(page):
     assert [example for example, _ in examples(page)] == blocks(page, "python")
 
 
-@pytest.mark.parametrize(
-    ("example", "output"),
-    [
-        pytest.param(*example, id=f"{page}-{k}")
-        for page in PAGES
-        for k, example in enumerate(examples(page))
-    ],
-)
-def test_the_python_examples_print_what_the_page_shows(example, output, tmp_path):
-    """As a user runs them: a program of its own, compiled with XLA's optimiser. Seeds are fixed."""
-    own = ("XLA_FLAGS", "JAX_NUMPY_DTYPE_PROMOTION", "JAX_NUMPY_RANK_PROMOTION")  # of the suite
-    env = {name: value for name, value in os.environ.items() if name not in own}
-    command = [sys.executable, "-c", example]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=tmp_path)
+EXAMPLES = {f"{page}-{k}": shown for page in PAGES for k, shown in enumerate(examples(page))}
+UNFIT = {  # what an example must not be, and what is said to it
+    "raises": ("1 / 0", "ZeroDivisionError"),
+    "leaves": ("raise SystemExit", "SystemExit"),
+    "sets": (
+        "import jax\njax.config.update('jax_enable_x64', True)",
+        "jax_enable_x64 of jax was changed",
+    ),
+    "met": ("import jax\nprint(jax.config.jax_enable_x64, 'example' in globals())", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> dict[str, dict]:
+    """Return what each example did: as programs of users, compiled with XLA's optimiser."""
+    folder = tmp_path_factory.mktemp("examples")
+    programs = [example for example, _ in (*EXAMPLES.values(), *UNFIT.values())]
+    for k, program in enumerate(programs):
+        (folder / f"{k:03}.py").write_text(program)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(SUITE)}
+    command = [sys.executable, TESTS / "programs.py", folder]
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
-    assert not differences(output, done.stdout)
-    written = set(re.findall(r'"([\w.-]+\.(?:png|pdf|nc|html))"', example))
-    assert {path.name for path in tmp_path.iterdir()} == written
+    return dict(zip((*EXAMPLES, *UNFIT), json.loads(done.stdout).values(), strict=True))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_python_examples_print_what_the_page_shows(name, ran):
+    example, output = EXAMPLES[name]
+    assert not ran[name]["error"], ran[name]["error"]
+    assert not differences(output, ran[name]["printed"])
+    written = re.findall(r'"([\w.-]+\.(?:png|pdf|nc|html))"', example)
+    assert set(ran[name]["written"]) == set(written)
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_an_example_that_fails_or_changes_what_others_meet_would_be_found(name, ran):
+    assert UNFIT[name][1] in ran[name]["error"]
+    assert bool(UNFIT[name][1]) == bool(ran[name]["error"])
+    assert ran["met"]["printed"] == "False False\n"
 
 
 def lines() -> list[str]:
