@@ -17,6 +17,7 @@ looked up in a second table that all points share, of D/(1 - c) over q and 1 - c
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
@@ -43,7 +44,11 @@ POINTS_AT_A_TIME = 8192  # of the plane: what a processor's cache holds
 
 
 def phase(
-    phi: ActivationLike, sigma_w2: np.ndarray, sigma_b2: np.ndarray, *, q: float = 1.0
+    phi: ActivationLike,
+    sigma_w2: Sequence[float] | np.ndarray,
+    sigma_b2: Sequence[float] | np.ndarray,
+    *,
+    q: float = 1.0,
 ) -> xr.Dataset:
     r"""Return where signals settle, and what becomes of gradients there.
 
@@ -71,7 +76,7 @@ def phase(
             that their plane would fill the memory.
 
     Example:
-        >>> plane = phase("tanh", np.array([1.0, 1.7609546396]), np.array([0.05]))
+        >>> plane = phase("tanh", [1.0, 1.7609546396], [0.05])
         >>> np.round(plane.chi_1.values, 6).tolist()
         [[0.759032, 1.0]]
     """
@@ -116,7 +121,7 @@ def check_size(sigma_w2: int, sigma_b2: int) -> None:
         )
 
 
-def _increasing(name: str, values: np.ndarray) -> np.ndarray:
+def _increasing(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return variances as an array, or raise `UnusableInput` if they are not increasing."""
     found = np.atleast_1d(np.asarray(values, float))
     if not (
