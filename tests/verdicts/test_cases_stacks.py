@@ -74,7 +74,7 @@ def test_what_was_not_seen_is_not_recommended():
     assert judged("mlp", "he_normal", measures=("q",)).suited() == {"relu": ["he_normal"]}
 
 
-@pytest.mark.parametrize("family", ["residual(branch=nf)", "conv2d"])
+@pytest.mark.parametrize("family", ["residual(branch=nf)", "conv2d", "mlp(norm=layer)"])
 def test_theory_without_a_band_stands_beside_the_verdict(family):
     net = pp.Network(8, 16, family)
     record = pp.measure(net, KEY, seeds=3, batch=4, measures=("q",))
