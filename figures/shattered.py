@@ -33,7 +33,7 @@ def draw(small: bool = False) -> Figure:
     x = np.linalg.qr(np.random.default_rng(0).normal(size=(width, 32)))[0].T * width**0.5
     same = pp.Batch(x, labels=np.full(x.shape, 1e6))  # one gradient at all outputs
     options = {"inputs": same, "seeds": seeds, "loss": "mse", "measures": ("backward_correlation",)}
-    cosines = Figure((6.4, 4.2), layout="constrained").subplots()
+    cosines = Figure((7.6, 4.2), layout="constrained").subplots()
     for k, (family, name) in enumerate([*FAMILIES.items()][:shown]):
         theory, found, color = [expected(family, n) for n in depths], [], pp.plot.COLOURS[k]
         exact = [[PLAIN[n] for n in depths], [0.5**n for n in depths], theory, theory][k]
@@ -46,5 +46,5 @@ def draw(small: bool = False) -> Figure:
         cosines.semilogy(depths, theory, color=color, linewidth=0.8)
         cosines.semilogy(depths, found, "osD^"[k], color=color, markersize=4, label=name)
     cosines.set(ylim=(7e-4, 1.3), xlabel="layers", ylabel="cosine of two inputs' gradients")
-    cosines.legend(frameon=False, loc="lower right", title="points: measured; lines: theory")
+    cosines.figure.legend(frameon=False, loc="outside right upper", title="lines: theory")
     return cosines.figure
