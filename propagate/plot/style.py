@@ -112,6 +112,17 @@ def pairing_style(record: xr.Dataset, indices: dict[str, int]) -> dict[str, Any]
     }
 
 
+def numbered_style(k: int) -> dict[str, Any]:
+    """Return colour, marker and width of the curve number k, thinner than those beneath it."""
+    colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS)]
+    return {
+        "color": colour,
+        "marker": marker,
+        "markersize": 4,
+        "linewidth": max(3.2 - 0.4 * k, 1.2),
+    }
+
+
 def legend_key(label: str, **style: Any) -> Line2D:
     """Return an entry of a legend for a line style or a marker, whatever its colour."""
     return Line2D([], [], color="0.3", label=label, **style)

@@ -61,28 +61,29 @@ class Sample(NamedTuple):
 
     def of(self, x: Array) -> Array:
         """Return the sample of a value."""
+        kept = {k: index for k, index in enumerate(self.index) if index}
+        # what leaves most out first, so that what is between is small
+        axes = dict(sorted(kept.items(), key=lambda one: len(one[1]) / self.shape[one[0]]))
         if jax.default_backend() == "cpu" and x.dtype.itemsize >= 4:
-            return self._by_products(x)
-        for k, index in enumerate(self.index):
-            x = x if index is None else _gather(x, k, index)
+            return self._by_products(x, axes)
+        for k, index in axes.items():
+            x = _gather(x, k, index)
         return x
 
-    def _by_products(self, x: Array) -> Array:
+    def _by_products(self, x: Array, axes: dict[int, tuple[int, ...]]) -> Array:
         """Return the sample as a product with a matrix of zeros and ones.
 
         On a CPU such a product is ready-made, where a gather is a program of its own for each site.
         So what is not finite in a row that was not taken makes the whole column NaN.
         """
-        axes = {k: index for k, index in enumerate(self.index) if index}
         first, second = axes.get(0), axes.get(1)
         if first and second and len(first) * len(second) <= AT_ONCE:
             rows = np.add.outer(np.multiply(first, self.shape[1]), second).ravel()
             taken = _product(x.reshape(-1, *x.shape[2:]), 0, tuple(rows.tolist()))
             x = taken.reshape(len(first), len(second), *x.shape[2:])
             del axes[0], axes[1]
-        # what leaves most out first, so that what is between is small
-        for k in sorted(axes, key=lambda k: (len(axes[k]) / self.shape[k], k)):
-            x = _product(x, k, axes[k])
+        for k, index in axes.items():
+            x = _product(x, k, index)
         return x
 
     def whole(self, sums: Sums) -> dict[str, Any]:

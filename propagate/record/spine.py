@@ -4,6 +4,7 @@ import numpy as np
 import xarray as xr
 
 LAYERS = ("matmul", "conv")
+POINTWISE = ("activation", "elementwise")  # kinds of sites that act on single elements
 STREAM_ADDITIONS = 4  # as few make a residual stream
 STREAM_SHARE = 4  # as many layers with parameters there are to one addition, at most
 

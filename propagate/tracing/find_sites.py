@@ -39,6 +39,7 @@ from typing import Any, NamedTuple
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
+from propagate.record.spine import POINTWISE
 from propagate.tracing import source_labels
 from propagate.tracing.dataflow import (
     Facts,
@@ -62,7 +63,6 @@ from propagate.tracing.primitives import (
     terms_summed,
 )
 from propagate.tracing.site_kinds import (
-    POINTWISE,
     WITHOUT_PARAMETER,
     activations_joined,
     finished,

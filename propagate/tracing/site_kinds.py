@@ -25,6 +25,7 @@ from dataclasses import replace
 
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
+from propagate.record.spine import POINTWISE
 from propagate.tracing import source_labels
 from propagate.tracing.dataflow import (
     Facts,
@@ -39,7 +40,6 @@ from propagate.tracing.sites import EqnPath, Kind, Site
 
 Operands = Sequence[Facts]
 Ruling = tuple[Kind | None, Facts]
-POINTWISE = ("activation", "elementwise")
 WITHOUT_PARAMETER = ("add", "tag", "op", *POINTWISE)  # what is added or bent is made elsewhere
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import xarray as xr
 
-POINTWISE = ("activation", "elementwise")  # kinds of sites behind which no bias acts as it is
+from propagate.record.spine import POINTWISE
 
 
 class Into(NamedTuple):

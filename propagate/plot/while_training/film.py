@@ -8,7 +8,7 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from propagate.plot.style import COLOURS, MARKERS, new_figure
+from propagate.plot.style import new_figure, numbered_style
 from propagate.types import UnusableInput
 from propagate.verdicts.outcomes import best_rates, score_name
 
@@ -88,9 +88,8 @@ def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> tuple[str, np.ndarra
     """Draw the first frame of a curve; return its variable, its values (step, layer) and itself."""
     levels = own[name].mean("run").transpose("step", "layer").values
     levels = np.where(np.isfinite(levels), levels, np.nan)
-    colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS)]
-    look = {"color": colour, "marker": marker, "markersize": 4, "linewidth": max(3.2 - 0.4 * k, 1)}
-    (line,) = ax.plot(own["layer"].values, levels[0], label=str(own["init"].values), **look)
+    label = str(own["init"].values)
+    (line,) = ax.plot(own["layer"].values, levels[0], label=label, **numbered_style(k))
     return name, levels, line
 
 

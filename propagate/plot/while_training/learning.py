@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from propagate.plot.style import COLOURS, MARKERS, new_figure
+from propagate.plot.style import new_figure, numbered_style
 from propagate.verdicts.outcomes import SCORES, best_rates, score_name
 
 
@@ -56,9 +56,7 @@ def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -
 def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> None:
     scores = own[name].transpose("run", "step").values
     epochs = own["epoch"].values
-    colour, marker = COLOURS[k % len(COLOURS)], MARKERS[k // len(COLOURS)]
-    style = {"color": colour, "marker": marker, "markersize": 4, "markevery": 0.15}
-    width = max(3.2 - 0.4 * k, 1.2)  # so that a curve beneath another is seen
-    label = str(own["init"].values)
-    ax.plot(epochs, scores.mean(axis=0), label=label, linewidth=width, **style)
-    ax.fill_between(epochs, scores.min(axis=0), scores.max(axis=0), color=colour, alpha=0.15, lw=0)
+    look, label = numbered_style(k), str(own["init"].values)
+    ax.plot(epochs, scores.mean(axis=0), label=label, markevery=0.15, **look)
+    band = {"color": look["color"], "alpha": 0.15, "lw": 0}
+    ax.fill_between(epochs, scores.min(axis=0), scores.max(axis=0), **band)
