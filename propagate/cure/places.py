@@ -20,6 +20,7 @@ from propagate.types import Direction
 from propagate.verdicts import thresholds
 from propagate.verdicts.along_spine import Way, once, way
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
+from propagate.verdicts.pre_activation import Into, into
 
 NAMES = {"logistic": "sigmoid", "soft_sign": "softsign", "linear": "identity"}  # of JAX → of ours
 
@@ -63,6 +64,11 @@ class Place:
         if name not in self.record or path not in self.record["weight"].values:
             return math.nan
         return float(self.record[name].sel(weight=path))
+
+    def into(self) -> Into | None:
+        """Return what comes into the activation of the site, where that is known."""
+        k = self.finding.layer
+        return None if k is None or self.text("kind") != "activation" else into(self.record, k)
 
     @property
     def has_wild_inputs(self) -> bool:

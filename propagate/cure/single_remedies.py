@@ -80,6 +80,14 @@ def no_bias(place: Place) -> Iterator[Proposal]:
             yield Proposal(what, "inputs of the activation around 0", ((path, 0.0),))
 
 
+def centred(place: Place) -> Iterator[Proposal]:
+    """A bias against the mean of what comes into an activation, where no parameter makes it."""
+    made = place.into()
+    if made is not None and abs(made.mean) > made.sd and not any(no_bias(place)):
+        what = f"add {-made.mean:.3g} to what comes into {place.finding.site}"
+        yield Proposal(what, "inputs of the activation around 0")
+
+
 def leaky(place: Place) -> Iterator[Proposal]:
     """An activation without a flat side."""
     if place.text("kind") != "activation":
@@ -109,17 +117,15 @@ def _paths(place: Place) -> np.ndarray:
 
 def unsaturated(place: Place) -> Iterator[Proposal]:
     """A factor that gives an activation inputs of rms 1."""
-    label, path, record = place.text("label"), place.finding.parameter, place.record
-    made = np.flatnonzero(record["parameter"].values == path)
-    made = made[made < (place.finding.layer or 0)]
-    if label not in SLOPES_AT or not len(made):
+    label, made = place.text("label"), place.into()
+    if label not in SLOPES_AT or made is None or abs(made.mean) > made.sd:
         return
-    rms = 10 ** (float(record["log10_forward_q"].values[made[-1]]) / 2)
     share = math.erfc(SLOPES_AT[label] / math.sqrt(2))
-    if math.isfinite(rms) and rms > 1:
-        what = f"multiply {path} by {1 / rms:.3g}"
-        predicted = f"inputs of rms 1 in place of {rms:.3g}: {share:.1%} of them have small slope"
-        yield Proposal(what, predicted, ((path, 1 / rms),))
+    if place.finding.parameter and made.rms > 1:
+        factor = 1 / made.rms
+        what = f"multiply {place.finding.parameter} by {factor:.3g}"
+        predicted = f"inputs of rms 1 in place of {made.rms:.3g}: {share:.1%} have small slope"
+        yield Proposal(what, predicted, ((place.finding.parameter, factor),))
 
 
 def scores(place: Place) -> Iterator[Proposal]:

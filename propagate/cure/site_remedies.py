@@ -112,6 +112,13 @@ SITE_REMEDIES = (
         "it moves all inputs to where the activation is flat, and hides how they differ",
         POOLE,
     ),
+    SiteRemedy(
+        "bias",
+        (V.DEAD, V.SATURATED),
+        single.centred,
+        "it moves all inputs to where the activation has a slope",
+        POOLE,
+    ),
     SiteRemedy("activation", (V.DEAD,), single.leaky, "it has no flat side", "Maas et al. 2013"),
     SiteRemedy(
         "scale",

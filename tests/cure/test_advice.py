@@ -278,6 +278,7 @@ PLANTED = {
     "dead by its bias": lambda: run(
         biased, {"a": {"w": square(1), "b": jnp.full(N, -20.0)}, "c": {"w": square(2)}}
     ),
+    "dead by a number": lambda: chain(lambda h: jax.nn.relu(h - 8.0), 2.0, 2),
     "raw inputs": lambda: chain(jax.nn.relu, 2.0, 3, 80 * X + 120),
     "equal weights": lambda: run(lambda p, x: x @ p["w"], {"w": jnp.ones((N, N))}),
     "saturated": lambda: chain(jnp.tanh, 200.0, 5),
@@ -375,6 +376,7 @@ def test_numbers_of_single_places(planted):
     assert "relu in place of logistic" in said("one sigmoid")
     assert "lasts for 3.19 turns" in said("forgetting LSTM")
     assert "set a.b to 0 (its rms is 20)" in said("dead by its bias")
+    assert "add 8 to what comes into layers.0/relu" in said("dead by a number")
     assert "multiply w by 0.4" in said("exploding loop")  # it was drawn with gain 2
     assert "stop_gradient" in said("stopped") and "sqrt(x + 1e-12)" in said("root of zero")
     assert re.search(r"multiply the loss by 2\^\d\d", said("gradients below float16"))
