@@ -23,7 +23,6 @@ FLAGS = (
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 )
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # a command would fill the user's own
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -32,7 +31,11 @@ install_import_hook(CHECKED, "shape_checks.checked")
 
 
 def pytest_configure(config):
+    """Let all processes of the suite share what XLA has compiled; so does the next run."""
     config.addinivalue_line("markers", "lenient: code of others runs that promotes implicitly")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_collection_finish():

@@ -297,11 +297,13 @@ def test_a_command_keeps_what_it_compiles_in_the_users_cache_unless_told_not_to(
     """And a second one reads it: it adds no program."""
 
     def programs(*options: str) -> set[str]:
-        enabled = {"JAX_ENABLE_COMPILATION_CACHE": "true", "XDG_CACHE_HOME": str(tmp_path)}
+        shared = "JAX_COMPILATION_CACHE_DIR"  # the suite's own, which a command would use
+        own = {name: value for name, value in os.environ.items() if name != shared}
         line = [sys.executable, "-m", "propagate", "sweep", "--init", "zeros", "--measures", "q"]
         line += ["--activation", "relu", "--depth", "1", "--width", "1", "--seeds", "1"]
         command = [*line, "--no-pictures", "--out", str(tmp_path / "out"), *options]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | enabled)
+        own["XDG_CACHE_HOME"] = str(tmp_path)
+        done = subprocess.run(command, capture_output=True, text=True, env=own)
         assert done.returncode == 0, done.stderr
         return {path.name for path in (tmp_path / "propagate").glob("*-cache")}
 
