@@ -7,7 +7,7 @@ Prints the card and versions. A sweep has 6 initialisers × 6 activations, mean 
 record; *products* are the same number of bare matrix products at the same precision, forward and
 backward. `default` is JAX's precision of products, which on recent GPUs is TF32; `highest`, that of
 `pp.Network`, is float32. A step is that of the GPT-like model of `diagnose_cost`, plain and with
-statistics, in turn.
+statistics, in turn: as it is, and wider and longer in bfloat16.
 """
 
 import statistics
@@ -29,6 +29,7 @@ import propagate as pp
 from propagate.run import dispatch
 
 SIZES = ((50, 256, 128), (50, 2048, 512))  # depth, width, batch
+STEPS = ((256, 128, "float32"), (768, 1024, "bfloat16"))  # width, length, dtype
 ROUNDS = 15
 
 
@@ -84,12 +85,9 @@ def command() -> float:
         return time.perf_counter() - start
 
 
-def step() -> dict[str, float]:
+def step(width: int, length: int, dtype: str) -> dict[str, float]:
     """Return what statistics cost a training step, and the first call of it."""
-    args = (
-        diagnose_cost.weights(jax.random.key(0)),
-        jax.random.randint(jax.random.key(1), (diagnose_cost.BATCH, diagnose_cost.LENGTH), 0, 512),
-    )
+    args = diagnose_cost.arguments(width=width, length=length, dtype=dtype)
     found = {}
     plain, first = diagnose_cost.compiled(jax.value_and_grad(diagnose_cost.loss), *args)
     base = median_ms(lambda: jax.block_until_ready(plain(*args)))
@@ -119,8 +117,9 @@ def main() -> None:
             say(f"{row}: products, ms", products(*size, precision))
             for what, value in sweep(*size, precision).items():
                 say(f"{row}: {what}", value)
-    for what, value in step().items():
-        say(what, value)
+    for width, length, dtype in STEPS:
+        for what, value in step(width, length, dtype).items():
+            say(f"12 × {width}, 8 × {length} tokens, {dtype}: {what}", value)
     say("propagate sweep, cold, s", command())
     history.append("accelerator", numbers)
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 import propagate as pp
 
-WIDTH, HEADS, BLOCKS, VOCABULARY, LENGTH, BATCH, ROUNDS = 256, 4, 12, 512, 128, 8, 9
+WIDTH, PER_HEAD, BLOCKS, VOCABULARY, LENGTH, BATCH, ROUNDS = 256, 64, 12, 512, 128, 8, 9
 FIRSTS = 3
 ROWS = {
     "mean and q": {"measures": ("mean", "q")},
@@ -29,23 +29,25 @@ ROWS = {
 }
 
 
-def weights(key: jax.Array) -> dict[str, Any]:
+def weights(
+    key: jax.Array, width: int = WIDTH, length: int = LENGTH, dtype: str = "float32"
+) -> dict[str, Any]:
     """Return LeCun weights."""
     keys = iter(jax.random.split(key, 200))
-    dense = lambda n, m: jax.random.normal(next(keys), (n, m)) / n**0.5  # noqa: E731
-    norm = lambda: {"scale": jnp.ones(WIDTH), "bias": jnp.zeros(WIDTH)}  # noqa: E731
+    dense = lambda n, m: jax.random.normal(next(keys), (n, m), dtype) / n**0.5  # noqa: E731
+    norm = lambda: {"scale": jnp.ones(width, dtype), "bias": jnp.zeros(width, dtype)}  # noqa: E731
 
     def block() -> dict[str, Any]:
-        square = {name: dense(WIDTH, WIDTH) for name in "qkvo"}
-        wide = {"fc1": dense(WIDTH, 4 * WIDTH), "fc2": dense(4 * WIDTH, WIDTH)}
+        square = {name: dense(width, width) for name in "qkvo"}
+        wide = {"fc1": dense(width, 4 * width), "fc2": dense(4 * width, width)}
         return {"ln1": norm(), "ln2": norm(), **square, **wide}
 
     return {
-        "embed": jax.random.normal(next(keys), (VOCABULARY, WIDTH)),
-        "position": 0.1 * jax.random.normal(next(keys), (LENGTH, WIDTH)),
+        "embed": jax.random.normal(next(keys), (VOCABULARY, width), dtype),
+        "position": 0.1 * jax.random.normal(next(keys), (length, width), dtype),
         "blocks": [block() for _ in range(BLOCKS)],
         "ln": norm(),
-        "head": dense(WIDTH, VOCABULARY),
+        "head": dense(width, VOCABULARY),
     }
 
 
@@ -58,10 +60,10 @@ def layer_norm(x: jax.Array, p: dict[str, jax.Array]) -> jax.Array:
 
 def attention(x: jax.Array, p: dict[str, Any]) -> jax.Array:
     """Attend to earlier positions."""
-    heads = lambda x: x.reshape(*x.shape[:2], HEADS, -1).swapaxes(1, 2)  # noqa: E731
+    heads = lambda x: x.reshape(*x.shape[:2], -1, PER_HEAD).swapaxes(1, 2)  # noqa: E731
     q, k, v = (heads(x @ p[name]) for name in "qkv")
-    scores = q @ k.swapaxes(-1, -2) / (WIDTH // HEADS) ** 0.5
-    scores = jnp.where(jnp.tril(jnp.ones((LENGTH, LENGTH), bool)), scores, -1e9)
+    scores = q @ k.swapaxes(-1, -2) / PER_HEAD**0.5
+    scores = jnp.where(jnp.tril(jnp.ones(scores.shape[-2:], bool)), scores, -1e9)
     return (jax.nn.softmax(scores) @ v).swapaxes(1, 2).reshape(x.shape) @ p["o"]
 
 
@@ -73,6 +75,12 @@ def loss(params: dict[str, Any], tokens: jax.Array) -> jax.Array:
         x = x + jax.nn.gelu(layer_norm(x, p["ln2"]) @ p["fc1"]) @ p["fc2"]
     logs = jax.nn.log_softmax(layer_norm(x, params["ln"]) @ params["head"])
     return -jnp.take_along_axis(logs, jnp.roll(tokens, -1, 1)[..., None], -1).mean()
+
+
+def arguments(length: int = LENGTH, **size: Any) -> tuple[dict[str, Any], jax.Array]:
+    """Return weights and tokens."""
+    tokens = jax.random.randint(jax.random.key(1), (BATCH, length), 0, VOCABULARY)
+    return weights(jax.random.key(0), length=length, **size), tokens
 
 
 def compiled(fn: Callable[..., Any], *args: Any) -> tuple[Any, float]:
@@ -92,10 +100,7 @@ def seconds(program: Any, *args: Any) -> float:
 
 def main() -> None:
     """Print the table."""
-    args = (
-        weights(jax.random.key(0)),
-        jax.random.randint(jax.random.key(1), (BATCH, LENGTH), 0, VOCABULARY),
-    )
+    args = arguments()
     print(f"Python {platform.python_version()}, jax {jax.__version__}, {jax.default_backend()}")
     print(f"{'':30}{'sites':>6}{'s':>8}{'/ plain':>9}{'first call':>12}{'memory':>8}")
     numbers = {}
