@@ -107,6 +107,11 @@ class Family:
         return False
 
     @property
+    def normed_end(self) -> bool:
+        """Whether the last layer's output is normalised, and what other layers give is not."""
+        return False
+
+    @property
     def homogeneous(self) -> bool:
         """Whether scaling the input scales every signal alike if phi is homogeneous."""
         return self.norm == "none"

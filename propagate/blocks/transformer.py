@@ -67,9 +67,14 @@ class Transformer(Family):
             raise UnusableInput("a transformer's norm stands where its arrangement says")
 
     @property
+    def normed_end(self) -> bool:
+        """Whether the stream is normalised behind the last layer alone."""
+        return self.arrangement == "pre"
+
+    @property
     def depth_scaled(self) -> bool:
         """Whether weights or skips are scaled by the depth, or the last layer is normalised."""
-        return self.scheme == "gpt2" or self.arrangement in ("deepnorm", "pre")
+        return self.scheme == "gpt2" or self.arrangement == "deepnorm" or self.normed_end
 
     @property
     def measures(self) -> tuple[Measure, ...]:
@@ -120,7 +125,7 @@ class Transformer(Family):
         h = self.join(at, h, self.attention, BRANCHES[0])
         if self.has_mlp:
             h = self.join(at, h, self.mlp, BRANCHES[1])
-        if self.arrangement != "pre":
+        if not self.normed_end:
             return h
         return jax.lax.cond(at.index == at.size.depth, self.normalised, lambda h: h, h)
 

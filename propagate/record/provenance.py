@@ -42,6 +42,11 @@ def provenance(**details: Any) -> dict[str, str]:
     }
 
 
+def about_parameters(record: xr.Dataset) -> dict[str, Any]:
+    """Return what the record of stacks says of their parameters; {} if it says nothing."""
+    return json.loads(record.attrs.get("parameters", "{}"))
+
+
 def how_it_ran(record: xr.Dataset) -> str:
     """Return in which mode a custom model was run, and whether it was mapped; "" if neither is.
 

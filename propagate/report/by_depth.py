@@ -5,13 +5,13 @@ gradient that comes out of layer d + 1 stands for the one that would start there
 asked about a prefix of the record, and need no sweep of its own.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 
 import xarray as xr
 
 from propagate.record.dataset import measured_directions
+from propagate.record.provenance import about_parameters
 from propagate.verdicts.findings import Finding, Findings, Verdict
 from propagate.verdicts.stack_rules.rules_in_order import judge_pairing
 from propagate.verdicts.stack_rules.stack_record import Pairing, pairings_of
@@ -33,7 +33,7 @@ def by_depth(findings: Findings, record: xr.Dataset) -> ByDepth:
         findings: on the record, for its own depth.
         record: of a sweep.
     """
-    known = json.loads(record.attrs.get("parameters", "{}"))
+    known = about_parameters(record)
     depth = record.sizes["layer"] - 1
     shallower = [d for d in DEPTHS if d < depth]
     if not shallower or known.get("shared") or known.get("depth_scaled", True):

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from rich.text import Text
 
+from propagate.record.provenance import about_parameters
 from propagate.report.by_depth import ByDepth, by_depth, in_words
 from propagate.report.fitted import Fitted, Printed
 from propagate.theory.criticality import critical_at_unit
@@ -79,7 +80,7 @@ def advice(findings: Findings, record: xr.Dataset | None = None) -> str:
         findings: on a sweep.
         record: of that sweep; with it theory says which scale it would take.
     """
-    known = {} if record is None else json.loads(record.attrs.get("parameters", "{}"))
+    known = {} if record is None else about_parameters(record)
     pairs, closest = _by_pairing(findings), best(findings)
     lines = []
     for phi, inits in findings.suited().items():

@@ -229,6 +229,7 @@ def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, st
             "depth_scaled": family.depth_scaled,
             "bypassed": family.bypassed,
             "zero_scaled": family.zero_scaled,
+            "normed_end": family.normed_end,
         },
         critical=grid.critical,
         key=np.asarray(jax.random.key_data(feed.key)).tolist(),

@@ -233,6 +233,7 @@ def _attrs(task: Task, optimizer: Any) -> dict[str, str]:
             "shared": plan.shared(net),
             "bypassed": net.family.bypassed,
             "zero_scaled": net.family.zero_scaled,
+            "normed_end": net.family.normed_end,
         },
         key=np.asarray(jax.random.key_data(task.key)).tolist(),
         device=f"{device.device_kind} ({device.platform})",

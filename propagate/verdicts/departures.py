@@ -17,6 +17,7 @@ from propagate.record.dataset import (
     second_moment_name,
     second_moment_sd,
 )
+from propagate.record.provenance import about_parameters
 from propagate.types import Direction, UnusableInput
 from propagate.verdicts.growth import Growth, growth
 from propagate.verdicts.thresholds import BAND_DECADES, BAND_SIGMAS
@@ -167,13 +168,13 @@ def expectations(record: xr.Dataset, theory: xr.Dataset) -> dict[Direction, Expe
         UnusableInput: not records of one network and its theory.
     """
     found = {}
+    normed_end = about_parameters(record).get("normed_end", False)
     for direction in measured_directions(theory):
         if direction in measured_directions(record):
             signal, sd = _of_one(record, theory, direction), second_moment_sd(theory, direction)
             expected = second_moment(theory, direction).values
-            found[direction] = _beside(
-                direction, signal, expected, np.full(expected.shape, np.inf) if sd is None else sd
-            )
+            sd = np.full(expected.shape, np.inf) if sd is None else sd
+            found[direction] = _beside(direction, signal, expected, sd, normed_end)
     if not found:
         raise UnusableInput(
             "theory must have log10_forward_q or log10_backward_q, as the record of predict has, "
@@ -200,9 +201,13 @@ def written(record: xr.Dataset, direction: Direction) -> Expectation | None:
 
 
 def _beside(
-    direction: Direction, signal: xr.DataArray, expected: np.ndarray, sd: np.ndarray | xr.DataArray
+    direction: Direction,
+    signal: xr.DataArray,
+    expected: np.ndarray,
+    sd: np.ndarray | xr.DataArray,
+    normed_end: bool = False,
 ) -> Expectation:
-    rise = growth(expected[None], direction)
+    rise = growth(expected[None], direction, normed_end=normed_end)
     exact = rise._replace(low=rise.rate, high=rise.rate)
     off = _first(direction, signal, expected, np.asarray(sd))
     return Expectation(exact, off[0] if off else None, bool(np.isfinite(sd).all()))

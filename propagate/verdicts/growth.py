@@ -27,17 +27,19 @@ class Growth(NamedTuple):
     layers: int
 
 
-def growth(log_q: np.ndarray, direction: Direction) -> Growth:
+def growth(log_q: np.ndarray, direction: Direction, *, normed_end: bool = False) -> Growth:
     r"""Return how log10 q, of shape (seed, layer 0 … L), grows per layer in order of travel.
 
     Per seed the rate is the difference between the ends of the settled layers, L/4 … L, over
     their number; its mean over seeds has a Student-t interval. The first quarter is left out in
     both directions: the gradient's factor there is that of a forward signal that has not settled.
-    If the signal is lost at a layer, only the layers until then count. NaN where fewer than two
-    layers can be followed.
+    If the signal is lost at a layer, only the layers until then count. With a `normed_end` the
+    last layer does not: its output is normalised, and says nothing of how the signal grew. NaN
+    where fewer than two layers can be followed.
     """
     onward = 1 if direction == "forward" else -1
-    travelled = log_q[:, ::onward]
+    ends = log_q.shape[1] - (normed_end and log_q.shape[1] > 2)
+    travelled = log_q[:, :ends][:, ::onward]
     lost = np.flatnonzero(~np.isfinite(travelled).all(axis=0))
     count = int(lost[0]) if lost.size else travelled.shape[1]
     if count < 2:

@@ -138,6 +138,21 @@ def test_interval_covers_the_true_rate_as_often_as_it_says():
     assert np.mean(covered) == pytest.approx(thresholds.CONFIDENCE, abs=0.028)
 
 
+def test_a_norm_behind_the_last_layer_is_no_part_of_the_growth_in_front_of_it():
+    """A Pre-LN stream that grows by 0.1 decades a layer, and is normalised at its end."""
+    grown = 0.1 * np.arange(13.0)
+    reset = np.append(grown[:-1], 0.0)
+    log_q = np.tile(reset, (3, 1))
+    both = {f"log10_{d}_q": (("seed", "layer"), log_q) for d in ("forward", "backward")}
+    normed = xr.Dataset(both, attrs={"parameters": '{"normed_end": true}'})
+    for found, onward in zip(pp.judge(normed), (1, -1), strict=True):
+        assert found.rate == pytest.approx(onward * 0.1)
+        assert found.total == pytest.approx(onward * 1.1) and "up to the last norm" in found.reason
+    assert pp.judge(xr.Dataset(both))[0].rate != pytest.approx(0.1)  # of another family: a fall
+    one = pp.measure(pp.Network(1, 8, "transformer(tokens=3)"), KEY, seeds=3, batch=4)
+    assert not any(np.isnan(found.rate) for found in pp.judge(one))
+
+
 def test_too_much_scatter_is_inconclusive():
     rng = np.random.default_rng(0)
     log_q = np.cumsum(rng.normal(0.02, 0.5, (3, 41)), axis=-1)[:, ::-1]

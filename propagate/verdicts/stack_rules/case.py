@@ -38,6 +38,11 @@ class Case:
         """The depth of the stack."""
         return self.log_q.shape[1] - 1
 
+    def in_all(self) -> str:
+        """Say how the second moment grew: the rate, and over which layers by how much."""
+        where = "up to the last norm" if self.pairing.normed_end else "in all"
+        return f"{in_words(self.growth)}, {self.growth.total:+.2f} decades {where}"
+
     def until_lost(self) -> str:
         """Say how the signal grew before it was lost."""
         rise = self.growth

@@ -20,7 +20,7 @@ from propagate.types import Direction
 from propagate.verdicts import thresholds
 from propagate.verdicts.departures import Expectation, written
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.growth import growth, in_words
+from propagate.verdicts.growth import growth
 from propagate.verdicts.stack_rules.case import Answer, Case
 from propagate.verdicts.stack_rules.collapsed import alike_tokens, collapsed, parallel
 from propagate.verdicts.stack_rules.grown import grown
@@ -42,7 +42,7 @@ def judge_pairing(
     """
     log_q = pairing.values(second_moment_name(direction))
     assert log_q is not None
-    measured = rise = growth(log_q, direction)
+    measured = rise = growth(log_q, direction, normed_end=pairing.normed_end)
     expected = written(pairing.record, direction) if expected is None else expected
     if expected is not None and expected.kept:
         rise = expected.growth
@@ -113,5 +113,4 @@ def _answer(case: Case) -> Answer:
         found = rule(case)
         if found is not None:
             return found
-    numbers = f"{in_words(case.growth)}, {case.growth.total:+.2f} decades in all"
-    return Answer(Verdict.STABLE, None, numbers)
+    return Answer(Verdict.STABLE, None, case.in_all())

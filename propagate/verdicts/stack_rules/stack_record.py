@@ -12,7 +12,11 @@ import numpy as np
 import xarray as xr
 
 from propagate.record.dataset import measured_directions, second_moment, second_moment_name
+from propagate.record.provenance import about_parameters
 from propagate.types import Direction
+
+KNOWN = ("shared", "bypassed", "zero_scaled", "normed_end")
+"""What a record says of all of its pairings."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Pairing:
         shared: whether all layers have the same weights.
         bypassed: whether a signal can go past the weights of a layer.
         zero_scaled: the place of what a learned scalar, zero at the start, multiplies; "" if none.
+        normed_end: whether the last layer's output is normalised, and that of others is not.
     """
 
     init: str
@@ -40,6 +45,7 @@ class Pairing:
     shared: bool = False
     bypassed: bool = False
     zero_scaled: str = ""
+    normed_end: bool = False
 
     @property
     def range(self) -> Any:
@@ -61,8 +67,8 @@ def pairings_of(record: xr.Dataset) -> Iterator[Pairing]:
     """Yield each pairing of a record, without what an interrupted sweep did not measure."""
     spec = json.loads(record.attrs.get("network", "{}"))
     dtype = record.attrs.get("dtype", "float32")
-    known = json.loads(record.attrs.get("parameters", "{}"))
-    about = {name: known[name] for name in ("shared", "bypassed", "zero_scaled") if name in known}
+    known = about_parameters(record)
+    about = {name: known[name] for name in KNOWN if name in known}
     for dim in ("init", "activation"):
         if dim not in record.coords:
             record = record.assign_coords({dim: spec.get(dim, "")})
