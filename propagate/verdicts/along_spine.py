@@ -10,8 +10,8 @@ bottleneck changes the second moment of a gradient, and is no fault.
 
 What is normalised does not depend on its scale. So the level of a signal that a norm follows is
 that of the norm's output; that of its gradient, which the norm divides by the rms of what came in,
-is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal. Where a norm
-stands on a residual stream, behind each addition, both levels are those of the norm's output. Each
+is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal. Where a
+norm stands on a residual stream, behind each sum, both levels are those of the norm's output. Each
 level is that of a site, and a total that of the last less that of the first.
 """
 
@@ -39,7 +39,7 @@ class Way(NamedTuple):
         slack: of each step, decades that shapes may account for: a change of the number of
             positions, or Glorot's law where fan_in and fan_out differ.
         direction: of travel.
-        read: numbers of the sites whose levels they are: on a residual stream, of norms behind.
+        read: numbers of the sites whose levels they are: of a stream, of what goes on.
     """
 
     sites: np.ndarray
@@ -90,23 +90,33 @@ def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
 
 
 def _going_on(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
-    """Return for each site the one whose value goes on: a norm's, where one stands on a stream.
+    """Return for each site the one whose value goes on: of a stream, what the next sum skips with.
 
-    It does if the next addition skips with its output, and not with the sum. A gate or a decay on
-    the way is no norm: what it takes off is seen at the next addition.
+    That is the sum itself; or the output of a norm or an activation behind it, or of a layer, as
+    where pictures become smaller. A gate or a decay on the way is none of these: what it takes off
+    is seen at the next sum. Behind the last sum it is what it was behind the last but one. Where
+    most sums are of two layers' outputs, they are no stream.
     """
-    if "log10_skip_q" not in record or (record["kind"].values[sites] != "add").any():
+    kind = record["kind"].values
+    if len(sites) < 2 or "log10_skip_q" not in record or (kind[sites] != "add").any():
         return sites
     q, skip = second_moment(record, "forward").values, record["log10_skip_q"].values
     depth, on = record["depth"].values, sites.copy()
-    norms = np.flatnonzero(record["kind"].values == "norm")
+    layer = np.isin(kind, LAYERS) & (record["parameter"].values != "")
     for k, (here, later) in enumerate(zip(sites[:-1], sites[1:], strict=True)):
-        between = norms[(norms > here) & (norms < later)]
-        same = between[np.abs(q[between] - skip[later]) < thresholds.SAME_VALUE]
-        if len(same) and abs(q[here] - skip[later]) >= thresholds.SAME_VALUE:
-            on[k] = same[0]
-    behind = norms[(norms > sites[-1]) & (depth[norms] == depth[sites[-1]])] if len(sites) else []
-    if len(behind) and len(sites) > 1 and on[-2] != sites[-2]:
+        inside = np.arange(here + 1, later)
+        deeper = depth[inside] - depth[here]
+        passed = np.isin(kind[inside], ("norm", "activation")) & (deeper == 0)
+        passed |= ((kind[inside] == "norm") | layer[inside]) & (deeper == 1)
+        known = [here, *inside[passed]]
+        with np.errstate(invalid="ignore"):  # of what is zero
+            same = np.abs(q[known] - skip[later]) < thresholds.SAME_VALUE
+        on[k] = known[int(np.argmax(same))] if same.any() else here
+    if 2 * layer[on].sum() > len(on):
+        return sites
+    behind = np.flatnonzero((kind == kind[on[-2]]) & (depth == depth[sites[-1]]))
+    behind = behind[behind > sites[-1]]
+    if kind[on[-2]] in ("norm", "activation") and len(behind):
         on[-1] = behind[0]
     return on
 
