@@ -103,6 +103,8 @@ class Probe:
         flat = self._sums("activation", "saturated_fraction")
         if site.slope is not None and flat:
             own["slope"] = flat
+        if site.slope is not None and flat and site.makers and site.operand is None:
+            own["incoming"] = self._sums("forward", "q", "mean")
         unseen = [k for k, path in enumerate(site.terms) if path is None]
         return own | {f"term{k}": self._sums("forward", "q") for k in unseen}
 
@@ -124,6 +126,8 @@ class Probe:
         def value(part: str) -> Array:
             if part == "slope" and site.slope is not None:
                 return _slope(eqn, ins) / site.slope
+            if part == "incoming":
+                return ins[_largest(ins)]
             return x if part == "forward" else ins[int(part.removeprefix("term"))]
 
         parts = self.parts(site).items()
@@ -210,10 +214,14 @@ def _zeros(
 
 def _slope(eqn: Any, ins: list[Any]) -> Array:
     """Return phi'(h) of an elementwise equation with one array among its operands."""
-    k = max(range(len(ins)), key=lambda k: jnp.size(ins[k]))
+    k = _largest(ins)
     of_one = lambda h: compat.bind(eqn, [*ins[:k], h, *ins[k + 1 :]])[0]  # noqa: E731
     h = jax.lax.stop_gradient(ins[k])
     return jax.jvp(of_one, (h,), (jnp.ones_like(h),))[1]
+
+
+def _largest(ins: list[Any]) -> int:
+    return max(range(len(ins)), key=lambda k: jnp.size(ins[k]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -31,6 +31,7 @@ from propagate.record import kept_values, measures
 from propagate.record.measures import Selection
 from propagate.tracing.dataflow import Facts
 from propagate.tracing.find_sites import find
+from propagate.tracing.gating.gates import with_gates
 from propagate.tracing.instrument import Probe
 from propagate.tracing.sites import EqnPath, ParameterSlice, RawInput, Site, Unopened
 from propagate.tracing.trace import SiteNames
@@ -99,6 +100,7 @@ def probe(
     other, every = _one_more(fn, params, data), options.sites == "all"
     found, unopened = find(closed, facts, other=other, every=every)
     _check_found(found, unopened, data)
+    found = with_gates(closed, len(sizes), found)
     stacked = [0] * len(sizes)
     for used in (site.parameter for site in found if site.parameter):
         stacked[used.number] = max(stacked[used.number], len(used.index))

@@ -105,6 +105,10 @@ class Site:
         terms_summed: how many products each element of a matrix product is a sum of, else 0.
         reads: the input that a layer with a parameter takes, if it takes one as it is.
         product: the equation of the product, or of the norm, whose bias or gain this one adds.
+        biases: of an activation, what was added to what comes in.
+        makers: of an activation, the layers whose sum comes in, gated or not.
+        keeps_at: of a gate, the value at which it keeps a state as it is.
+        admits: of a gate, whether it scales what a state is added.
     """
 
     path: EqnPath
@@ -131,6 +135,10 @@ class Site:
     reads: RawInput | None = None
     product: EqnPath | None = None
     operand: Rescaled | None = None
+    biases: tuple[ParameterSlice, ...] = ()
+    makers: tuple[EqnPath, ...] = ()
+    keeps_at: float | None = None
+    admits: bool = False
 
     def passed(self, turn: tuple[int, ...]) -> tuple[int, ...]:
         """Return how many iterations of each scan have been run before this one."""

@@ -65,6 +65,10 @@ class SiteNames:
             return ""
         return self.parameters.paths[used.number] + brackets(used.of_turn(turn))
 
+    def biases(self, site: Site, turn: tuple[int, ...]) -> str:
+        """Return the paths of what was added to what comes into an activation."""
+        return ", ".join(self.parameter(used, turn) for used in site.biases)
+
     def rows(self) -> list[Row]:
         """Return the sites, one for each iteration of the scans around it, in program order."""
         rows = [(s, t) for s in self.sites for t in itertools.product(*map(range, s.loops))]
@@ -203,6 +207,10 @@ class Trace:
                     yield name, self._measured(measure, place, rows)
         for which in ("skip", "branch"):
             yield f"log10_{which}_q", self._measured(measures.Q, which, rows)
+        if any("incoming" in own for own in self.seen.values()):
+            yield "log10_incoming_q", self._measured(measures.Q, "incoming", rows)
+            if measures.MEAN in dict(self.names.selection)["forward"]:
+                yield "incoming_mean", self._measured(measures.MEAN, "incoming", rows)
 
     def _measured(self, measure: Measure, place: str, rows: list[Row]) -> np.ndarray:
         stats = {site.path: self._stats(site, measure.name, place) for site in self.names.sites}
@@ -212,6 +220,8 @@ class Trace:
         own = self.seen[site.path]
         if place == "backward":
             return self.gradients.get(site.path)
+        if place == "incoming":
+            return own.get("incoming")
         if place in ("skip", "branch"):
             if site.skip is None:
                 return None
@@ -283,6 +293,10 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
             **_operands(rows),
             "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
             "library": np.array(library, bool),
+            "makers": np.array(_makers(rows), np.str_),
+            "bias": np.array([names.biases(*row) for row in rows], np.str_),
+            "keeps_at": np.array([np.nan if s.keeps_at is None else s.keeps_at for s, _ in rows]),
+            "admits": np.array([s.admits for s, _ in rows], bool),
         }
     )
 
@@ -299,6 +313,14 @@ def _operands(rows: list[Row]) -> dict[str, np.ndarray]:
         "operand_scale": np.array([o.scale if o else np.nan for o, _ in taken]),
         "operand_shift": np.array([o.shift if o else np.nan for o, _ in taken]),
     }
+
+
+def _makers(rows: list[Row]) -> list[str]:
+    """Return the rows of the layers whose sum comes into each activation in the same turn."""
+    number = {(site.path, turn): k for k, (site, turn) in enumerate(rows)}
+    depth = {site.path: len(site.loops) for site, _ in rows}
+    made = [[(p, turn[: depth.get(p, 0)]) for p in site.makers] for site, turn in rows]
+    return [" ".join(str(number[one]) for one in own if one in number) for own in made]
 
 
 def _of_parameter(made: xr.Dataset, name: str) -> np.ndarray:

@@ -10,7 +10,9 @@ bottleneck changes the second moment of a gradient, and is no fault.
 
 What is normalised does not depend on its scale. So the level of a signal that a norm follows is
 that of the norm's output; that of its gradient, which the norm divides by the rms of what came in,
-is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal.
+is the level of $g_h\,\sqrt{q_h}$, the gradient relative to the size of the signal. Where a
+norm stands on a residual stream, behind each sum, both levels are those of the norm's output. Each
+level is that of a site, and a total that of the last less that of the first.
 """
 
 import math
@@ -37,12 +39,14 @@ class Way(NamedTuple):
         slack: of each step, decades that shapes may account for: a change of the number of
             positions, or Glorot's law where fan_in and fan_out differ.
         direction: of travel.
+        read: numbers of the sites whose levels they are: of a stream, of what goes on.
     """
 
     sites: np.ndarray
     level: np.ndarray
     slack: np.ndarray
     direction: Direction
+    read: np.ndarray
 
     @property
     def total(self) -> float:
@@ -58,20 +62,21 @@ class Way(NamedTuple):
         """Return the way along some of its sites."""
         numbers = np.arange(len(self.sites))[kept]
         passed = np.concatenate([[0.0], np.cumsum(self.slack)])[numbers]
-        return Way(self.sites[numbers], self.level[numbers], np.diff(passed), self.direction)
+        slack, read = np.diff(passed), self.read[numbers]
+        return Way(self.sites[numbers], self.level[numbers], slack, self.direction, read)
 
 
 def way(record: xr.Dataset, direction: Direction) -> Way:
     """Return the way along the spine, without sites whose level is not finite."""
     sites = spine(record)["site"].values.astype(int)
-    level = levels(record, direction)[sites]
-    level = level + _along_a_stream(record, sites, direction)
+    read = _going_on(record, sites)
+    level = levels(record, direction)[read]
     known = np.isfinite(level)
-    sites, level = sites[known], level[known]
+    sites, level, read = sites[known], level[known], read[known]
     slack = np.abs(np.diff(np.log10(np.maximum(record["rows"].values[sites], 1))))
     slack = slack + _of_shapes(record)[sites[1:]]
     order = slice(None, None, 1 if direction == "forward" else -1)
-    return Way(sites[order], level[order], slack[order], direction)
+    return Way(sites[order], level[order], slack[order], direction, read[order])
 
 
 def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
@@ -84,19 +89,36 @@ def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
     return q + sizes + np.where(np.isfinite(signal), signal, 0.0)
 
 
-def _along_a_stream(record: xr.Dataset, sites: np.ndarray, direction: Direction) -> np.ndarray:
-    """Return what norms on a residual stream, from one addition to the next, add to the levels.
+def _going_on(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
+    """Return for each site the one whose value goes on: of a stream, what the next sum skips with.
 
-    What goes on from an addition is what the next one skips with.
+    That is the sum itself; or the output of a norm or an activation behind it, or of a layer, as
+    where pictures become smaller. A gate or a decay on the way is none of these: what it takes off
+    is seen at the next sum. Behind the last sum it is what it was behind the last but one. Where
+    most sums are of two layers' outputs, they are no stream.
     """
-    none = np.zeros(len(sites))
-    if "log10_skip_q" not in record or (record["kind"].values[sites] != "add").any():
-        return none
-    q, skip = second_moment(record, "forward").values[sites], record["log10_skip_q"].values[sites]
-    with np.errstate(invalid="ignore"):
-        change = np.append(skip[1:] - q[:-1], 0.0)
-    change = np.where(np.isfinite(change), change, 0.0)
-    return change if direction == "forward" else -change
+    kind = record["kind"].values
+    if len(sites) < 2 or "log10_skip_q" not in record or (kind[sites] != "add").any():
+        return sites
+    q, skip = second_moment(record, "forward").values, record["log10_skip_q"].values
+    depth, on = record["depth"].values, sites.copy()
+    layer = np.isin(kind, LAYERS) & (record["parameter"].values != "")
+    for k, (here, later) in enumerate(zip(sites[:-1], sites[1:], strict=True)):
+        inside = np.arange(here + 1, later)
+        deeper = depth[inside] - depth[here]
+        passed = np.isin(kind[inside], ("norm", "activation")) & (deeper == 0)
+        passed |= ((kind[inside] == "norm") | layer[inside]) & (deeper == 1)
+        known = [here, *inside[passed]]
+        with np.errstate(invalid="ignore"):  # of what is zero
+            same = np.abs(q[known] - skip[later]) < thresholds.SAME_VALUE
+        on[k] = known[int(np.argmax(same))] if same.any() else here
+    if 2 * layer[on].sum() > len(on):
+        return sites
+    behind = np.flatnonzero((kind == kind[on[-2]]) & (depth == depth[sites[-1]]))
+    behind = behind[behind > sites[-1]]
+    if kind[on[-2]] in ("norm", "activation") and len(behind):
+        on[-1] = behind[0]
+    return on
 
 
 def _norm_after(record: xr.Dataset) -> np.ndarray:

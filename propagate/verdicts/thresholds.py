@@ -207,6 +207,20 @@ BOUNDED = ("tanh", "logistic", "sigmoid", "erf")
 
 They are flat on both sides. ReLU and its like have half of their inputs on a flat side by nature.
 """
+SAME_VALUE = 1e-3
+"""Decades within which two second moments are those of one value.
+
+Rounding to bfloat16 changes the second moment of 1000 numbers by 1e-4 of it at most, 4e-5 decades;
+that of other numbers is as close in one of a thousand cases.
+"""
+SHUT = 1e-5
+"""Mean of what a gate lets into a state below which it is shut, and not only slow.
+
+A gated unit of 32 units that was to add up 8 of 40 inputs reached after 600 steps of Adam (the best
+of two rates) an accuracy of 0.84 where its update gate had no bias and let in a half, 0.91 with
+0.018 (a bias of 4), 0.86 with 3e-4 (8), 0.81 with 5e-5 (10), 0.71 with 6e-6 (12), 0.60 with 8e-7
+(14) and 1e-7 (16); 0.5 is chance.
+"""
 SATURATED_SLOPE = statistics.SATURATED_SLOPE
 """Share of the largest |φ'| below which a unit counts as saturated on an input: 0.05.
 

@@ -68,6 +68,45 @@ def test_a_sawtooth_that_comes_back_has_no_growth_wherever_it_ends(tooth, teeth)
         assert not list(grown(chain(curve), direction, []))
 
 
+def stream(sums, skips, norms=()):
+    """A record of a residual stream: sums of log10 second moments, and what each skips with."""
+    record = chain(sums, names=[""] * len(sums))
+    record["kind"] = "site", np.where(np.isin(np.arange(len(sums)), norms), "norm", "add")
+    return record.assign(log10_skip_q=("site", np.asarray(skips, float)))
+
+
+STEPS = st.lists(st.tuples(st.floats(-3, 3), st.floats(-6, 0)), min_size=5, max_size=30)
+
+
+@given(steps=STEPS, direction=st.sampled_from(["forward", "backward"]))
+def test_a_decay_between_turns_is_no_growth_of_what_is_recorded(steps, direction):
+    """Whatever is taken off a state before the next sum, a total is that of two sums."""
+    sums = np.cumsum([one for one, _ in steps])
+    skips = np.append(np.nan, sums[:-1] + [decay for _, decay in steps[1:]])
+    record = stream(sums, skips)
+    level = dict(zip(record["name"].values, record[f"log10_{direction}_q"].values, strict=True))
+    for one in grown(record, direction, []):
+        start, end = re.search(r"from (\S+) to ([^,\s]+)", one.reason).groups()
+        assert one.total == pytest.approx(level[end] - level[start], abs=1e-6)
+    there = way(record, direction)
+    assert there.total == pytest.approx((sums[-1] - sums[0]) * (1 if direction == "forward" else -1))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_stream_that_is_normalised_behind_each_sum_is_followed_from_norm_to_norm(direction):
+    """Sums that differ by decades, and norms that take that off: nothing grows; raw sums do."""
+    sums, blocks = np.linspace(0.0, 6.0, 8), 8
+    q = np.ravel([[s, 0.0] for s in sums])
+    skips = np.where(np.arange(16) % 2 == 0, 0.0, np.nan)
+    depths = np.repeat(np.arange(1, blocks + 1), 2)
+    record = stream(q, skips, norms=range(1, 16, 2)).assign(depth=("site", depths))
+    record["log10_backward_q"] = "site", np.ravel([[-s, 0.0] for s in sums])
+    assert way(record, direction).total == 0.0
+    assert not list(grown(record, direction, []))
+    alone = record.assign(log10_skip_q=record["log10_skip_q"] + 1.0)  # not what the norms give
+    assert len(list(grown(alone, direction, []))) == 1
+
+
 def test_a_sawtooth_that_sinks_is_vanishing():
     """A tooth of two decades, and half a decade lost in each of twelve."""
     curve = np.repeat(-0.5 * np.arange(24), 2) - np.tile([2.0, 0.0], 24)

@@ -215,8 +215,8 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
     if name in LAYOUT or name in REDUCTIONS:
         return told("cancelled")
     if any(word in label for word in BOUNDED) or name in BOUNDED:
-        whole = [np.asarray(tape.values[out]) for out in step.outs]
-        return told("single" if all((x == 1).all() for x in whole) else "saturated")
+        ones = all((np.asarray(tape.values[out]) == 1).all() for out in step.outs)
+        return told("single" if ones and "softmax" in (label, name) else "saturated")
     if name == "custom_vjp_call":
         return told("own rule")
     kink = not tape.depends[step.ins[k]] >> len(tape.rows) and not any_nonzero(values[k])

@@ -76,7 +76,7 @@ def _told(record: xr.Dataset, part: Way) -> Iterator[Finding]:
     """Yield a finding at each layer that makes most of it, or one for all of them."""
     verdict = Verdict.EXPLODING if part.total > 0 else Verdict.VANISHING
     subject, steps = SUBJECTS[part.direction], part.steps
-    start, end = (record["name"].values[k] for k in part.sites[[0, -1]])
+    start, end = (record["name"].values[k] for k in part.read[[0, -1]])
     reason = f"{part.total:+.2f} decades of the {subject} from {start} to {end}"
     share = steps * np.sign(part.total)
     leading = np.flatnonzero(share >= share.max() / 2)
@@ -153,7 +153,7 @@ def _of_loop(record: xr.Dataset, name: str, turns: Way) -> Iterator[Finding]:
     if abs(beyond(settled)) <= _limit(settled.total):
         return
     rise = of_steps(settled.steps)
-    start, end = (record["name"].values[k] for k in settled.sites[[0, -1]])
+    start, end = (record["name"].values[k] for k in settled.read[[0, -1]])
     reason = (
         f"{rise.total:+.2f} decades of the {SUBJECTS[turns.direction]} from {start} to {end}, "
         f"{rise.rate:+.3f} in each of {rise.layers} turns that share {name}"

@@ -15,7 +15,7 @@ CAUSES = {
     "place, or pass the gradient around it, soft + stop_gradient(hard - soft)",
     "flat": "{cut} has slope zero there; pass the gradient around it, x + stop_gradient(f(x) - x)",
     "kink": "{cut} has slope zero at 0, which the parameter is; start it off that",
-    "saturated": "{cut} is flat at each of its inputs; scale them down",
+    "saturated": "{cut} is flat at each of its inputs; bring them nearer to 0",
     "dead": "{cut} is flat at each of its inputs; raise the bias or the scale of what comes in",
     "zero": "{cut} multiplies it by {by}, which is exactly zero and stays so; make that nonzero",
     "masked": "{cut} leaves out everything that depends on it",
@@ -31,22 +31,26 @@ CAUSES = {
 """What the causes of `models.causes.cuts` are in words, with what to do."""
 SILENT = ("gate", "underflow")  # meant; told with the dtype's other losses
 HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it does not matter
+OF_GATES = ("saturated", "zero", "dead")  # which follow from a gate that is shut
 OWN = ("stopped", "discrete", "flat", "single")  # which follow from no signal that is lost
 
 
-def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
+def untrained(
+    record: xr.Dataset, lost: Sequence[Finding], *, shut: bool = False
+) -> Iterator[Finding]:
     """Untrained: parameters whose gradient is exactly zero, unless that is intended.
 
     Args:
         record: of `diagnose`.
         lost: the findings on signals that are lost, of which a zero gradient may follow.
+        shut: whether a gate is shut, of which one may follow, too.
     """
     if "log10_gradient_q" not in record:
         return
     zero = np.isneginf(record["log10_gradient_q"].values)
     for k in np.flatnonzero(zero):
         cause, reason, severity = _told(record, int(k))
-        if cause in SILENT or (lost and cause not in OWN):
+        if cause in SILENT or (lost and cause not in OWN) or (shut and cause in OF_GATES):
             continue
         name = str(record["weight"].values[k])
         yield site_finding(

@@ -23,7 +23,7 @@ from propagate.verdicts.site_rules.peers import (
     odd_steps,
     odd_weights,
 )
-from propagate.verdicts.site_rules.saturated import saturated
+from propagate.verdicts.site_rules.saturated import saturated, shut
 from propagate.verdicts.site_rules.softmax import one_hot
 
 
@@ -50,10 +50,10 @@ def judge_sites(record: xr.Dataset) -> Findings:
     growth = [f for d in directions for f in grown(record, d, at_fault)]
     equal = list(constant(record))
     followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
-    flat = saturated(record, {one.parameter for one in at_fault if one.of_weight})
+    flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
     wild = list(wild_inputs(record))
     rest += [*wild, *first_loss(record, [f for f in wild if f.is_fault])]
-    rest += untrained(record, lost)
+    rest += untrained(record, lost, shut=bool(shut(record)))
     found = [*lost, *back, *departing, *growth, *rest, *equal]
     return grouped(found, record)
