@@ -231,6 +231,7 @@ class Prepared:
         if self.pure.mapped:
             found.attrs["mapped"] = "over the batch"
         found = beginning.with_inputs(found, self.names, jax.tree.leaves(self.data))
+        found.attrs.update(beginning.alike_inputs(self.data[0], done.aux))
         found.attrs.update(beginning.first_loss(self.loss, done.value, done.aux, labels))
         unopened = (*self.names.unopened, *self.without)
         given = jax.tree.leaves(params), jax.tree.leaves(self.data)
