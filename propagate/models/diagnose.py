@@ -179,7 +179,8 @@ def diagnose(
         ...     for w in params["layers"]:
         ...         x = x @ w
         ...     return x
-        >>> found = diagnose(net, params, jnp.ones((8, 4)), key=jax.random.key(0))
+        >>> x = jax.random.normal(jax.random.key(1), (8, 4))
+        >>> found = diagnose(net, params, x, key=jax.random.key(0))
         >>> [(f.verdict.value, f.direction) for f in found.findings]
         [('vanishing', 'forward'), ('vanishing', 'backward')]
     """

@@ -254,8 +254,9 @@ def _of_zero(look: Look, back: Pulled, zero: int) -> Cause:
     if _is_choice(tape, zero):
         return "chosen"
     maker = tape.makers.get(zero)
-    by_difference = maker is not None and maker.eqn.primitive.name == "sub"
-    return (zeros.single(tape, maker.ins[0]) if by_difference else None) or "zero"
+    if maker is not None and maker.eqn.primitive.name == "sub":
+        return zeros.single(tape, maker.ins[0]) or "zero"
+    return "zero"
 
 
 def _learns(tape: Tape, back: Pulled, zero: int) -> bool:

@@ -1,8 +1,8 @@
 r"""What makes a value exactly zero: a factor that is, a norm of one element, a product too small.
 
-    x ── relu(g · h / |h|), g = 0 ── @ w ──▶ 0        made zero by the gain g, not by w
-    x ── h - mean(h) over one input ── @ w ──▶ 0      by the norm
-    x ── prod(σ(h)) of 512 units ──▶ 0                by float32: the product underflows
+x ── relu(g · h / |h|), g = 0 ── @ w ──▶ 0        made zero by the gain g, not by w
+x ── h - mean(h) over one input ── @ w ──▶ 0      by the norm
+x ── prod(σ(h)) of 512 units ──▶ 0                by float32: the product underflows
 """
 
 import math

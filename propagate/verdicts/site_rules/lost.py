@@ -12,7 +12,7 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import amount, times
 from propagate.verdicts.pre_activation import into
-from propagate.verdicts.site_rules.non_finite import REMEDIES
+from propagate.verdicts.site_rules.non_finite import began
 from propagate.verdicts.site_rules.parameters import CAUSES
 from propagate.verdicts.site_rules.site_finding import drawn, rows_seen, site_finding
 
@@ -21,14 +21,16 @@ def overflowed(record: xr.Dataset) -> Iterator[Finding]:
     """Overflowed: the first site, in the direction of travel, whose values are not finite."""
     bad = np.flatnonzero(not_finite(record))
     if len(bad):
-        reason = f"values are not finite from {record['name'].values[bad[0]]} on"
-        if "overflow_operand" in record:
-            operand = float(record["overflow_operand"])
-            of = "" if math.isnan(operand) else f" of {operand:.3g}"
-            operation = str(record.attrs["overflow_operation"])
-            remedy = REMEDIES.get(operation.split()[0], "a smaller scale of what comes in")
-            reason += f": {operation}{of}; {remedy}"
-        yield site_finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
+        name = record["name"].values[bad[0]]
+        cause, by = (str(record.attrs.get(f"overflow_{one}", "")) for one in ("cause", "by"))
+        start, remedy = began(record)
+        reason = (
+            f"values are not finite from {name} on{start and ': '}{start}{remedy and '; '}{remedy}"
+        )
+        blamed = by if cause == "parameter" else None
+        yield site_finding(
+            record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason, parameter=blamed
+        )
 
 
 def dead(record: xr.Dataset) -> Iterator[Finding]:

@@ -23,10 +23,10 @@ CAUSES = {
     "single": "{cut} normalises over a single element, whatever that is; normalise over another "
     "axis, or leave the normalisation out",
     "one input": "{cut} normalises over the inputs, and there is one; pass two or more",
-    "product": "{cut} underflows: its products are below the smallest number of {by}, and zero; sum "
-    "their logarithms in its place",
-    "exponential": "{cut} underflows to zero in {by} at each of its inputs; scale those down, or go "
-    "on with them in place of their exponentials, as logsumexp does",
+    "product": "{cut} underflows: its products are below the smallest number of {by}, and zero; "
+    "sum their logarithms in its place",
+    "exponential": "{cut} underflows to zero in {by} at each of its inputs; scale those down, or "
+    "go on with them in place of their exponentials, as logsumexp does",
     "cancelled": "its gradients cancel at {cut}: the result does not depend on it",
     "unread": "{cut} lets only values through that do not depend on it",
     "own rule": "the derivative rule of {cut} returns zero",
@@ -36,7 +36,13 @@ CAUSES = {
 """What the causes of `models.causes.cuts` are in words, with what to do."""
 SILENT = ("gate", "underflow")  # meant; told with the dtype's other losses
 HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it does not matter
-OWN = ("stopped", "discrete", "flat", "single", "one input")  # which follow from no signal that is lost
+OWN = (
+    "stopped",
+    "discrete",
+    "flat",
+    "single",
+    "one input",
+)  # which follow from no signal that is lost
 
 
 def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
