@@ -11,7 +11,7 @@ from propagate.record.spine import LAYERS
 from propagate.theory.criticality import critical_at_unit
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
-from propagate.verdicts.site_rules.non_finite import ELSE, REMEDIES
+from propagate.verdicts.site_rules.non_finite import remedy
 from propagate.verdicts.site_rules.parameters import CAUSES
 
 SLOPES_AT = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}  # where it is small
@@ -104,6 +104,9 @@ def redraw(place: Place) -> Iterator[Proposal]:
     path, phi = place.finding.parameter, usual_activation(place)
     law = str(place.record["weight_law"].sel(weight=path).values) if path in _paths(place) else ""
     if not law.startswith(("zeros", "constant", "ones")):
+        return
+    if not math.isfinite(place.of_weight("weight_fan_in", path)):
+        yield Proposal(f"set {path} to 1", "it passes on what it multiplies")
         return
     variance = 1.0 if phi is None else critical_at_unit(phi).sigma_w2
     yield Proposal(
@@ -199,7 +202,7 @@ def guarded(place: Place) -> Iterator[Proposal]:
     for k in np.flatnonzero(record["origin_site"].values == (place.finding.layer or -1)):
         primitive = str(record["origin_primitive"].values[k])
         if str(record["origin_how"].values[k]) != "overflow":
-            what = REMEDIES.get(primitive, ELSE)
+            what = remedy(primitive, float(record["origin_operand"].values[k]))
             yield Proposal(f"at {record['origin_operation'].values[k]}: {what}", "finite gradients")
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.tracing.trace import SiteNames
+from propagate.tracing.trees import is_data
 from propagate.types import Array, Tree
 
 SAME = 0.01  # of a loss: what smoothing of labels and rounding add
@@ -52,6 +53,35 @@ def with_inputs(record: xr.Dataset, names: SiteNames, data: Sequence[Any]) -> xr
         return record
     of = ("input_mean", "input_sd", "input_number")
     return record.assign({k: ("site", v) for k, v in zip(of, columns, strict=True)})
+
+
+def alike_inputs(inputs: Tree, outputs: Tree) -> dict[str, str]:
+    """Return what a record says of inputs that tell nothing apart; nothing of others.
+
+    Args:
+        inputs: of the model. Those without rows, or with one, say nothing of rows.
+        outputs: of the model.
+
+    Returns:
+        `inputs_are`: `"zero"` or `"equal"`, each row the same as the others; `outputs_are`:
+        `"equal"`, or `"different"` where the model draws numbers, or tells rows apart by itself.
+    """
+    given = [np.asarray(x) for x in jax.tree.leaves(inputs) if is_data(x) and np.ndim(x)]
+    given = [x.astype(np.float32) if x.dtype.kind not in "fciub" else x for x in given if x.size]
+    rows = [x for x in given if len(x) > 1]
+    floats = [x for x in given if x.dtype.kind in "fc"]
+    if not all(map(_rows_equal, rows)):
+        return {}
+    same = all(_rows_equal(np.asarray(x)) for x in jax.tree.leaves(outputs) if np.ndim(x))
+    apart = {"outputs_are": "equal" if same else "different"}
+    largest = max(floats, key=np.size, default=None)
+    if largest is not None and not largest.any():
+        return {"inputs_are": "zero", **apart}
+    return {"inputs_are": "equal", **apart} if rows else {}
+
+
+def _rows_equal(x: np.ndarray) -> bool:
+    return bool((x == x[:1]).all())
 
 
 def _mean_and_sd(x: Any) -> tuple[float, float]:

@@ -179,7 +179,8 @@ def diagnose(
         ...     for w in params["layers"]:
         ...         x = x @ w
         ...     return x
-        >>> found = diagnose(net, params, jnp.ones((8, 4)), key=jax.random.key(0))
+        >>> x = jax.random.normal(jax.random.key(1), (8, 4))
+        >>> found = diagnose(net, params, x, key=jax.random.key(0))
         >>> [(f.verdict.value, f.direction) for f in found.findings]
         [('vanishing', 'forward'), ('vanishing', 'backward')]
     """
@@ -231,6 +232,7 @@ class Prepared:
         if self.pure.mapped:
             found.attrs["mapped"] = "over the batch"
         found = beginning.with_inputs(found, self.names, jax.tree.leaves(self.data))
+        found.attrs.update(beginning.alike_inputs(self.data[0], done.aux))
         found.attrs.update(beginning.first_loss(self.loss, done.value, done.aux, labels))
         unopened = (*self.names.unopened, *self.without)
         given = jax.tree.leaves(params), jax.tree.leaves(self.data)

@@ -18,11 +18,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from propagate import _jax_compat as compat
+from propagate.models.causes import zeros
 from propagate.models.causes.look import Look
 from propagate.models.causes.tape import MOVING, Pulled, Step, Tape, any_nonzero, local, pulled
 from propagate.tracing import source_labels
-from propagate.tracing.primitives import LAYOUT, PRODUCTS, REDUCTIONS
-from propagate.tracing.trees import brackets
+from propagate.tracing.primitives import LAYOUT, REDUCTIONS
 
 Cause = Literal[
     "gate",
@@ -36,6 +36,9 @@ Cause = Literal[
     "masked",
     "chosen",
     "single",
+    "one input",
+    "product",
+    "exponential",
     "cancelled",
     "unread",
     "underflow",
@@ -48,8 +51,6 @@ BOUNDED = ("tanh", "logistic", "erf", "erfc", "softmax", "sigmoid")
 PICKS = ("gather", "dynamic_slice", "scatter", "sort", "top_k", "dynamic_update_slice")
 PIECES = ("slice", "split", "unstack")
 READS = (*PIECES, "concatenate", "pad", "reduce_max", "reduce_min", "argmax", "cumsum")
-FACTORS = (*PRODUCTS, "mul")
-DEEP = 12  # products of products by zero that are followed back
 
 
 class Cut(NamedTuple):
@@ -73,12 +74,15 @@ class Cut(NamedTuple):
 ORDER: dict[Cause, int] = {
     "gate": 0,
     "single": 1,
-    "discrete": 4,
+    "one input": 1,
+    "stopped": 4,
+    "discrete": 5,
     "chosen": 3,
     "unread": 3,
     "cancelled": 3,
 }
-"""Which of several cuts is told: what is meant first, what every mask has last; else 2."""
+"""Which of several cuts is told: what is meant first, what every mask, and every maximum that is
+subtracted for the sake of the dtype, has last; else 2."""
 
 
 def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
@@ -178,7 +182,7 @@ def _at(look: Look, back: Pulled, number: int, step: Step) -> Iterator[tuple[int
         if share is not None and any_nonzero(share):
             total = back.cotangents.get(step.ins[k])
             if total is not None and not any_nonzero(total):
-                yield k, told("single" if _single(tape, step.ins[k]) else "cancelled", k)
+                yield k, told(zeros.single(tape, step.ins[k]) or "cancelled", k)
         else:
             yield k, _classified(look, back, number, step, k)
 
@@ -195,13 +199,16 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
         return told("stopped")
     if name in STEPS or label in STEPS:
         return told("flat")
+    small = zeros.underflowed(tape, step, back.cotangents.get(step.outs[0]))
+    if small:
+        return told(small, str(np.asarray(tape.values[step.outs[0]]).dtype))
     if _underflows(look.tape, back, step, k):
         return told("underflow")
     factors = [n for j, n in enumerate(step.ins) if j != k and tape.is_float(n)]
-    if name in FACTORS or name == "div":
+    if name in zeros.FACTORS or name == "div":
         zero = next((n for n in factors if not any_nonzero(tape.values[n])), None)
         if zero is not None:
-            return told(_of_zero(look, back, zero), _origin(look, zero))
+            return told(_of_zero(look, back, zero), zeros.origin(look, zero))
         return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
     if name in ("select_n", "clamp"):
         if name == "clamp" or _bends(tape, step):
@@ -247,8 +254,8 @@ def _of_zero(look: Look, back: Pulled, zero: int) -> Cause:
     if _is_choice(tape, zero):
         return "chosen"
     maker = tape.makers.get(zero)
-    if maker is not None and maker.eqn.primitive.name == "sub" and _single(tape, maker.ins[0]):
-        return "single"
+    if maker is not None and maker.eqn.primitive.name == "sub":
+        return zeros.single(tape, maker.ins[0]) or "zero"
     return "zero"
 
 
@@ -269,7 +276,7 @@ def _learns(tape: Tape, back: Pulled, zero: int) -> bool:
     )
 
 
-def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:
+def _is_choice(tape: Tape, number: int, deep: int = zeros.DEEP) -> bool:
     """Return whether a value of zeros is made from comparisons, or integers, of the data."""
     step = tape.makers.get(number)
     if step is None or not deep:
@@ -280,7 +287,7 @@ def _is_choice(tape: Tape, number: int, deep: int = DEEP) -> bool:
         return not _bends(tape, step) and any(
             tape.depends[k] for k in step.ins if not tape.is_float(k)
         )
-    if name in MOVING or name in REDUCTIONS or name in FACTORS:
+    if name in MOVING or name in REDUCTIONS or name in zeros.FACTORS:
         return any(_is_choice(tape, k, deep - 1) for k in floats)
     return False
 
@@ -295,35 +302,3 @@ def _bends(tape: Tape, step: Step) -> bool:
         maker = tape.makers.get(k)
         cases.update(maker.ins if maker is not None else ())
     return any(k in cases and tape.is_float(k) and tape.depends[k] for k in asked.ins)
-
-
-def _origin(look: Look, number: int) -> str:
-    """Return the parameter that a value of zeros is, or the operation that makes it zero."""
-    tape = look.tape
-    makers, operation = tape.makers, "an input"
-    for _ in range(DEEP):
-        source, step = tape.source[number], makers.get(number)
-        if source is not None:
-            return look.names.parameters.paths[source.number] + brackets(source.index)
-        if step is None:
-            return operation if tape.depends[number] else "a constant"
-        name = step.eqn.primitive.name
-        zero = [k for k in step.ins if tape.is_float(k) and not any_nonzero(tape.values[k])]
-        if not zero or (name not in FACTORS and name not in LAYOUT and len(zero) < len(step.ins)):
-            return look.operation(step)
-        operation, number = look.operation(step), zero[0]
-    return operation
-
-
-def _single(tape: Tape, number: int) -> bool:
-    """Return whether a value, or what follows it at once, is reduced over one element."""
-    values = {number}
-    for step in tape.steps:
-        if values.intersection(step.ins):
-            name = step.eqn.primitive.name
-            if name in REDUCTIONS:
-                shape = np.shape(tape.values[step.ins[0]])
-                return math.prod(shape[axis] for axis in step.eqn.params["axes"]) == 1
-            if name in LAYOUT:
-                values.update(step.outs)
-    return False

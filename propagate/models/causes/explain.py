@@ -10,16 +10,19 @@ again. Of any other, variables over `weight`, `origin` and `site` say what was f
 | `backward_flushed_fraction`, `backward_subnormal_fraction` | site | a narrow dtype |
 | `forward_flushed_fraction`, coordinate `flushed_by` | site | likewise |
 | `gradient_flushed_fraction` | weight | likewise |
+| attributes `overflow_…` | – | a signal that is not finite |
+| attributes `silence_…` | – | a layer behind which no input is told from another |
 | `log2_loss_scale_least`, `log2_loss_scale_most`, `log10_smallest` | – | likewise |
 """
 
 import numpy as np
 import xarray as xr
 
-from propagate.models.causes import cuts, gates, non_finite, precision
+from propagate.models.causes import cuts, gates, non_finite, overflow, precision, zeros
 from propagate.models.causes.look import Look
 from propagate.models.causes.refused import no_gradient
 from propagate.record.dataset import not_finite
+from propagate.verdicts.site_rules.lost import silent_layer
 
 
 def explained(look: Look) -> xr.Dataset:
@@ -32,12 +35,12 @@ def explained(look: Look) -> xr.Dataset:
     if "log10_gradient_q" not in record and "log10_backward_q" not in record:
         return record
     _check_flows(record)
-    record = _with_masked(look, record)
+    record = _with_silence(look, _with_masked(look, record))
     zero, broken = _zero_and_broken(record)
     narrow = precision.narrow(look.tapped.jaxpr)
     if broken:
         record = _with_origins(look, record)
-    elif len(zero):
+    if len(zero):
         record = _with_cuts(look, record, zero)
     flushed = "gradient_cause" in record and (record["gradient_cause"] == "underflow").any()
     if narrow or flushed:
@@ -75,11 +78,18 @@ def _with_masked(look: Look, record: xr.Dataset) -> xr.Dataset:
     if look.has_finite_results:
         masked[bad] = non_finite.left_out(look, bad.tolist())
     record = record.assign_coords(masked=("site", masked))
-    first = None if masked[bad].all() else non_finite.first_value(look)
-    if first is None:
-        return record
-    operation, operand = first
-    return record.assign(overflow_operand=operand).assign_attrs(overflow_operation=operation)
+    left = bad[~masked[bad]]
+    first = overflow.start(look, int(left[0])) if len(left) else None
+    named = {} if first is None else first._asdict()
+    return record.assign_attrs({f"overflow_{name}": value for name, value in named.items()})
+
+
+def _with_silence(look: Look, record: xr.Dataset) -> xr.Dataset:
+    """Return the record with what makes the signal zero, where it is lost."""
+    row = None if not_finite(record).any() else silent_layer(record)
+    found = None if row is None else zeros.silence(look, row)
+    named = {} if found is None else found._asdict()
+    return record.assign_attrs({f"silence_{name}": value for name, value in named.items()})
 
 
 def _with_origins(look: Look, record: xr.Dataset) -> xr.Dataset:

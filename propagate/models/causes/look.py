@@ -132,3 +132,10 @@ class Look:
         """Return the name of the last layer or operation that is a site, up to a step."""
         k = self.site(step)
         return "" if k < 0 else str(self.record["name"].values[k])
+
+    def layer(self, step: Step) -> str:
+        """Return the parameter of the last layer up to a step; "" without one."""
+        k = self.site(step)
+        if k < 0:
+            return ""
+        return str(self.record["parameter"].values[k] or self.record["after"].values[k])

@@ -66,17 +66,6 @@ def origins(look: Look) -> list[Origin]:
     return list(found.values())
 
 
-def first_value(look: Look) -> tuple[str, float] | None:
-    """Return the first operation whose value is not finite though its operands are, and one."""
-    tape = look.tape
-    for step in tape.steps:
-        bad = [k for k in step.outs if tape.is_float(k) and not all_finite(tape.values[k])]
-        if bad and _makes_infinity(tape, step):
-            at = np.argwhere(~np.isfinite(_float(tape.values[bad[0]])))[0]
-            return look.operation(step), _operand(tape, step, at)
-    return None
-
-
 def left_out(look: Look, rows: Sequence[int]) -> list[bool]:
     """Return of which sites no value that is not finite goes on.
 
@@ -94,7 +83,7 @@ def _ends(tape: Tape, users: dict[int, list[Step]], step: Step) -> bool:
     todo, seen = list(step.outs), set(step.outs)
     while todo:
         number = todo.pop()
-        lowest = (_float(tape.values[number]) != np.inf).all() and not _has_nan(tape, number)
+        lowest = (real(tape.values[number]) != np.inf).all() and not _has_nan(tape, number)
         for user in users.get(number, ()):
             going = [k for k in user.outs if tape.is_float(k) and not all_finite(tape.values[k])]
             name = user.eqn.primitive.name
@@ -113,7 +102,7 @@ def _of_masks(step: Step) -> bool:
 
 
 def _has_nan(tape: Tape, number: int) -> bool:
-    return bool(np.isnan(_float(tape.values[number])).any())
+    return bool(np.isnan(real(tape.values[number])).any())
 
 
 def _origin(
@@ -123,13 +112,13 @@ def _origin(
     shares: list[Array | None],
     bad: list[int],
 ) -> Origin:
-    tape, share = look.tape, _float(shares[bad[0]])
+    tape, share = look.tape, real(shares[bad[0]])
     lost = float(np.mean(~np.isfinite(share)))
-    made = next((s for s in _makers(tape, step) if _makes_infinity(tape, s)), None)
+    made = next((s for s in _makers(tape, step) if makes_infinity(tape, s)), None)
     how = "singular"
     if made is not None:
         how, step = "forward", made
-        values = _float(tape.values[step.outs[0]])
+        values = real(tape.values[step.outs[0]])
         at = np.argwhere(~np.isfinite(values))[0]
     elif _finite_if_smaller(tape, step, cotangents):
         how, at = "overflow", None
@@ -139,7 +128,7 @@ def _origin(
         site=look.site(step),
         operation=look.operation(step),
         primitive=source_labels.label(step.eqn),
-        operand=_operand(tape, step, at),
+        operand=operand(tape, step, at),
         share=lost,
         how=how,
         masked=_masked(tape, step),
@@ -162,7 +151,7 @@ def _makers(tape: Tape, step: Step) -> Iterator[Step]:
         todo += [k for k in maker.ins if tape.is_float(k) and not all_finite(tape.values[k])]
 
 
-def _makes_infinity(tape: Tape, step: Step) -> bool:
+def makes_infinity(tape: Tape, step: Step) -> bool:
     """Return whether a step makes what is not finite from what is."""
     ins = [tape.values[k] for k in step.ins if tape.is_float(k)]
     return bool(ins) and all(map(all_finite, ins))
@@ -176,13 +165,13 @@ def _finite_if_smaller(tape: Tape, step: Step, cotangents: list[Array | None]) -
     return all(g is None or all_finite(g) for g in local(tape, step, smaller))
 
 
-def _operand(tape: Tape, step: Step, at: np.ndarray | None) -> float:
+def operand(tape: Tape, step: Step, at: np.ndarray | None) -> float:
     """Return the operand's value at an element; NaN where it has none of its own there."""
     k = SINGULAR.get(step.eqn.primitive.name, 0)
     floats = [number for number in step.ins if tape.is_float(number)]
     if at is None or not floats:
         return np.nan
-    x = _float(tape.values[floats[min(k, len(floats) - 1)]])
+    x = real(tape.values[floats[min(k, len(floats) - 1)]])
     if x.ndim == 0:
         return float(x)
     return float(x[tuple(at)]) if len(at) == x.ndim and (at < x.shape).all() else np.nan
@@ -201,6 +190,7 @@ def _masked(tape: Tape, step: Step) -> bool:
     return False
 
 
-def _float(x: object) -> np.ndarray:
+def real(x: object) -> np.ndarray:
+    """Return the real parts of an array of any dtype, in float64."""
     x = np.asarray(x)
     return np.real(x).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The rules for where training starts: the scale of raw inputs, the first loss of a classifier."""
+"""The rules for where training starts: inputs all alike or on a wild scale, and the first loss."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -11,6 +11,19 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Severity, Verdict
 from propagate.verdicts.growth import amount
 from propagate.verdicts.site_rules.site_finding import site_finding
+
+
+def alike_inputs(record: xr.Dataset) -> Iterator[Finding]:
+    """Dead or collapsing: inputs that are all zero, or rows of them that are all equal."""
+    are = record.attrs.get("inputs_are")
+    if are is None:
+        return
+    verdict, what = Verdict.COLLAPSING, "the rows of its inputs are all equal"
+    if are == "zero":
+        verdict, what = Verdict.DEAD, "all its inputs are zero"
+    reason = f"{what}, so that nothing is seen of what tells inputs apart: pass real or random data"
+    severity: Severity = "fault" if record.attrs["outputs_are"] == "equal" else "note"
+    yield site_finding(record, None, "forward", verdict, reason, severity=severity)
 
 
 def wild_inputs(record: xr.Dataset) -> Iterator[Finding]:

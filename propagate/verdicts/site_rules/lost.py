@@ -12,7 +12,8 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.growth import amount, times
 from propagate.verdicts.pre_activation import into
-from propagate.verdicts.site_rules.non_finite import REMEDIES
+from propagate.verdicts.site_rules.non_finite import began
+from propagate.verdicts.site_rules.parameters import CAUSES
 from propagate.verdicts.site_rules.site_finding import drawn, rows_seen, site_finding
 
 
@@ -20,14 +21,16 @@ def overflowed(record: xr.Dataset) -> Iterator[Finding]:
     """Overflowed: the first site, in the direction of travel, whose values are not finite."""
     bad = np.flatnonzero(not_finite(record))
     if len(bad):
-        reason = f"values are not finite from {record['name'].values[bad[0]]} on"
-        if "overflow_operand" in record:
-            operand = float(record["overflow_operand"])
-            of = "" if math.isnan(operand) else f" of {operand:.3g}"
-            operation = str(record.attrs["overflow_operation"])
-            remedy = REMEDIES.get(operation.split()[0], "a smaller scale of what comes in")
-            reason += f": {operation}{of}; {remedy}"
-        yield site_finding(record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason)
+        name = record["name"].values[bad[0]]
+        cause, by = (str(record.attrs.get(f"overflow_{one}", "")) for one in ("cause", "by"))
+        start, remedy = began(record)
+        reason = (
+            f"values are not finite from {name} on{start and ': '}{start}{remedy and '; '}{remedy}"
+        )
+        blamed = by if cause == "parameter" else None
+        yield site_finding(
+            record, int(bad[0]), "forward", Verdict.OVERFLOWED, reason, parameter=blamed
+        )
 
 
 def dead(record: xr.Dataset) -> Iterator[Finding]:
@@ -64,21 +67,54 @@ def _revived(record: xr.Dataset, k: int) -> str:
     )
 
 
-def silent(record: xr.Dataset) -> Iterator[Finding]:
-    """Dead: the first layer whose output is all zero, with another layer behind it."""
+def silent_layer(record: xr.Dataset) -> int | None:
+    """Return the first layer whose output is the same for every input, as is all behind it.
+
+    Of one input, or of equal ones, nothing tells that but zeros. None without any, or if no other
+    layer is behind it.
+    """
     q, depth = record["log10_forward_q"].values, record["depth"].values
     kind, taken = record["kind"].values, record["taken"].values
     main = taken & (np.isin(kind, (*LAYERS, "embedding", "activation", "norm", "add")))
     made = np.isin(kind, LAYERS) & (record["parameter"].values != "") & taken
-    for k in np.flatnonzero(made & np.isneginf(q)):
+    same = np.isneginf(q)
+    if "log10_forward_variance" in record:
+        variance = record["log10_forward_variance"].values
+        same |= np.isneginf(variance) & np.isfinite(variance[made]).any()
+    for k in np.flatnonzero(made & same):
         beside, after = main & (depth == depth[k]), made & (depth == depth[k] + 1)
-        if after.any() and np.isneginf(q[beside]).all():
-            reason = (
-                f"its output is exactly zero: nothing reaches {record['name'].values[after][0]}"
-                f"{_starved(record)}{_drawn(record, int(k))}"
-            )
-            yield site_finding(record, int(k), "forward", Verdict.DEAD, reason)
-            return
+        if after.any() and same[beside | after].all():
+            return int(k)
+    return None
+
+
+def silent(record: xr.Dataset) -> Iterator[Finding]:
+    """Dead: the first layer whose output is the same for every input, with others behind it."""
+    k = silent_layer(record)
+    if k is None:
+        return
+    own, depth = str(record["parameter"].values[k]), record["depth"].values
+    zero, redrawn = np.isneginf(record["log10_forward_q"].values[k]), _drawn(record, own)
+    cause, operation, by, after = (str(record.attrs.get(f"silence_{n}", "")) for n in SILENCE)
+    behind = np.flatnonzero((depth == depth[k] + 1) & (record["parameter"].values != ""))
+    reached = k if cause and by != own else behind[0]
+    lost = f"nothing reaches {record['name'].values[reached]}{_starved(record)}"
+    output = f"its output is {'exactly zero' if zero else 'the same for every input'}"
+    blamed, reason = None, f"{output}: {lost}{redrawn}"
+    if cause == "factor" and by != own:
+        remedy = _drawn(record, by) or ". Its values are all zero: set them to 1"
+        blamed, reason = by, f"{operation} multiplies by it: {lost}{remedy}"
+    elif zero and cause in CAUSES:
+        blamed, reason = after, f"behind it {CAUSES[cause].format(cut=operation, by=by)}: {lost}"
+    elif zero and cause == "made":
+        reason = f"{output}, as {operation} makes zero of what comes in: {lost}"
+    elif not (zero or redrawn):
+        return
+    yield site_finding(record, k, "forward", Verdict.DEAD, reason, parameter=blamed)
+
+
+SILENCE = ("cause", "operation", "by", "after")
+"""What `models.causes.zeros` finds of it, in the record's attributes."""
 
 
 def _starved(record: xr.Dataset) -> str:
@@ -89,9 +125,10 @@ def _starved(record: xr.Dataset) -> str:
     return f", and {none.sum()} of {none.size} parameters get no gradient" if none.any() else ""
 
 
-def _drawn(record: xr.Dataset, k: int) -> str:
-    """Say how to draw a weight that is zero."""
-    at = np.flatnonzero(record["weight"].values == record["parameter"].values[k])
+def _drawn(record: xr.Dataset, name: str) -> str:
+    """Say how to draw a weight that is zero; "" of any other parameter."""
+    at = np.flatnonzero(record["weight"].values == name) if "log10_weight_q" in record else []
     if not len(at) or not np.isneginf(record["log10_weight_q"].values[at[0]]):
         return ""
-    return f". Its weights are all zero: {drawn(float(record['weight_fan_in'].values[at[0]]))}"
+    fan_in = float(record["weight_fan_in"].values[at[0]])
+    return f". Its weights are all zero: {drawn(fan_in)}" if math.isfinite(fan_in) else ""

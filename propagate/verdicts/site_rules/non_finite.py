@@ -27,6 +27,63 @@ REMEDIES = {
     "svd": "keep singular values apart, or leave its gradient out",
 }
 ELSE = "keep its operand away from there"
+POSITIVE = ("sqrt", "rsqrt", "log", "pow")
+"""Operations of which a small number that is added does not help where the operand is negative."""
+MADE_POSITIVE = "its operand is negative: make it positive first, by softplus, exp, square or abs"
+DEGENERATE = {"eigh": "two eigenvalues are equal", "svd": "two singular values are equal"}
+"""Where the derivative of a decomposition is infinite, whatever its operand is otherwise."""
+BOUNDED = "bound what comes in, as 3 tanh(x / 3) does, or make it smaller"
+STARTS = {
+    "parameter": (
+        "{operand:.0f} of its {size} values {are} {operation}, the first at {at}",
+        "draw or load it anew",
+    ),
+    "index": (
+        "{operation} reads row {operand:.0f} of {by}, which has {size}",
+        "indices go from 0 to {last}",
+    ),
+    "empty row": (
+        "{operation} has rows of scores that are -inf everywhere, {by}",
+        "let each row see one position at least, or mask with a large finite number, -1e9 (-1e4 "
+        "in float16)",
+    ),
+}
+"""What `models.causes.overflow` finds, in words, with what to do; else an operation is named."""
+
+
+def remedy(primitive: str, operand: float, otherwise: str = ELSE) -> str:
+    """Return what keeps an operation finite.
+
+    Args:
+        primitive: its name, such as `"log"`.
+        operand: a value of the operand at which it is not.
+        otherwise: for an operation that has no remedy of its own.
+    """
+    if operand < 0 and primitive in POSITIVE:
+        return MADE_POSITIVE
+    return REMEDIES.get(primitive, otherwise)
+
+
+def began(record: xr.Dataset) -> tuple[str, str]:
+    """Return what made the first value that is not finite, and what to do; empty if unknown."""
+    got = {name: record.attrs.get(f"overflow_{name}", "") for name in PARTS}
+    cause, operation = str(got["cause"]), str(got["operation"])
+    if not cause:
+        return "", ""
+    operand = float(got["operand"])
+    if cause in STARTS:
+        got["by"] = got["by"] or "an array"
+        words = got | {"last": int(got["size"]) - 1, "are": "is" if operand == 1 else "are"}
+        what, todo = STARTS[cause]
+        return what.format(**words), todo.format(**words)
+    of = "" if math.isnan(operand) else f" of {operand:.3g}"
+    primitive = operation.split()[0]
+    bound = primitive.startswith("exp") and cause != "summed"
+    known = BOUNDED if bound else remedy(primitive, operand, "a smaller scale of what comes in")
+    return operation + of, known
+
+
+PARTS = ("cause", "operation", "by", "operand", "size", "at")
 
 
 def not_finite_behind(record: xr.Dataset) -> Iterator[Finding]:
@@ -50,16 +107,17 @@ def _singular(one: dict[str, np.ndarray]) -> str:
     operation, primitive = str(one["operation"]), str(one["primitive"])
     operand = float(one["operand"])
     where = f", whose operand is {operand:.3g}" if math.isfinite(operand) else ""
+    where = f", where {DEGENERATE[primitive]}" if primitive in DEGENERATE else where
     itself = "the value of" if str(one["how"]) == "forward" else "the derivative of"
-    remedy = REMEDIES.get(primitive, ELSE)
+    todo = remedy(primitive, operand)
     if bool(one["masked"]):
-        remedy = (
+        todo = (
             "a where behind it passes on 0 · inf; put a second where in front of it, "
-            f"{primitive}(where(fine, x, 1)), or {remedy}"
+            f"{primitive}(where(fine, x, 1)), or {todo}"
         )
     return (
         f"{itself} {operation}{where}, is not finite: {float(one['share']):.0%} of the gradient "
-        f"behind it are NaN or infinite; {remedy}"
+        f"behind it are NaN or infinite; {todo}"
     )
 
 

@@ -22,6 +22,11 @@ CAUSES = {
     "chosen": "{cut} chooses nothing that depends on it for this batch",
     "single": "{cut} normalises over a single element, whatever that is; normalise over another "
     "axis, or leave the normalisation out",
+    "one input": "{cut} normalises over the inputs, and there is one; pass two or more",
+    "product": "{cut} underflows: its products are below the smallest number of {by}, and zero; "
+    "sum their logarithms in its place",
+    "exponential": "{cut} underflows to zero in {by} at each of its inputs; scale those down, or "
+    "go on with them in place of their exponentials, as logsumexp does",
     "cancelled": "its gradients cancel at {cut}: the result does not depend on it",
     "unread": "{cut} lets only values through that do not depend on it",
     "own rule": "the derivative rule of {cut} returns zero",
@@ -32,7 +37,7 @@ CAUSES = {
 SILENT = ("gate", "underflow")  # meant; told with the dtype's other losses
 HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it does not matter
 OF_GATES = ("saturated", "zero", "dead")  # which follow from a gate that is shut
-OWN = ("stopped", "discrete", "flat", "single")  # which follow from no signal that is lost
+OWN = ("stopped", "discrete", "flat", "single", "one input")  # from no signal that is lost
 
 
 def untrained(
@@ -75,6 +80,7 @@ def _told(record: xr.Dataset, k: int) -> tuple[str, str, Severity]:
     )
     words = CAUSES.get(cause, "").format(cut=cut, by=by)
     harmless = cause in HARMLESS or (cause == "unused" and _of_a_layer_in_use(record, k))
+    harmless &= not np.isneginf(record["log10_gradient_q"].values).all()
     severity: Severity = "note" if harmless else "fault"
     return cause, f"{reason}: {words}" if words else reason, severity
 

@@ -8,9 +8,9 @@ import xarray as xr
 
 from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
-from propagate.verdicts.findings import Findings
+from propagate.verdicts.findings import Findings, Verdict
 from propagate.verdicts.grouped import grouped
-from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
+from propagate.verdicts.site_rules.beginning import alike_inputs, first_loss, wild_inputs
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, overflowed, silent
@@ -38,7 +38,9 @@ def judge_sites(record: xr.Dataset) -> Findings:
             "judge needs a record of diagnose with kind and log10_forward_q, got variables "
             f"{', '.join(map(str, record.data_vars)) or 'none'}"
         )
+    blank = list(alike_inputs(record))
     lost = [*overflowed(record), *flushed_signal(record)]
+    lost += [f for f in blank if f.verdict is Verdict.DEAD and f.is_fault and not lost]
     lost += [] if lost else list(dead(record)) or silent(record)
     back = [] if lost else [*not_finite_behind(record), *flushed(record)]
     odd = [*odd_weights(record), *odd_branches(record)]
@@ -49,11 +51,12 @@ def judge_sites(record: xr.Dataset) -> Findings:
     at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
     growth = [f for d in directions for f in grown(record, d, at_fault)]
     equal = list(constant(record))
-    followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
+    dark = any(f.verdict is Verdict.DEAD for f in lost)
+    followed = [f for f in merged if not dark and f.parameter not in {e.parameter for e in equal}]
     flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
     wild = list(wild_inputs(record))
     rest += [*wild, *first_loss(record, [f for f in wild if f.is_fault])]
     rest += untrained(record, lost, shut=bool(shut(record)))
-    found = [*lost, *back, *departing, *growth, *rest, *equal]
+    found = [*(f for f in blank if f not in lost), *lost, *back, *departing, *growth, *rest, *equal]
     return grouped(found, record)
