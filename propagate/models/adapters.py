@@ -125,8 +125,9 @@ def _function(arguments: Arguments) -> Adapted:
 
 
 def _linen(arguments: Arguments) -> Adapted:
-    core, variables = sys.modules["flax.core"], arguments.variables
-    model, own_mode = modes.linen(arguments.model, arguments.training)
+    core = sys.modules["flax.core"]
+    unbound, variables = _unbound(arguments)
+    model, own_mode = modes.linen(unbound, arguments.training)
     closed = [name for name in modes.SWITCHES if getattr(model, name, None) is not None]
     kwargs, mode = _switched(arguments, model.__call__, closed=closed)
     given = model, arguments.key, arguments.inputs, kwargs
@@ -146,6 +147,18 @@ def _linen(arguments: Arguments) -> Adapted:
 
     own = own_form.linen(variables, state)
     return Adapted(call, params, own_mode if mode is None else mode, own)
+
+
+def _unbound(arguments: Arguments) -> tuple[Any, Any]:
+    """Return a Linen module without variables of its own, and those that it was bound to.
+
+    What was passed beside it decides.
+    """
+    model, variables = arguments.model, arguments.variables
+    if model.scope is None:
+        return model, variables
+    model, bound = model.unbind()
+    return model, bound if variables is None else variables
 
 
 def _switched(
