@@ -11,6 +11,7 @@ from propagate.record.spine import LAYERS
 from propagate.theory.criticality import critical_at_unit
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
+from propagate.verdicts.site_rules.beginning import offset
 from propagate.verdicts.site_rules.non_finite import ELSE, REMEDIES
 from propagate.verdicts.site_rules.parameters import CAUSES
 
@@ -21,7 +22,8 @@ def inputs(place: Place) -> Iterator[Proposal]:
     """Raw inputs, standardised."""
     if place.has_wild_inputs:
         mean, sd = place.number("input_mean"), place.number("input_sd")
-        what = f"standardise the inputs of {place.finding.site}: (x - {mean:.3g}) / {sd:.3g}"
+        called = place.text("input_name") or "the inputs"
+        what = f"standardise {called} of {place.finding.site}: (x - {mean:.3g}) / {sd:.3g}"
         rms = math.hypot(mean, sd)
         yield Proposal(what, f"inputs of mean 0 and rms 1 in place of {mean:.3g} and {rms:.3g}")
 
@@ -144,6 +146,10 @@ def readout(place: Place) -> Iterator[Proposal]:
         return
     spread, chance = float(attrs["logit_sd"]), float(attrs["loss_by_chance"])
     path = place.finding.parameter
+    if shift := offset(place.record):
+        yield Proposal(f"add {shift:.3g} to the logits' bias", "logits of mean 0")
+        if spread <= thresholds.SURE_SD:
+            return
     what = f"multiply {path or 'the logits'} by {1 / spread:.3g}"
     predicted = f"a first loss of about {chance + 0.5:.3g} in place of {float(attrs['loss']):.3g}"
     yield Proposal(what, predicted, ((path, 1 / spread),) if path else ())

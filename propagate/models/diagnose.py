@@ -230,7 +230,7 @@ class Prepared:
             found.attrs["mode"] = self.pure.mode
         if self.pure.mapped:
             found.attrs["mapped"] = "over the batch"
-        found = beginning.with_inputs(found, self.names, jax.tree.leaves(self.data))
+        found = beginning.with_inputs(found, self.names, self.data)
         found.attrs.update(beginning.first_loss(self.loss, done.value, done.aux, labels))
         unopened = (*self.names.unopened, *self.without)
         given = jax.tree.leaves(params), jax.tree.leaves(self.data)

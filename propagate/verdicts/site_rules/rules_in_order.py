@@ -10,7 +10,11 @@ from propagate.record.dataset import measured_directions
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.grouped import grouped
-from propagate.verdicts.site_rules.beginning import first_loss, wild_inputs
+from propagate.verdicts.site_rules.beginning import (
+    first_loss,
+    wild_inputs,
+    without_consequences,
+)
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, overflowed, silent
@@ -41,6 +45,8 @@ def judge_sites(record: xr.Dataset) -> Findings:
     lost = [*overflowed(record), *flushed_signal(record)]
     lost += [] if lost else list(dead(record)) or silent(record)
     back = [] if lost else [*not_finite_behind(record), *flushed(record)]
+    wild = list(wild_inputs(record))
+    raw = [f for f in wild if f.is_fault]
     odd = [*odd_weights(record), *odd_branches(record)]
     merged = alike(record)
     odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
@@ -48,12 +54,14 @@ def judge_sites(record: xr.Dataset) -> Findings:
     departing = [odd_finding(record, one) for one in odd]
     at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
     growth = [f for d in directions for f in grown(record, d, at_fault)]
+    of_weights = [f for o, f in zip(odd, departing, strict=True) if o.of_weight]
+    of_signals = [f for o, f in zip(odd, departing, strict=True) if not o.of_weight]
+    growth = without_consequences([*of_signals, *growth], record, raw)
     equal = list(constant(record))
     followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
     flat = saturated(record, {one.parameter for one in at_fault if one.of_weight})
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
-    wild = list(wild_inputs(record))
-    rest += [*wild, *first_loss(record, [f for f in wild if f.is_fault])]
+    rest += first_loss(record, raw)
     rest += untrained(record, lost)
-    found = [*lost, *back, *departing, *growth, *rest, *equal]
+    found = [*lost, *wild, *back, *of_weights, *growth, *rest, *equal]
     return grouped(found, record)
