@@ -13,7 +13,7 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
 from propagate.verdicts.site_rules.beginning import offset
 from propagate.verdicts.site_rules.non_finite import ELSE, REMEDIES
-from propagate.verdicts.site_rules.parameters import CAUSES
+from propagate.verdicts.site_rules.parameters import CAUSES, moved
 
 SLOPES_AT = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}  # where it is small
 
@@ -214,8 +214,8 @@ def path_to_loss(place: Place) -> Iterator[Proposal]:
     record, path = place.record, place.finding.parameter
     if "gradient_cause" not in record or path not in record["weight"].values:
         return
-    at = record.sel(weight=path)
-    words = CAUSES.get(str(at["gradient_cause"].values), "")
-    told = words.format(cut=at["gradient_cut"].values, by=at["gradient_cut_by"].values)
+    k = int(np.flatnonzero(record["weight"].values == path)[0])
+    cause, cut, by = (str(record[f"gradient_{n}"].values[k]) for n in ("cause", "cut", "cut_by"))
+    told = CAUSES.get(cause, "").format(cut=cut, by=by, moved=moved(record, k))
     if "; " in told:
         yield Proposal(f"{path}: {told}", "it gets a gradient")

@@ -7,6 +7,7 @@ parameters. Healthy models get no finding.
 import xarray as xr
 
 from propagate.record.dataset import measured_directions
+from propagate.record.spine import spine
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.grouped import grouped
@@ -20,7 +21,7 @@ from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, overflowed, silent
 from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
 from propagate.verdicts.site_rules.non_finite import not_finite_behind
-from propagate.verdicts.site_rules.parameters import constant, untrained
+from propagate.verdicts.site_rules.parameters import constant, flat_at, untrained
 from propagate.verdicts.site_rules.peers import (
     odd_branches,
     odd_finding,
@@ -58,10 +59,18 @@ def judge_sites(record: xr.Dataset) -> Findings:
     of_signals = [f for o, f in zip(odd, departing, strict=True) if not o.of_weight]
     growth = without_consequences([*of_signals, *growth], record, raw)
     equal = list(constant(record))
+    behind = _behind(record, flat_at(record))
     followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
+    followed = [f for f in followed if f.layer not in behind]
     flat = saturated(record, {one.parameter for one in at_fault if one.of_weight})
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
     rest += first_loss(record, raw)
     rest += untrained(record, lost)
     found = [*lost, *wild, *back, *of_weights, *growth, *rest, *equal]
     return grouped(found, record)
+
+
+def _behind(record: xr.Dataset, sites: set[int]) -> set[int]:
+    """Return the first site along the spine behind each of some sites."""
+    along = spine(record)["site"].values
+    return {int(along[along > k][0]) for k in sites if (along > k).any()}
