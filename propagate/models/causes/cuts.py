@@ -216,7 +216,8 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
         return told("cancelled")
     if any(word in label for word in BOUNDED) or name in BOUNDED:
         whole = [np.asarray(tape.values[out]) for out in step.outs]
-        return told("single" if all((x == 1).all() for x in whole) else "saturated")
+        one = "softmax" in label and all((x == 1).all() for x in whole)
+        return told("single" if one else "saturated")
     if name == "custom_vjp_call":
         return told("own rule")
     kink = not tape.depends[step.ins[k]] >> len(tape.rows) and not any_nonzero(values[k])

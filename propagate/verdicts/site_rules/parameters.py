@@ -35,19 +35,25 @@ HARMLESS = ("chosen", "cancelled", "branch")  # with other data, or with any, it
 OWN = ("stopped", "discrete", "flat", "single")  # which follow from no signal that is lost
 
 
-def untrained(record: xr.Dataset, lost: Sequence[Finding]) -> Iterator[Finding]:
+def untrained(
+    record: xr.Dataset, lost: Sequence[Finding], flat: Sequence[Finding] = ()
+) -> Iterator[Finding]:
     """Untrained: parameters whose gradient is exactly zero, unless that is intended.
 
     Args:
         record: of `diagnose`.
         lost: the findings on signals that are lost, of which a zero gradient may follow.
+        flat: those on activations that are saturated, of which one behind them follows.
     """
     if "log10_gradient_q" not in record:
         return
     zero = np.isneginf(record["log10_gradient_q"].values)
+    at = [f.layer for f in flat]
     for k in np.flatnonzero(zero):
         cause, reason, severity = _told(record, int(k))
         if cause in SILENT or (lost and cause not in OWN):
+            continue
+        if "gradient_cut_site" in record and record["gradient_cut_site"].values[k] in at:
             continue
         name = str(record["weight"].values[k])
         yield site_finding(

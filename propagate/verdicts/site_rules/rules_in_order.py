@@ -62,10 +62,10 @@ def judge_sites(record: xr.Dataset) -> Findings:
     behind = _behind(record, flat_at(record))
     followed = [f for f in merged if f.parameter not in {e.parameter for e in equal}]
     followed = [f for f in followed if f.layer not in behind]
-    flat = saturated(record, {one.parameter for one in at_fault if one.of_weight})
+    flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
     rest += first_loss(record, raw)
-    rest += untrained(record, lost)
+    rest += untrained(record, lost, flat)
     found = [*lost, *wild, *back, *of_weights, *growth, *rest, *equal]
     return grouped(found, record)
 
