@@ -11,12 +11,10 @@ from propagate.record.spine import LAYERS
 from propagate.theory.criticality import critical_at_unit
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
+from propagate.verdicts.pre_activation import SLOPES_UP_TO, flat_share
 from propagate.verdicts.site_rules.beginning import offset
 from propagate.verdicts.site_rules.non_finite import ELSE, REMEDIES
 from propagate.verdicts.site_rules.parameters import CAUSES, moved
-
-SLOPES_AT = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}  # where it is small
-
 
 def inputs(place: Place) -> Iterator[Proposal]:
     """Raw inputs, standardised."""
@@ -120,13 +118,18 @@ def _paths(place: Place) -> np.ndarray:
 def unsaturated(place: Place) -> Iterator[Proposal]:
     """A factor that gives an activation inputs of rms 1."""
     label, made = place.text("label"), place.into()
-    if label not in SLOPES_AT or made is None or abs(made.mean) > made.sd:
+    if label not in SLOPES_UP_TO or made is None:
         return
-    share = math.erfc(SLOPES_AT[label] / math.sqrt(2))
-    if place.finding.parameter and made.rms > 1:
-        factor = 1 / made.rms
+    centre = abs(made.mean) > made.sd
+    if centre and flat_share(label, made.sd) <= thresholds.SATURATED_CENTRED:
+        return
+    size = made.sd if centre else made.rms
+    if place.finding.parameter and size > 1:
+        factor = 1 / size
         what = f"multiply {place.finding.parameter} by {factor:.3g}"
-        predicted = f"inputs of rms 1 in place of {made.rms:.3g}: {share:.1%} have small slope"
+        share = flat_share(label, 1.0)
+        once = ", once centred," if centre else ""
+        predicted = f"inputs{once} of rms 1 in place of {size:.3g}: {share:.1%} have small slope"
         yield Proposal(what, predicted, ((place.finding.parameter, factor),))
 
 

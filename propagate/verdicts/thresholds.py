@@ -75,6 +75,11 @@ SATURATED = 0.75
 
 ReLU has 0.5 by its nature; tanh reaches 0.75 at sqrt(q) = 7, three times past its bend.
 """
+SATURATED_CENTRED = 0.5
+"""Share of Gaussian inputs, once their mean is 0, from which they are to be scaled down as well.
+
+tanh reaches it at a standard deviation of 3.2, where `SATURATED` is reached at 6.8.
+"""
 UNDERFLOW_MARGIN = 3.0
 """Decades above the dtype's smallest normal number within which a zero counts as underflow."""
 STEP = 0.8

@@ -154,14 +154,41 @@ def test_numbers_that_are_followed_give_a_flat_operation_a_slope(name):
     assert not [f for f in after if f.verdict is pp.Verdict.UNTRAINED]
 
 
+@pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.sigmoid])
+def test_where_a_bias_is_not_enough_the_scale_is_told_too(phi):
+    """A readout of deviation 48 about -120: centred alone it is saturated still."""
+    weights = [p["w"] for p in params(count=3)]
+    weights[-1] = weights[-1][:, :1]
+
+    def model(p, x, bias=-120.0, factor=1.0):
+        for w in p[:-1]:
+            x = jax.nn.relu(x @ w)
+        return phi((34 * (x @ p[-1]) + bias) * factor)
+
+    told = lambda fn: [  # noqa: E731
+        f
+        for f in pp.diagnose(fn, weights, X, key=K(0)).findings.faults
+        if f.verdict is pp.Verdict.SATURATED
+    ]
+    (finding,) = told(model)
+    add = number(finding, r"add ([\d.]+) to the bias, then scale it and the weights of 2")
+    factor = number(finding, r"the weights of 2 by ([\d.]+)")
+    assert told(lambda p, x: model(p, x, -120 + add))
+    assert not told(lambda p, x: model(p, x, -120 + add, factor))
+    advice = pp.advise(pp.diagnose(model, weights, X, key=K(0)))
+    (of_weight,) = [c.factors[0][1] for c in advice if c.what.startswith("multiply 2 by")]
+    assert of_weight == pytest.approx(factor, rel=0.05)
+
+
 def test_a_gradient_that_a_saturated_activation_ends_is_told_once():
     """Float32's tanh is 1 at 90: that is said of its bias, and not of each weight before it."""
     first, second = (p["w"] for p in params(1.0, 2))
     model = lambda p, x: jnp.tanh(jnp.tanh(x @ p["first"]) @ p["w"] + p["b"][None])  # noqa: E731
     layers = {"first": first, "w": second, "b": jnp.full(WIDTH, 90.0)}
-    (finding,) = pp.diagnose(model, layers, X, key=K(0)).findings.faults
-    assert finding.verdict is pp.Verdict.SATURATED
-    assert "add -90 to the bias" in finding.reason
+    found = pp.diagnose(model, layers, X, key=K(0)).findings
+    (finding,) = [f for f in found if f.verdict is pp.Verdict.SATURATED]
+    assert finding.reason.endswith("add -90 to the bias")
+    assert not [f for f in found if f.verdict is pp.Verdict.UNTRAINED]
     assert not pp.diagnose(model, layers | {"b": jnp.zeros(WIDTH)}, X, key=K(0)).findings
 
 
