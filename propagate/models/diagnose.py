@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import beginning, observation
+from propagate.models import beginning, observation, own_errors
 from propagate.models.causes import refused
 from propagate.models.causes.explain import explained
 from propagate.models.causes.look import Look
@@ -259,7 +259,8 @@ def prepared(
     data = (ready.inputs, labels)
     refused.check_finite("inputs", ready.inputs)
     refused.check_finite("labels", labels)
-    tapped, names = probe(_with_loss(ready.fn, loss), ready.params, data, options)
+    with own_errors.told("the model", ready.params, ready.inputs):
+        tapped, names = probe(_with_loss(ready.fn, loss), ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
     spec = tapped, names, ready.params, data
     observe, without = _observer(*spec, for_cotangent, (kept_bytes, sample))
@@ -279,7 +280,7 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
 
     def run(params: Tree, data: tuple[tuple[Any, ...], Any]) -> tuple[Any, Any]:
         inputs, labels = data
-        outputs = fn(params, *inputs)
+        outputs = refused.returned(fn(params, *inputs))
         return (None if loss is None else loss(outputs, labels)), outputs
 
     return run
