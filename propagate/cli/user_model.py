@@ -14,6 +14,7 @@ from typing import Any, Literal
 from propagate.cli.terminal import key
 from propagate.cure.repair import Repair, repair
 from propagate.models.diagnose import Diagnosis, diagnose
+from propagate.models.own_errors import notes_of
 from propagate.tracing.source_labels import is_library
 from propagate.types import PropagateError, UnusableInput
 
@@ -67,7 +68,10 @@ def told(error: BaseException) -> str:
         own.append((error.filename, error.lineno))
     at = f" at {Path(own[-1][0]).name}:{own[-1][1]}" if own else ""
     message = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}{at}" + (f": {message}" if message else "")
+    lines = (message, *notes_of(error))
+    return f"{type(error).__name__}{at}" + "".join(
+        f": {line.rstrip('.')}" for line in lines if line
+    )
 
 
 @contextlib.contextmanager

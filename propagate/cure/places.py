@@ -21,6 +21,7 @@ from propagate.verdicts import thresholds
 from propagate.verdicts.along_spine import Way, once, way
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 from propagate.verdicts.pre_activation import Into, into
+from propagate.verdicts.site_rules.beginning import of_inputs
 
 NAMES = {"logistic": "sigmoid", "soft_sign": "softsign", "linear": "identity"}  # of JAX → of ours
 
@@ -73,10 +74,8 @@ class Place:
     @property
     def has_wild_inputs(self) -> bool:
         """Whether the site takes inputs of a scale or mean that no initialiser is made for."""
-        mean, sd = self.number("input_mean"), self.number("input_sd")
-        rms = math.hypot(mean, sd)
-        wild = rms > thresholds.LARGE_INPUT or rms < thresholds.SMALL_INPUT
-        return sd > 0 and (wild or abs(mean) > thresholds.FAR_INPUT * sd)
+        k = self.finding.layer
+        return k is not None and of_inputs(self.record, k) is not None
 
     @property
     def factor(self) -> float:

@@ -11,17 +11,18 @@ from propagate.record.spine import LAYERS
 from propagate.theory.criticality import critical_at_unit
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
+from propagate.verdicts.pre_activation import SLOPES_UP_TO, flat_share
+from propagate.verdicts.site_rules.beginning import offset
 from propagate.verdicts.site_rules.non_finite import remedy
-from propagate.verdicts.site_rules.parameters import CAUSES
-
-SLOPES_AT = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}  # where it is small
+from propagate.verdicts.site_rules.parameters import CAUSES, moved
 
 
 def inputs(place: Place) -> Iterator[Proposal]:
     """Raw inputs, standardised."""
     if place.has_wild_inputs:
         mean, sd = place.number("input_mean"), place.number("input_sd")
-        what = f"standardise the inputs of {place.finding.site}: (x - {mean:.3g}) / {sd:.3g}"
+        called = place.text("input_name") or "the inputs"
+        what = f"standardise {called} of {place.finding.site}: (x - {mean:.3g}) / {sd:.3g}"
         rms = math.hypot(mean, sd)
         yield Proposal(what, f"inputs of mean 0 and rms 1 in place of {mean:.3g} and {rms:.3g}")
 
@@ -121,13 +122,18 @@ def _paths(place: Place) -> np.ndarray:
 def unsaturated(place: Place) -> Iterator[Proposal]:
     """A factor that gives an activation inputs of rms 1."""
     label, made = place.text("label"), place.into()
-    if label not in SLOPES_AT or made is None or abs(made.mean) > made.sd:
+    if label not in SLOPES_UP_TO or made is None:
         return
-    share = math.erfc(SLOPES_AT[label] / math.sqrt(2))
-    if place.finding.parameter and made.rms > 1:
-        factor = 1 / made.rms
+    centre = abs(made.mean) > made.sd
+    if centre and flat_share(label, made.sd) <= thresholds.SATURATED_CENTRED:
+        return
+    size = made.sd if centre else made.rms
+    if place.finding.parameter and size > 1:
+        factor = 1 / size
         what = f"multiply {place.finding.parameter} by {factor:.3g}"
-        predicted = f"inputs of rms 1 in place of {made.rms:.3g}: {share:.1%} have small slope"
+        share = flat_share(label, 1.0)
+        once = ", once centred," if centre else ""
+        predicted = f"inputs{once} of rms 1 in place of {size:.3g}: {share:.1%} have small slope"
         yield Proposal(what, predicted, ((place.finding.parameter, factor),))
 
 
@@ -147,6 +153,10 @@ def readout(place: Place) -> Iterator[Proposal]:
         return
     spread, chance = float(attrs["logit_sd"]), float(attrs["loss_by_chance"])
     path = place.finding.parameter
+    if shift := offset(place.record):
+        yield Proposal(f"add {shift:.3g} to the logits' bias", "logits of mean 0")
+        if spread <= thresholds.SURE_SD:
+            return
     what = f"multiply {path or 'the logits'} by {1 / spread:.3g}"
     predicted = f"a first loss of about {chance + 0.5:.3g} in place of {float(attrs['loss']):.3g}"
     yield Proposal(what, predicted, ((path, 1 / spread),) if path else ())
@@ -211,8 +221,8 @@ def path_to_loss(place: Place) -> Iterator[Proposal]:
     record, path = place.record, place.finding.parameter
     if "gradient_cause" not in record or path not in record["weight"].values:
         return
-    at = record.sel(weight=path)
-    words = CAUSES.get(str(at["gradient_cause"].values), "")
-    told = words.format(cut=at["gradient_cut"].values, by=at["gradient_cut_by"].values)
+    k = int(np.flatnonzero(record["weight"].values == path)[0])
+    cause, cut, by = (str(record[f"gradient_{n}"].values[k]) for n in ("cause", "cut", "cut_by"))
+    told = CAUSES.get(cause, "").format(cut=cut, by=by, moved=moved(record, k))
     if "; " in told:
         yield Proposal(f"{path}: {told}", "it gets a gradient")

@@ -15,21 +15,21 @@ Sharp edges:
 
 import inspect
 import sys
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from propagate.models import modes, own_form
+from propagate.models import modes, own_errors, own_form
 from propagate.models.initial_weights import (
     drawn,
     haiku_init,
     haiku_state,
     linen_init,
     linen_state,
+    renewed,
     streams,
 )
 from propagate.models.modes import Mode
@@ -125,8 +125,9 @@ def _function(arguments: Arguments) -> Adapted:
 
 
 def _linen(arguments: Arguments) -> Adapted:
-    core, variables = sys.modules["flax.core"], arguments.variables
-    model, own_mode = modes.linen(arguments.model, arguments.training)
+    core = sys.modules["flax.core"]
+    unbound, variables = _unbound(arguments)
+    model, own_mode = modes.linen(unbound, arguments.training)
     closed = [name for name in modes.SWITCHES if getattr(model, name, None) is not None]
     kwargs, mode = _switched(arguments, model.__call__, closed=closed)
     given = model, arguments.key, arguments.inputs, kwargs
@@ -146,6 +147,18 @@ def _linen(arguments: Arguments) -> Adapted:
 
     own = own_form.linen(variables, state)
     return Adapted(call, params, own_mode if mode is None else mode, own)
+
+
+def _unbound(arguments: Arguments) -> tuple[Any, Any]:
+    """Return a Linen module without variables of its own, and those that it was bound to.
+
+    What was passed beside it decides.
+    """
+    model, variables = arguments.model, arguments.variables
+    if model.scope is None:
+        return model, variables
+    model, bound = model.unbind()
+    return model, bound if variables is None else variables
 
 
 def _switched(
@@ -182,27 +195,12 @@ def _nnx(arguments: Arguments) -> Adapted:
     takes_rngs = "rngs" in parameters and "rngs" not in kwargs
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
-        own = nnx.merge(graph, params, _renewed(streams, key), rest)
+        own = nnx.merge(graph, params, renewed(streams, key), rest)
         rngs = {"rngs": nnx.Rngs(jax.random.fold_in(key, 1))} if takes_rngs else {}
         return own(*inputs, **rngs | kwargs)
 
     own = own_form.nnx(arguments.model)
     return Adapted(call, nnx.to_pure_dict(params), own_mode if mode is None else mode, own)
-
-
-def _renewed(streams: Tree, key: Array) -> Tree:
-    """Return other keys in place of the given ones, of their shapes and generators."""
-    number = jax.random.bits(key, (), "uint32")
-
-    def folded(old: Any) -> Any:
-        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
-            return old  # in the older form of a few uint32
-        fold = jax.random.fold_in
-        for _ in range(old.ndim):
-            fold = jax.vmap(fold, in_axes=(0, None))
-        return fold(old, number)
-
-    return jax.tree.map(folded, streams)
 
 
 def _equinox(arguments: Arguments) -> Adapted:
@@ -214,7 +212,7 @@ def _equinox(arguments: Arguments) -> Adapted:
         try:
             return module(*inputs, **({"key": key} if takes_key else {}) | kwargs)
         except (TypeError, ValueError) as error:
-            error.add_note("Equinox modules take one example: for a batch pass vmap=True")
+            error.add_note(own_errors.of_one_example(arguments.model, inputs))
             raise
 
     own = own_form.equinox(arguments.model)
@@ -273,7 +271,7 @@ def _keras(arguments: Arguments) -> Adapted:
     if not model.built:
         model(*arguments.inputs, **kwargs | {"training": False})
     trained, others = model.trainable_variables, model.non_trainable_variables
-    names, state = _distinct([v.path for v in trained]), [v.value for v in others]
+    names, state = own_form.distinct([v.path for v in trained]), [v.value for v in others]
     streams = [k for k, v in enumerate(others) if v.path.endswith("seed_generator_state")]
 
     def call(params: Tree, key: Array, *inputs: Any) -> Any:
@@ -288,15 +286,6 @@ def _keras(arguments: Arguments) -> Adapted:
     # jax sorts the keys of a dict; an OrderedDict stays in the order of the layers
     weights = OrderedDict(zip(names, (v.value for v in trained), strict=True))
     return Adapted(call, weights, mode)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    seen: Counter[str] = Counter()
-    for i, name in enumerate(names):
-        seen[name] += 1
-        if seen[name] > 1:
-            names[i] = f"{name}_{seen[name]}"
-    return names
 
 
 _ADAPTERS = (  # module, class, adapter; Keras first: its layers can be NNX modules as well

@@ -24,35 +24,46 @@ SAME = 0.01  # of a loss: what smoothing of labels and rounding add
 ELEMENTS = 1 << 20  # of an input that are looked at
 
 
-def with_inputs(record: xr.Dataset, names: SiteNames, data: Sequence[Any]) -> xr.Dataset:
+def with_inputs(record: xr.Dataset, names: SiteNames, data: tuple[Any, Any]) -> xr.Dataset:
     """Return the record with mean and standard deviation of what comes in, at each first layer.
 
     Args:
         record: of the sites.
         names: of the sites.
-        data: the flat arguments of the program after its parameters.
+        data: inputs and labels, the arguments of the program after its parameters.
 
     Returns:
-        The record with `input_mean`, `input_sd` (root of the variance over inputs, averaged over
-        elements, or over all elements if that is larger) and `input_number`, NaN where a layer does
-        not take an input, or one times and plus a number.
+        The record with `input_mean`, `input_sd` (root of the variance over all elements) and
+        `input_number`, NaN where a layer does not take an input, or one times and plus a number;
+        `input_alone`, 0 where other values are joined to it; and the coordinate `input_name`. Of
+        several inputs it is the one with the largest second moment.
     """
-    taken: dict[int, tuple[float, float]] = {}
-    columns = np.full((3, record.sizes["site"]), np.nan)
-    offset = len(names.parameters.paths)
+    arguments, _ = jax.tree_util.tree_flatten_with_path(data)
+    of_numbers = functools.cache(lambda number: _mean_and_sd(arguments[number][1]))
+    columns = np.full((4, record.sizes["site"]), np.nan)
+    called = [""] * record.sizes["site"]
     for row, (site, _) in enumerate(names.rows()):
-        if site.reads is None:
-            continue
-        number = site.reads.number - offset
-        if number not in taken:
-            taken[number] = _mean_and_sd(data[number])
-        mean, sd = taken[number]
-        scale, shift = site.reads.scale, site.reads.shift
-        columns[:, row] = scale * mean + shift, abs(scale) * sd, number
-    if not taken:
+        each = []
+        for one in site.reads:
+            number = one.number - names.first_input
+            mean, sd = of_numbers(number)
+            each.append((one.scale * mean + one.shift, abs(one.scale) * sd, number, one.alone))
+        if each:
+            columns[:, row] = mean, sd, number, _ = max(each, key=lambda one: np.hypot(*one[:2]))
+            called[row] = _called([path for path, _ in arguments], number)
+    if not any(called):
         return record
-    of = ("input_mean", "input_sd", "input_number")
-    return record.assign({k: ("site", v) for k, v in zip(of, columns, strict=True)})
+    of = ("input_mean", "input_sd", "input_number", "input_alone")
+    made = record.assign({k: ("site", v) for k, v in zip(of, columns, strict=True)})
+    return made.assign_coords(input_name=("site", np.array(called, np.str_)))
+
+
+def _called(paths: Sequence[tuple[Any, ...]], number: int) -> str:
+    """Return what an input is called: its number among several, its place in a tree."""
+    which, *own = paths[number]
+    if sum(path[0] == which for path in paths) == 1 or not own:
+        return "the inputs"
+    return f"input {own[0].idx + 1}{jax.tree_util.keystr(tuple(own[1:]))}"
 
 
 def alike_inputs(inputs: Tree, outputs: Tree) -> dict[str, str]:
@@ -105,28 +116,35 @@ def first_loss(
     Returns:
         `loss` and `loss_by_chance`, of equal probabilities, in nats per label; `classes`;
         `logit_sd`, the standard deviation of the logits in a row; `largest_probability`, its mean.
+        Outputs of shape (B,) are labels of their own, as those of (B, 1) are; of such labels it has
+        `logit_mean`, too.
     """
     leaves = jax.tree.leaves(outputs)
     if loss is None or len(leaves) != 1 or not _may_be_logits(leaves[0]):
         return {}
     out, structure = leaves[0], jax.tree.structure(outputs)
+    shape = out.shape if out.ndim > 1 else (*out.shape, 1)
 
     @functools.cache
     def at(row: tuple[float, ...]) -> float:
-        same = jnp.broadcast_to(jnp.asarray(row, out.dtype), out.shape)
+        same = jnp.broadcast_to(jnp.asarray(row, out.dtype), shape).reshape(out.shape)
         return float(loss(structure.unflatten([same]), labels))
 
-    classes = int(out.shape[-1])
+    classes = int(shape[-1])
     for form in FORMS:
-        count = _labels_summed(at, form, out.shape)
+        count = _labels_summed(at, form, shape)
         if count:
             found = {"loss": float(value) / count, "loss_by_chance": form.entropy(classes)}
-            return found | {"classes": float(classes)} | _of_logits(form, np.asarray(out))
+            return (
+                found
+                | {"classes": float(classes)}
+                | _of_logits(form, np.asarray(out).reshape(shape))
+            )
     return {}
 
 
 def _may_be_logits(x: Any) -> bool:
-    real = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 1 and x.size > 0
+    real = jnp.issubdtype(x.dtype, jnp.floating) and x.ndim > 0 and x.size > 0
     return bool(real) and bool(jnp.isfinite(x).all())
 
 
@@ -206,7 +224,8 @@ def _of_logits(form: Form, out: np.ndarray) -> dict[str, float]:
     logits = form.logits(out)
     if form.binary:
         largest = 1 / (1 + np.exp(-np.minimum(np.abs(logits), 700.0)))
-        return {"logit_sd": float(logits.std()), "largest_probability": float(largest.mean())}
+        found = {"logit_mean": float(logits.mean()), "logit_sd": float(logits.std())}
+        return found | {"largest_probability": float(largest.mean())}
     centred = logits - logits.max(-1, keepdims=True)
     largest = 1 / np.exp(centred).sum(-1)
     return {"logit_sd": float(logits.std(-1).mean()), "largest_probability": float(largest.mean())}

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.checks import random_key
-from propagate.models import beginning, observation
+from propagate.models import beginning, observation, own_errors
 from propagate.models.causes import refused
 from propagate.models.causes.explain import explained
 from propagate.models.causes.look import Look
@@ -231,7 +231,7 @@ class Prepared:
             found.attrs["mode"] = self.pure.mode
         if self.pure.mapped:
             found.attrs["mapped"] = "over the batch"
-        found = beginning.with_inputs(found, self.names, jax.tree.leaves(self.data))
+        found = beginning.with_inputs(found, self.names, self.data)
         found.attrs.update(beginning.alike_inputs(self.data[0], done.aux))
         found.attrs.update(beginning.first_loss(self.loss, done.value, done.aux, labels))
         unopened = (*self.names.unopened, *self.without)
@@ -261,7 +261,8 @@ def prepared(
     data = (ready.inputs, labels)
     refused.check_finite("inputs", ready.inputs)
     refused.check_finite("labels", labels)
-    tapped, names = probe(_with_loss(ready.fn, loss), ready.params, data, options)
+    with own_errors.told("the model", ready.params, ready.inputs):
+        tapped, names = probe(_with_loss(ready.fn, loss), ready.params, data, options)
     refused.check_outputs(tapped.jaxpr.out_avals, tapped.structure, loss)
     spec = tapped, names, ready.params, data
     observe, without = _observer(*spec, for_cotangent, (kept_bytes, sample))
@@ -281,7 +282,7 @@ def _with_loss(fn: Callable[..., Any], loss: Callable[[Any, Any], Array] | None)
 
     def run(params: Tree, data: tuple[tuple[Any, ...], Any]) -> tuple[Any, Any]:
         inputs, labels = data
-        outputs = fn(params, *inputs)
+        outputs = refused.returned(fn(params, *inputs))
         return (None if loss is None else loss(outputs, labels)), outputs
 
     return run

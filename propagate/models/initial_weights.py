@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from propagate import _jax_compat as compat
 from propagate.tracing.trees import is_array
@@ -80,3 +81,18 @@ def haiku_state(*arguments: Any) -> Tree:
 def streams(key: Array) -> dict[str, Array]:
     """Return the random streams of a Linen call."""
     return dict(zip(("params", "dropout"), jax.random.split(key), strict=True))
+
+
+def renewed(streams: Tree, key: Array) -> Tree:
+    """Return other keys in place of the given ones, of their shapes and generators."""
+    number = jax.random.bits(key, (), "uint32")
+
+    def folded(old: Any) -> Any:
+        if not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
+            return old  # in the older form of a few uint32
+        fold = jax.random.fold_in
+        for _ in range(old.ndim):
+            fold = jax.vmap(fold, in_axes=(0, None))
+        return fold(old, number)
+
+    return jax.tree.map(folded, streams)

@@ -20,7 +20,7 @@ import numpy as np
 from propagate.tracing import value_and_grad as of_arrays
 from propagate.tracing.trace import Trace
 from propagate.tracing.trees import is_trainable, partition
-from propagate.types import Tree
+from propagate.types import Tree, UnusableInput
 
 
 def value_and_grad(
@@ -61,6 +61,8 @@ def value_and_grad(
     def run(*args: Any, **kwargs: Any) -> tuple[tuple[Any, Any], Trace]:
         numbers = [k % len(args) for k in np.atleast_1d(argnums)] if args else []
         apart = {k: one for k in numbers if (one := _taken_apart(args[k])) is not None}
+        for k in set(numbers) - set(apart):
+            _check_arrays(k, args[k])
         if not apart:
             return plain(*args, **kwargs)
 
@@ -78,6 +80,17 @@ def value_and_grad(
         return ((value, aux) if has_aux else value, grads), trace
 
     return run
+
+
+def _check_arrays(number: int, argument: Any) -> None:
+    """Raise if an argument to differentiate by holds what is no array, as a Linen module is."""
+    for leaf in jax.tree.leaves(argument):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
+            raise UnusableInput(
+                f"argument {number} is differentiated by and must hold arrays, or be a module of "
+                f"NNX or Equinox, got {type(leaf).__name__}: pass the parameters, and call the "
+                "model within the function, as model.apply(params, x)"
+            )
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ No framework is imported here.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -55,3 +56,13 @@ def equinox(model: Any) -> Own:
         return fill(jax.tree.unflatten(jax.tree.structure(given), leaves))
 
     return own
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Return names of which each that has been there is numbered."""
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(names):
+        seen[name] += 1
+        if seen[name] > 1:
+            names[i] = f"{name}_{seen[name]}"
+    return names

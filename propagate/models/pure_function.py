@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from propagate.checks import random_key
-from propagate.models import adapters
+from propagate.models import adapters, own_errors
 from propagate.models.modes import named
 from propagate.tracing.trees import batch_size, is_array, is_numeric, is_trainable, partition
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
@@ -79,10 +79,13 @@ def pure(
     if adapters.is_function(model) and variables is None and len(inputs) > 1:
         variables, inputs = inputs[0], inputs[1:]
     data = _filled(inputs, for_data)
+    if vmap:
+        own_errors.check_no_state(model, inputs)
     sample = _first(data) if vmap else data
     own = dict(kwargs or {})
     given = adapters.Arguments(model, sample, for_weights, variables, own, training)
-    call, weights, mode, own_form = adapters.adapted(given)
+    with own_errors.told("initialising the model", None, sample):
+        call, weights, mode, own_form = adapters.adapted(given)
     params, with_params = partition(_concrete(weights), is_trainable)
     arrays, with_inputs = partition(data, is_array)
     slots = [i for i, x in enumerate(arrays) if jax.tree.leaves(x)]

@@ -61,7 +61,8 @@ class Facts:
         moment: `"moment"` of a reduced value, `"root"` of its (inverse) square root, else `""`.
         layer: the layer whose output it is, while a bias or a gain may follow.
         exponential: the exp that it is, or is a sum of, by the path of its equation.
-        raw: the input that it is, times and plus a number.
+        inputs: numbers of the arguments of the batch that it depends on.
+        raw: the inputs that it is, or that it holds beside other values, times and plus a number.
         elements: how many of its elements may differ, where it was broadcast; 0: all.
         unit_axis: of channels; None: the last.
         still: whether no gradient flows through it.
@@ -77,7 +78,8 @@ class Facts:
     moment: Literal["", "moment", "root"] = ""
     layer: UnfinishedLayer | None = None
     exponential: EqnPath | None = None
-    raw: RawInput | None = None
+    inputs: frozenset[int] = frozenset()
+    raw: tuple[RawInput, ...] = ()
     elements: int = 0
     unit_axis: int | None = None
     still: bool = False
@@ -103,6 +105,7 @@ def merge(ins: Sequence[Facts]) -> Facts:
         origin=max(facts.origin for facts in data),
         moment="moment" if all(facts.moment for facts in data) else "",
         still=all(facts.still for facts in data),
+        inputs=frozenset().union(*(facts.inputs for facts in data)),
     )
 
 
@@ -113,8 +116,9 @@ def _largest_first(parameters: Parameters) -> Parameters:
 def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     """Return what is known of an equation's results before it is known whether it is a site."""
     name, out = eqn.primitive.name, replace(merge(ins), elements=_elements(eqn, ins))
-    raw, content = ([getattr(facts, name) for facts in ins] for name in ("raw", "content"))
-    out = replace(out, raw=_rescaled(eqn, raw), content=_rescaled(eqn, content))
+    raw = _joined(ins) if name == "concatenate" else _rescaled(eqn, [f.raw for f in ins])
+    content = _rescaled(eqn, [(f.content,) if f.content else () for f in ins])
+    out = replace(out, raw=raw, content=next(iter(content), None))
     if not out.data:
         return replace(out, parameters=indexed(eqn, out.parameters))
     first = next(facts for facts in ins if facts.data)
@@ -139,22 +143,30 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     return out
 
 
-def _rescaled(eqn: JaxprEqn, ins: Sequence[Any]) -> Any:
-    """Follow an input or a site through products and sums with a number, as of `x / 255`."""
-    k = next((k for k, one in enumerate(ins) if one), None)
+def _joined(ins: Sequence[Facts]) -> tuple[RawInput, ...]:
+    """Return the inputs that are joined, each of which fills a part of the result."""
+    alone = len(ins) == 1
+    raw = (one._replace(alone=one.alone and alone) for facts in ins for one in facts.raw)
+    return tuple(dict.fromkeys(raw))
+
+
+def _rescaled(eqn: JaxprEqn, ins: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Follow inputs or a site through products and sums with a number, as of `x / 255`."""
+    k = next((k for k, each in enumerate(ins) if each), None)
     if k is None or len(ins) != 2 or not isinstance(eqn.invars[1 - k], compat.Literal):
-        return None
-    one, value, name = ins[k], eqn.invars[1 - k].val, eqn.primitive.name
-    assert one is not None
+        return ()
+    value, name = eqn.invars[1 - k].val, eqn.primitive.name
     if np.size(value) != 1 or (name in ("div", "sub") and k == 1):
-        return None
+        return ()
     by = float(np.ravel(value)[0])
     if name == "mul" or (name == "div" and by):
-        factor = by if name == "mul" else 1 / by
-        return one._replace(scale=one.scale * factor, shift=one.shift * factor)
-    if name in ("add", "sub"):
-        return one._replace(shift=one.shift + (by if name == "add" else -by))
-    return None
+        factor, shift = (by if name == "mul" else 1 / by), 0.0
+    elif name in ("add", "sub"):
+        factor, shift = 1.0, (by if name == "add" else -by)
+    else:
+        return ()
+    each = ((one, one.scale * factor, one.shift * factor + shift) for one in ins[k])
+    return tuple(one._replace(scale=a, shift=b) for one, a, b in each)
 
 
 def elements(eqn: JaxprEqn, k: int, facts: Facts) -> int:
@@ -258,8 +270,9 @@ def outside(facts: Facts) -> Facts:
 def carried(before: Facts, after: Facts) -> Facts:
     """Return what holds of a scan's carry before and after a turn."""
     parameters = before.parameters if before.parameters == after.parameters else ()
-    data = before.data or after.data
-    return replace(outside(before), data=data, parameters=parameters, elements=0)
+    data, inputs = before.data or after.data, before.inputs | after.inputs
+    made = replace(outside(before), data=data, parameters=parameters, elements=0)
+    return replace(made, inputs=inputs)
 
 
 def unit_axis(eqn: JaxprEqn, ins: Sequence[Facts]) -> int | None:

@@ -297,7 +297,8 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         dtype=value.dtype,
         fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
         terms_summed=terms_summed(eqn),
-        reads=_input_read(ins) if parameter and kind in PRODUCTS.values() else None,
+        reads=_inputs_read(ins) if parameter and kind in PRODUCTS.values() else (),
+        inputs=out.inputs,
     )
 
 
@@ -307,8 +308,8 @@ def _operand(ins: list[Facts]) -> Rescaled | None:
     return data[0].content if len(data) == 1 else None
 
 
-def _input_read(ins: list[Facts]) -> RawInput | None:
-    return next((facts.raw for facts in ins if facts.data), None)
+def _inputs_read(ins: list[Facts]) -> tuple[RawInput, ...]:
+    return next((facts.raw for facts in ins if facts.data), ())
 
 
 def _identity(eqn: JaxprEqn) -> tuple[Any, ...]:

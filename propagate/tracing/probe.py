@@ -96,7 +96,8 @@ def probe(
     sizes = [np.size(x) for x in jax.tree.leaves(params)]
     facts = [Facts(parameters=(ParameterSlice(k, (), n),)) for k, n in enumerate(sizes)]
     for k, x in enumerate(jax.tree.leaves(data), len(sizes)):
-        facts.append(Facts(data=is_data(x), raw=RawInput(k) if is_data(x) else None))
+        own = {"inputs": frozenset([k]), "raw": (RawInput(k),)} if is_data(x) else {}
+        facts.append(Facts(data=is_data(x), **own))
     other, every = _one_more(fn, params, data), options.sites == "all"
     found, unopened = find(closed, facts, other=other, every=every)
     _check_found(found, unopened, data)

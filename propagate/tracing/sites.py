@@ -55,11 +55,13 @@ class RawInput(NamedTuple):
         number: of the argument, in the order of the flat arguments.
         scale: by which it was multiplied.
         shift: what was added.
+        alone: whether nothing was joined to it.
     """
 
     number: int
     scale: float = 1.0
     shift: float = 0.0
+    alone: bool = True
 
 
 class Rescaled(NamedTuple):
@@ -103,7 +105,8 @@ class Site:
         dtype: of the value.
         fans: fan_in and fan_out of the parameter of a product.
         terms_summed: how many products each element of a matrix product is a sum of, else 0.
-        reads: the input that a layer with a parameter takes, if it takes one as it is.
+        reads: the inputs that a layer with a parameter takes as they are.
+        inputs: numbers of the arguments of the batch that it depends on.
         product: the equation of the product, or of the norm, whose bias or gain this one adds.
         biases: of an activation, what was added to what comes in.
         makers: of an activation, the layers whose sum comes in, gated or not.
@@ -132,7 +135,8 @@ class Site:
     dtype: Any
     fans: tuple[int, int] | None
     terms_summed: int = 0
-    reads: RawInput | None = None
+    reads: tuple[RawInput, ...] = ()
+    inputs: frozenset[int] = frozenset()
     product: EqnPath | None = None
     operand: Rescaled | None = None
     biases: tuple[ParameterSlice, ...] = ()

@@ -59,6 +59,11 @@ class SiteNames:
     selection: Selection
     unopened: tuple[Unopened, ...]
 
+    @property
+    def first_input(self) -> int:
+        """Return the number of the first argument of the batch."""
+        return len(self.parameters.paths)
+
     def parameter(self, used: ParameterSlice | None, turn: tuple[int, ...]) -> str:
         """Return the path of a parameter, with the number of its layer."""
         if used is None:
@@ -274,6 +279,7 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         "parameter": [names.parameter(s.parameter, t) for s, t in rows],
         "after": [names.parameter(s.after, t) for s, t in rows],
         "scope": [s.scope for s, _ in rows],
+        "inputs": [" ".join(str(k - names.first_input) for k in sorted(s.inputs)) for s, _ in rows],
         "file": [s.frame.file if s.frame else "" for s, _ in rows],
         "function": [s.frame.function if s.frame else "" for s, _ in rows],
         "source": [f"{s.frame.file}:{s.frame.line}" if s.frame else "" for s, _ in rows],

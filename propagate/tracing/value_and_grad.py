@@ -34,7 +34,7 @@ from propagate.tracing.probe import Options, Sites, keeping_values, probe, uncol
 from propagate.tracing.sites import Site
 from propagate.tracing.trace import BACKWARD, Part, SiteNames, Trace
 from propagate.tracing.trees import arguments, partition
-from propagate.types import Array, Tree
+from propagate.types import Array, Tree, UnusableInput
 
 SAMPLE = 2**13
 """Numbers of a site that are looked at in a jitted step, by default: more for wide layers, of which
@@ -96,7 +96,7 @@ def value_and_grad(
             full, kwargs = fill(data)
             for k, arg in zip(numbers, params if several else (params,), strict=True):
                 full[k] = arg
-            return fun(*full, **kwargs)
+            return _returned(fun(*full, **kwargs))
 
         own = params if several else params[0]
         tapped, names = probe(program, own, data, options)
@@ -105,6 +105,12 @@ def value_and_grad(
         return (((done.value, done.aux) if has_aux else done.value), done.grads), done.trace
 
     return run
+
+
+def _returned(out: Any) -> Any:
+    if out is None:
+        raise UnusableInput("the function returned None: return the loss")
+    return out
 
 
 class Pulled(NamedTuple):

@@ -22,6 +22,7 @@ from propagate.tracing.instrument import Probe, Seen, Stats
 from propagate.tracing.probe import Options, probe
 from propagate.tracing.sites import Site
 from propagate.tracing.trace import SiteNames, column
+from propagate.tracing.trees import is_trainable
 from propagate.tracing.value_and_grad import value_and_grad
 from propagate.training.optimizers import Optimizer
 from propagate.types import Array, Tree, UnusableInput, at_least_float32
@@ -136,8 +137,12 @@ def traced(loss: Loss, params: Tree, batch: Tree, width: int, only: str | None) 
             a pattern that matches no site.
     """
     arrays = jax.tree.leaves(params)
-    if not arrays or not all(jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in arrays):
-        raise UnusableInput("params must be a tree of floating-point arrays, and of nothing else")
+    if not arrays or not all(map(is_trainable, arrays)):
+        kinds = sorted({type(x).__name__ for x in arrays if not is_trainable(x)})
+        raise UnusableInput(
+            "params must be a tree of floating-point arrays, and of nothing else, got "
+            f"{', '.join(kinds) or 'none'}"
+        )
     if getattr(jax.eval_shape(loss, params, batch), "shape", None) != ():
         raise UnusableInput("loss(params, batch) must return one number")
     tapped, names = probe(loss, params, batch, Options(MEASURES, only=only))

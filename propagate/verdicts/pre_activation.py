@@ -8,6 +8,16 @@ import xarray as xr
 from propagate.record.spine import POINTWISE
 
 
+SLOPES_UP_TO = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}
+"""Magnitudes from which activations have almost no slope: a share `SATURATED_SLOPE` of the largest.
+"""
+
+
+def flat_share(label: str, sd: float) -> float:
+    """Return the share of Gaussian inputs of mean 0 at which an activation has almost no slope."""
+    return math.erfc(SLOPES_UP_TO[label] / sd / math.sqrt(2)) if sd > 0 else 0.0
+
+
 class Into(NamedTuple):
     """What comes into an activation.
 

@@ -75,6 +75,11 @@ SATURATED = 0.75
 
 ReLU has 0.5 by its nature; tanh reaches 0.75 at sqrt(q) = 7, three times past its bend.
 """
+SATURATED_CENTRED = 0.5
+"""Share of Gaussian inputs, once their mean is 0, from which they are to be scaled down as well.
+
+tanh reaches it at a standard deviation of 3.2, where `SATURATED` is reached at 6.8.
+"""
 UNDERFLOW_MARGIN = 3.0
 """Decades above the dtype's smallest normal number within which a zero counts as underflow."""
 STEP = 0.8
@@ -151,6 +156,8 @@ SURE_NATS = 3.0
 Gaussian logits of standard deviation s add s²/2 while s is below 2: He's law with 10 to 1000
 classes, whose logits have s = 1.4, 0.8 to 1.0; s = 2 adds 1.6 to 2.0, s = 3 adds 3.0 to 4.1.
 """
+SURE_SD = 2.0
+"""Standard deviation, or mean, of logits that leaves the first loss below `SURE_NATS`: see there."""
 SURE_FAULT_NATS = 15.0
 """Nats above that of equal probabilities from which it is a fault; below, a note.
 

@@ -3,6 +3,8 @@
 import io
 
 import faults
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -166,6 +168,77 @@ def test_a_loss_with_labels_and_random_stand_ins():
 def test_bad_input_is_told(options, words):
     with pytest.raises(pp.UnusableInput, match=words):
         pp.diagnose(plain, stack(1.0, 2), X, **({"key": KEY} | options))
+
+
+@pytest.mark.parametrize("out", [None, {}, (None, None)])
+def test_a_model_that_returns_nothing_is_told_so(out):
+    """With a loss, too, which would fail on it."""
+    model = lambda p, x: [plain(p, x), out][1]  # noqa: E731
+    for own in ({}, {"loss": "mse", "labels": X}, {"loss": lambda o, y: 0.0, "labels": X}):
+        with pytest.raises(pp.UnusableInput, match=r"the model returned .*: return its output"):
+            pp.diagnose(model, stack(1.0, 2), X, key=KEY, **own)
+    with pytest.raises(pp.UnusableInput, match="the function returned None: return the loss"):
+        pp.value_and_grad(lambda p, x: None)(stack(1.0, 2), X)
+
+
+def test_an_error_of_the_model_itself_keeps_its_words_and_tells_the_shapes():
+    params = {"first": jnp.ones((64, 3)), "second": jnp.ones((4, 2))}
+    model = lambda p, x: jnp.tanh(x @ p["first"]) @ p["second"]  # noqa: E731
+    for look in (pp.diagnose, pp.repair):
+        with pytest.raises(TypeError, match="contracting dimensions") as caught:
+            look(model, params, X, key=KEY)
+        assert caught.value.__notes__[-1] == (
+            "The model itself fails on the parameters first float32[64,3], second float32[4,2] and "
+            "the inputs float32[64,64]"
+        )
+    with pytest.raises(pp.UnusableInput) as refused:  # ours have no such note
+        pp.diagnose(model, params, X, key=KEY, loss="mse")
+    assert not hasattr(refused.value, "__notes__")
+
+
+@pytest.mark.lenient
+def test_a_module_that_fails_on_its_first_inputs_tells_them():
+    import flax.linen as nn
+
+    class Narrow(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return x @ self.param("w", nn.initializers.ones, (3, 4))
+
+    with pytest.raises(TypeError, match="contracting dimensions") as caught:
+        pp.diagnose(Narrow(), X, key=KEY)
+    assert (
+        "Initialising the model itself fails on the inputs float32[64,64]" in caught.value.__notes__
+    )
+
+
+@pytest.mark.lenient
+def test_an_equinox_module_with_a_state_is_told_how_to_be_called():
+    """And what it is told works."""
+    import equinox as eqx
+
+    class Net(eqx.Module):
+        first: eqx.nn.Linear
+        norm: eqx.nn.BatchNorm
+
+        def __call__(self, x, state):
+            return self.norm(self.first(x), state)
+
+    def build():
+        return Net(eqx.nn.Linear(64, 8, key=KEY), eqx.nn.BatchNorm(8, "rows", mode="batch"))
+
+    net, state = eqx.nn.make_with_state(build)()
+    words = r"jax.vmap\(module, axis_name='rows', in_axes=\(0, None\)"
+    with pytest.raises(pp.UnusableInput, match=words):
+        pp.diagnose(net, X, state, key=KEY, vmap=True)
+    for inputs in ((X,), (X, state)):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            pp.diagnose(net, *inputs, key=KEY)
+        assert re.search(words, "".join(caught.value.__notes__))
+    told = "".join(caught.value.__notes__)
+    called = re.search(r"diagnose\((lambda module, x: .*), module, x\)", told)
+    model = eval(called.group(1), {"jax": jax, "state": state})
+    assert pp.diagnose(model, net, X, key=KEY).record.kind.values.tolist()[-1] == "norm"
 
 
 def embedded(p, tokens):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import linen, nnx
 from nnx_net import NNXNet
 
 import propagate as pp
@@ -93,6 +93,20 @@ def test_what_a_loss_returns_besides_and_modules_within_a_tree():
     ((_, aux), grads), _ = pp.value_and_grad(loss, has_aux=True)(model, X)
     assert aux["outputs"].shape == (8, 3)
     same(grads, eqx.filter_grad(loss, has_aux=True)(model, X)[0])
+
+
+def test_a_module_without_arrays_of_its_own_is_refused_with_the_remedy():
+    """Linen's, bound or not: JAX cannot differentiate by it."""
+    module = linen.Dense(3)
+    bound = module.bind(module.init(KEY, X))
+    for model in (module, bound, {"net": bound}):
+        with pytest.raises(
+            pp.UnusableInput, match=r"got Dense: pass the parameters, .* model.apply"
+        ):
+            pp.value_and_grad(nnx_loss)(model, X)
+    value = lambda params, x: nnx_loss(bound.unbind()[0].bind(params), x)  # noqa: E731
+    (found, _), _ = pp.value_and_grad(value)(bound.variables, X)
+    np.testing.assert_allclose(found, nnx_loss(bound, X), rtol=1e-6)
 
 
 def test_a_trace_says_what_is_wrong_and_gives_numbers_to_a_logger():

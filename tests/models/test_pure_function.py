@@ -369,6 +369,34 @@ def test_what_cannot_be_used_is_refused_with_the_remedy(call, message):
         call()
 
 
+class Wrapped(nn.Module):
+    def setup(self):
+        self.inner = nn.Dense(3)
+
+    def __call__(self, x):
+        return self.inner(x)
+
+
+def test_a_bound_linen_module_keeps_its_weights_and_is_left_as_it_is():
+    """As Flax computes them; what is passed beside it decides."""
+    model, bare = Wrapped(), nn.Dense(3)
+    full = {"params": {"inner": {"kernel": 30 * jnp.ones((4, 3)), "bias": jnp.ones(3)}}}
+    bound = model.bind(full)
+    for one, other in (
+        (bound, bound),
+        (bound.inner, bare.bind({"params": full["params"]["inner"]})),
+    ):
+        made = pure(one, X, key=KEY)
+        close(made.fn(made.params, X), other(X))
+        close(made.fn(made.params, X), X @ (30 * jnp.ones((4, 3))) + 1)
+        zeros = jax.tree.map(jnp.zeros_like, made.own(made.params))
+        made = pure(one, X, key=KEY, variables=zeros)
+        close(made.fn(made.params, X), jnp.zeros((6, 3)))
+    drawn = pure(model, X, key=KEY)
+    assert float(jnp.abs(drawn.fn(drawn.params, X)).max()) < 30
+    close(bound(X), X @ (30 * jnp.ones((4, 3))) + 1)
+
+
 def test_keras_on_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(UnusableInput, match=r"runs on torch: set .* KERAS_BACKEND=jax before"):

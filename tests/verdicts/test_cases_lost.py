@@ -258,7 +258,9 @@ def test_a_parameter_that_is_a_mask_is_not_blamed():
     params = {"w": weights()[0], "mask": jnp.full((16, 16), -jnp.inf), "gain": jnp.ones(N)}
     assert not [f for f in found(model, params).findings if f.parameter != "mask"]
     params["gain"] = params["gain"].at[3].set(jnp.nan)
-    (finding,) = (f for f in found(model, params).findings.faults if f.verdict.value == "overflowed")
+    (finding,) = (
+        f for f in found(model, params).findings.faults if f.verdict.value == "overflowed"
+    )
     assert finding.parameter == "gain" and "1 of its 8 values is NaN" in finding.reason
 
 

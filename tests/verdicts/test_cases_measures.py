@@ -293,6 +293,67 @@ def test_a_first_loss_far_above_chance_is_named(total):
     assert not found(classifier, classifier_weights(), X, loss=loss, labels=LABELS).findings
 
 
+stable_loss = lambda z, y: jnp.mean(jnp.maximum(z, 0) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z))))  # noqa: E731
+
+
+@pytest.mark.lenient
+@pytest.mark.parametrize("shape", [(64,), (64, 1)])
+def test_a_sure_guess_of_two_classes_is_named_however_its_loss_is_written(shape):
+    """With one logit for each input, flat or in a column; the chance is ln 2."""
+    import optax
+
+    model = lambda p, x: classifier(p, x).reshape(shape)  # noqa: E731
+    y = BINARY.reshape(shape)
+    last = HE(KEY(7), (128, 1))
+    losses = [sigmoid_loss, stable_loss]
+    losses += [lambda z, y: optax.sigmoid_binary_cross_entropy(z, y).mean()]
+    for loss in losses:
+        own = {"loss": loss, "labels": y}
+        sure = found(model, [*classifier_weights()[:-1], 50 * last], X, **own)
+        (finding,) = [f for f in sure.findings.faults if "first loss" in f.reason]
+        sd = float(np.std(sure.outputs))
+        assert "give ln 2 = 0.693" in finding.reason
+        assert f"Scale the weights of 3 by 1/{sd:.3g}" in finding.reason
+        mended = [*classifier_weights()[:-1], 50 * last / float(f"{sd:.3g}")]
+        for params in (mended, [*classifier_weights()[:-1], last]):
+            assert not found(model, params, X, **own).findings
+
+
+def test_a_guess_that_is_sure_by_its_bias_is_told_the_bias():
+    own = {"loss": sigmoid_loss, "labels": BINARY[:, 0]}
+    params = [*classifier_weights()[:-1], HE(KEY(7), (128, 1))]
+    model = lambda p, x: classifier(p["w"], x)[:, 0] + p["b"]  # noqa: E731
+    for scale in (1.0, 20.0):
+        moved = lambda p, x, s=scale: s * model(p, x) - 70  # noqa: E731
+        sure = found(moved, {"w": params, "b": jnp.zeros(())}, X, **own)
+        (finding,) = [f for f in sure.findings.faults if "first loss" in f.reason]
+        mean, sd = float(jnp.mean(sure.outputs)), float(jnp.std(sure.outputs))
+        assert f"mean {mean:.3g} and standard deviation {sd:.3g}" in finding.reason
+        assert f"Add {-mean:.3g} to the logits' bias" in finding.reason
+        assert ("divide them by" in finding.reason) == (scale > 1)
+        (advised, *_) = [c for c in pp.advise(sure) if "bias" in c.what]
+        assert f"add {-mean:.3g} to the logits' bias" in advised.what
+        by = sd if scale > 1 else 1.0
+        mended = lambda p, x: (moved(p, x) - float(f"{mean:.3g}")) / float(f"{by:.3g}")  # noqa: E731
+        assert not found(mended, {"w": params, "b": jnp.zeros(())}, X, **own).findings.faults
+
+
+FLAT_LOSSES = [  # of one output for each input
+    lambda z: jnp.mean((z - math.log(2) ** 0.5) ** 2),
+    lambda z: jnp.mean(jax.nn.softplus(z**2)),
+    lambda z: jnp.mean(jax.nn.softplus(jnp.abs(z))),
+    lambda z: jnp.mean(jax.nn.softplus(z[:, None] - z[None])),  # of pairs, to rank them
+    lambda z: -jnp.mean(jax.nn.log_softmax(z)),  # over the batch
+    lambda z: jnp.mean(jnp.maximum(0, math.log(2) - z * (2 * BINARY[:, 0] - 1))),
+]
+
+
+@pytest.mark.parametrize("loss", FLAT_LOSSES)
+def test_a_loss_of_flat_outputs_that_is_another_is_not_taken_for_one(loss):
+    assert told(loss, 50 * jax.random.normal(KEY(4), (64,))) == {}
+    assert told(lambda z: sigmoid_loss(z, BINARY[:, 0]), jnp.zeros(64))["classes"] == 1
+
+
 def test_probabilities_are_judged_as_their_logits_are():
     model = lambda params, x: jax.nn.softmax(classifier(params, x))  # noqa: E731
     options = {"loss": of_probabilities, "labels": LABELS}

@@ -104,6 +104,110 @@ def test_advice_that_is_followed_mends_it(name):
     assert not pp.diagnose(model, follow(layers, finding), X, key=K(0)).findings.faults
 
 
+def squared_distances(h):
+    return jnp.sum((h[:, None] - h[None]) ** 2, axis=-1)
+
+
+FLAT = {
+    "relu6 above": (jax.nn.relu6, 20.0, 1.0, r"; add -20 to them"),
+    "clip above": (lambda h: jnp.clip(h, 0, 6), 20.0, 1.0, r"; add -20 to them"),
+    "relu6, far and wide": (
+        jax.nn.relu6,
+        6e4,
+        1e3,
+        r"; add -6e\+04 to them, then multiply them by 0\.000\d+",
+    ),
+    "hard_tanh, wide": (jax.nn.hard_tanh, 0.0, 3e5, r"hard_tanh at .*; multiply them by \S+e-06"),
+    "a narrow kernel": (
+        lambda h: jnp.exp(-(squared_distances(h) + 1) * 1e3),
+        0.0,
+        1.0,
+        r"exp at .* of mean -\S+ and standard deviation \S+; multiply them by \S+e-06",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_numbers_that_are_followed_give_a_flat_operation_a_slope(name):
+    """Of h ↦ scale · h + shift; the same on h as it is has no such finding."""
+    phi, shift, scale, words = FLAT[name]
+    first, second = ([p["w"] for p in params(count=2)][k] for k in (0, 1))
+
+    def model(p, x, moved=lambda h: h):
+        h = scale * (x @ p["in"]) + shift
+        if name == "a narrow kernel":
+            return jnp.exp(moved(-(squared_distances(h) + 1) * 1e3)) @ x @ p["out"]
+        return phi(moved(h)) @ p["out"]
+
+    weights = {"in": first, "out": second}
+    found = pp.diagnose(model, weights, X, key=K(0))
+    (finding,) = [f for f in found.findings.faults if "is flat at each" in f.reason]
+    assert re.search(words, finding.reason), finding.reason
+    (change,) = [c for c in pp.advise(found) if "is flat at each" in c.what]
+    assert re.search(words, change.what)
+    add, by = (
+        float(number(finding, pattern)) if re.search(pattern, finding.reason) else neutral
+        for pattern, neutral in ((r"add (\S+) to", 0.0), (r"multiply them by ([^\s;]+)", 1.0))
+    )
+    mended = lambda p, x: model(p, x, lambda h: (h + add) * by)  # noqa: E731
+    after = pp.diagnose(mended, weights, X, key=K(0)).findings.faults
+    assert not [f for f in after if f.verdict is pp.Verdict.UNTRAINED]
+
+
+@pytest.mark.parametrize("phi", [jnp.tanh, jax.nn.sigmoid])
+def test_where_a_bias_is_not_enough_the_scale_is_told_too(phi):
+    """A readout of deviation 48 about -120: centred alone it is saturated still."""
+    weights = [p["w"] for p in params(count=3)]
+    weights[-1] = weights[-1][:, :1]
+
+    def model(p, x, bias=-120.0, factor=1.0):
+        for w in p[:-1]:
+            x = jax.nn.relu(x @ w)
+        return phi((34 * (x @ p[-1]) + bias) * factor)
+
+    told = lambda fn: [  # noqa: E731
+        f
+        for f in pp.diagnose(fn, weights, X, key=K(0)).findings.faults
+        if f.verdict is pp.Verdict.SATURATED
+    ]
+    (finding,) = told(model)
+    add = number(finding, r"add ([\d.]+) to the bias, then scale it and the weights of 2")
+    factor = number(finding, r"the weights of 2 by ([\d.]+)")
+    assert told(lambda p, x: model(p, x, -120 + add))
+    assert not told(lambda p, x: model(p, x, -120 + add, factor))
+    advice = pp.advise(pp.diagnose(model, weights, X, key=K(0)))
+    (of_weight,) = [c.factors[0][1] for c in advice if c.what.startswith("multiply 2 by")]
+    assert of_weight == pytest.approx(factor, rel=0.05)
+
+
+def test_a_gradient_that_a_saturated_activation_ends_is_told_once():
+    """Float32's tanh is 1 at 90: that is said of its bias, and not of each weight before it."""
+    first, second = (p["w"] for p in params(1.0, 2))
+    model = lambda p, x: jnp.tanh(jnp.tanh(x @ p["first"]) @ p["w"] + p["b"][None])  # noqa: E731
+    layers = {"first": first, "w": second, "b": jnp.full(WIDTH, 90.0)}
+    found = pp.diagnose(model, layers, X, key=K(0)).findings
+    (finding,) = [f for f in found if f.verdict is pp.Verdict.SATURATED]
+    assert finding.reason.endswith("add -90 to the bias")
+    assert not [f for f in found if f.verdict is pp.Verdict.UNTRAINED]
+    assert not pp.diagnose(model, layers | {"b": jnp.zeros(WIDTH)}, X, key=K(0)).findings
+
+
+def test_what_a_flat_operation_makes_alike_is_no_fault_of_its_own():
+    """Behind it nothing tells the inputs apart; with a slope they stay apart."""
+    weights = [p["w"] for p in params(count=6)]
+
+    def model(weights, x, shift=20.0):
+        for k, w in enumerate(weights):
+            x = jax.nn.relu6(x @ w + (shift if k == 2 else 0.0))
+        return x
+
+    (finding,) = pp.diagnose(model, weights, X, key=K(0)).findings.faults
+    assert finding.verdict is pp.Verdict.UNTRAINED
+    assert re.search(r"add -20\S* to them; so at 1 and 2$", finding.reason)
+    mended = lambda p, x: model(p, x, 0.0)  # noqa: E731
+    assert not pp.diagnose(mended, weights, X, key=K(0)).findings.faults
+
+
 def test_branches_of_the_advised_size_keep_the_stream_within_a_factor_of_e():
     found = pp.diagnose(residual, BRANCHES, X, key=K(0))
     (finding,) = (f for f in found.findings if f.direction == "forward")

@@ -223,7 +223,8 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
         return told("cancelled")
     if any(word in label for word in BOUNDED) or name in BOUNDED:
         ones = all((np.asarray(tape.values[out]) == 1).all() for out in step.outs)
-        return told("single" if ones and "softmax" in (label, name) else "saturated")
+        softmax = any("softmax" in word for word in (label, name))
+        return told("single" if ones and softmax else "saturated")
     if name == "custom_vjp_call":
         return told("own rule")
     kink = not tape.depends[step.ins[k]] >> len(tape.rows) and not any_nonzero(values[k])

@@ -6,6 +6,7 @@ again. Of any other, variables over `weight`, `origin` and `site` say what was f
 | variable | dims | of |
 |---|---|---|
 | `gradient_cause`, `gradient_cut`, `gradient_cut_by` | weight | a gradient that is exactly zero |
+| `gradient_cut_mean`, `…_sd`, `…_shift`, `…_scale`, `…_site` | weight | what comes in where it is cut off |
 | `origin_…` | origin | one that is not finite |
 | `backward_flushed_fraction`, `backward_subnormal_fraction` | site | a narrow dtype |
 | `forward_flushed_fraction`, coordinate `flushed_by` | site | likewise |
@@ -15,10 +16,12 @@ again. Of any other, variables over `weight`, `origin` and `site` say what was f
 | `log2_loss_scale_least`, `log2_loss_scale_most`, `log10_smallest` | – | likewise |
 """
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
-from propagate.models.causes import cuts, gates, non_finite, overflow, precision, zeros
+from propagate.models.causes import cuts, flat, gates, non_finite, overflow, precision, zeros
 from propagate.models.causes.look import Look
 from propagate.models.causes.refused import no_gradient
 from propagate.record.dataset import not_finite
@@ -117,7 +120,26 @@ def _with_cuts(look: Look, record: xr.Dataset, zero: np.ndarray) -> xr.Dataset:
         name: [str(getattr(found[k], field)) if k in found else "" for k in _rows(record)]
         for name, field in columns.items()
     }
-    return record.assign({k: ("weight", np.array(v, dtype=np.str_)) for k, v in values.items()})
+    words = {k: ("weight", np.array(v, dtype=np.str_)) for k, v in values.items()}
+    return record.assign(words | _with_inflow(look, record, found))
+
+
+def _with_inflow(look: Look, record: xr.Dataset, found: dict[int, cuts.Cut]) -> dict[str, Any]:
+    """Return what comes into the operations that are flat, and what would move it to a slope."""
+    at = {(c.step, c.value) for c in found.values() if c.cause in ("dead", "saturated")}
+    told = {}
+    for number, value in at:
+        step = look.tape.steps[number]
+        own = flat.moved(look.tape, step, value)
+        told[number, value] = own._replace(site=float(look.site(step)))
+    if not told:
+        return {}
+    each = [
+        told.get((found[k].step, found[k].value), flat.Inflow()) if k in found else flat.Inflow()
+        for k in _rows(record)
+    ]
+    columns = zip(flat.Inflow._fields, zip(*each, strict=True), strict=True)
+    return {f"gradient_cut_{name}": ("weight", np.array(v)) for name, v in columns}
 
 
 def _rows(record: xr.Dataset) -> range:

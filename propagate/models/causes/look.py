@@ -126,7 +126,11 @@ class Look:
         frames = map(source_labels.user_frame, (step.eqn, *step.calls[::-1]))
         frame = next((frame for frame in frames if frame), None)
         where = f" at {frame.file.rpartition('/')[2]}:{frame.line}" if frame else ""
-        return source_labels.label(step.eqn) + where
+        label = source_labels.label(step.eqn)
+        if label == "select_n":  # a `where`, which may be that of a hard_tanh
+            named = (str(call.params.get("name")) for call in step.calls)
+            label = next((name for name in named if name in source_labels.NAMED), label)
+        return label + where
 
     def place(self, step: Step) -> str:
         """Return the name of the last layer or operation that is a site, up to a step."""

@@ -78,6 +78,22 @@ def check_outputs(results: Sequence[Any], structure: Any, loss: Any) -> None:
     )
 
 
+def returned(outputs: Tree) -> Tree:
+    """Return what a model returned.
+
+    Raises:
+        UnusableInput: that is nothing.
+
+    Example:
+        >>> returned(None)
+        Traceback (most recent call last):
+        propagate.types.UnusableInput: the model returned None: return its output
+    """
+    if not jax.tree.leaves(outputs):
+        raise UnusableInput(f"the model returned {outputs!r}: return its output")
+    return outputs
+
+
 def no_gradient(cut: str) -> PropagateError:
     """Return the error for a program through which no gradient flows at all.
 

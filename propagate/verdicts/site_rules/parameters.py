@@ -1,5 +1,6 @@
 """The rules for parameters: without a gradient, or all equal."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -15,8 +16,8 @@ CAUSES = {
     "place, or pass the gradient around it, soft + stop_gradient(hard - soft)",
     "flat": "{cut} has slope zero there; pass the gradient around it, x + stop_gradient(f(x) - x)",
     "kink": "{cut} has slope zero at 0, which the parameter is; start it off that",
-    "saturated": "{cut} is flat at each of its inputs; bring them nearer to 0",
-    "dead": "{cut} is flat at each of its inputs; raise the bias or the scale of what comes in",
+    "saturated": "{cut} is flat at each of its inputs{moved}",
+    "dead": "{cut} is flat at each of its inputs{moved}",
     "zero": "{cut} multiplies it by {by}, which is exactly zero and stays so; make that nonzero",
     "masked": "{cut} leaves out everything that depends on it",
     "chosen": "{cut} chooses nothing that depends on it for this batch",
@@ -41,21 +42,29 @@ OWN = ("stopped", "discrete", "flat", "single", "one input")  # from no signal t
 
 
 def untrained(
-    record: xr.Dataset, lost: Sequence[Finding], *, shut: bool = False
+    record: xr.Dataset,
+    lost: Sequence[Finding],
+    flat: Sequence[Finding] = (),
+    *,
+    shut: bool = False,
 ) -> Iterator[Finding]:
     """Untrained: parameters whose gradient is exactly zero, unless that is intended.
 
     Args:
         record: of `diagnose`.
         lost: the findings on signals that are lost, of which a zero gradient may follow.
+        flat: those on activations that are saturated, of which one behind them follows.
         shut: whether a gate is shut, of which one may follow, too.
     """
     if "log10_gradient_q" not in record:
         return
     zero = np.isneginf(record["log10_gradient_q"].values)
+    at = [f.layer for f in flat]
     for k in np.flatnonzero(zero):
         cause, reason, severity = _told(record, int(k))
         if cause in SILENT or (lost and cause not in OWN) or (shut and cause in OF_GATES):
+            continue
+        if "gradient_cut_site" in record and record["gradient_cut_site"].values[k] in at:
             continue
         name = str(record["weight"].values[k])
         yield site_finding(
@@ -78,11 +87,32 @@ def _told(record: xr.Dataset, k: int) -> tuple[str, str, Severity]:
         str(record[name].values[k])
         for name in ("gradient_cause", "gradient_cut", "gradient_cut_by")
     )
-    words = CAUSES.get(cause, "").format(cut=cut, by=by)
+    words = CAUSES.get(cause, "").format(cut=cut, by=by, moved=moved(record, k))
     harmless = cause in HARMLESS or (cause == "unused" and _of_a_layer_in_use(record, k))
     harmless &= not np.isneginf(record["log10_gradient_q"].values).all()
     severity: Severity = "note" if harmless else "fault"
     return cause, f"{reason}: {words}" if words else reason, severity
+
+
+def flat_at(record: xr.Dataset) -> set[int]:
+    """Return the numbers of the sites at or behind which an operation is flat at all its inputs."""
+    if "gradient_cut_site" not in record:
+        return set()
+    sites = record["gradient_cut_site"].values
+    return {int(k) for k in sites[np.isfinite(sites)] if k >= 0}
+
+
+def moved(record: xr.Dataset, k: int) -> str:
+    """Say what comes in where a gradient is cut off, and what would bring it to a slope."""
+    names = [f"gradient_cut_{n}" for n in ("mean", "sd", "shift", "scale")]
+    known = names[0] in record
+    mean, sd, shift, scale = (float(record[n].values[k]) if known else math.nan for n in names)
+    if math.isnan(mean):
+        return "; bring them to where it has a slope"
+    add, by = f"add {shift:.3g} to them", f"multiply them by {scale:.3g}"
+    steps = [add] * (shift != 0) + [by] * (scale != 1)
+    remedy = "bring them to where it has a slope" if math.isnan(scale) else ", then ".join(steps)
+    return f", of mean {mean:.3g} and standard deviation {sd:.3g}; {remedy}"
 
 
 def _of_a_layer_in_use(record: xr.Dataset, k: int) -> bool:

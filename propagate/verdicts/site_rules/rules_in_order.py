@@ -7,16 +7,22 @@ parameters. Healthy models get no finding.
 import xarray as xr
 
 from propagate.record.dataset import measured_directions
+from propagate.record.spine import spine
 from propagate.types import UnusableInput
 from propagate.verdicts.findings import Findings, Verdict
 from propagate.verdicts.grouped import grouped
-from propagate.verdicts.site_rules.beginning import alike_inputs, first_loss, wild_inputs
+from propagate.verdicts.site_rules.beginning import (
+    alike_inputs,
+    first_loss,
+    wild_inputs,
+    without_consequences,
+)
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, overflowed, silent
 from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
 from propagate.verdicts.site_rules.non_finite import not_finite_behind
-from propagate.verdicts.site_rules.parameters import constant, untrained
+from propagate.verdicts.site_rules.parameters import constant, flat_at, untrained
 from propagate.verdicts.site_rules.peers import (
     odd_branches,
     odd_finding,
@@ -43,6 +49,8 @@ def judge_sites(record: xr.Dataset) -> Findings:
     lost += [f for f in blank if f.verdict is Verdict.DEAD and f.is_fault and not lost]
     lost += [] if lost else list(dead(record)) or silent(record)
     back = [] if lost else [*not_finite_behind(record), *flushed(record)]
+    wild = list(wild_inputs(record))
+    raw = [f for f in wild if f.is_fault]
     odd = [*odd_weights(record), *odd_branches(record)]
     merged = alike(record)
     odd += [] if merged else odd_steps(record, {f.parameter for f in (*lost, *odd)})
@@ -50,13 +58,24 @@ def judge_sites(record: xr.Dataset) -> Findings:
     departing = [odd_finding(record, one) for one in odd]
     at_fault = [one for one, f in zip(odd, departing, strict=True) if f.is_fault]
     growth = [f for d in directions for f in grown(record, d, at_fault)]
+    of_weights = [f for o, f in zip(odd, departing, strict=True) if o.of_weight]
+    of_signals = [f for o, f in zip(odd, departing, strict=True) if not o.of_weight]
+    growth = without_consequences([*of_signals, *growth], record, raw)
     equal = list(constant(record))
     dark = any(f.verdict is Verdict.DEAD for f in lost)
+    behind = _behind(record, flat_at(record))
     followed = [f for f in merged if not dark and f.parameter not in {e.parameter for e in equal}]
+    followed = [f for f in followed if f.layer not in behind]
     flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
-    wild = list(wild_inputs(record))
-    rest += [*wild, *first_loss(record, [f for f in wild if f.is_fault])]
-    rest += untrained(record, lost, shut=bool(shut(record)))
-    found = [*(f for f in blank if f not in lost), *lost, *back, *departing, *growth, *rest, *equal]
+    rest += first_loss(record, raw)
+    rest += untrained(record, lost, flat, shut=bool(shut(record)))
+    blank = [f for f in blank if f not in lost]
+    found = [*blank, *lost, *wild, *back, *of_weights, *growth, *rest, *equal]
     return grouped(found, record)
+
+
+def _behind(record: xr.Dataset, sites: set[int]) -> set[int]:
+    """Return the first site along the spine behind each of some sites."""
+    along = spine(record)["site"].values
+    return {int(along[along > k][0]) for k in sites if (along > k).any()}

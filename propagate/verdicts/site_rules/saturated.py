@@ -10,7 +10,7 @@ import xarray as xr
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Severity, Verdict
 from propagate.verdicts.growth import amount, times
-from propagate.verdicts.pre_activation import Into, into
+from propagate.verdicts.pre_activation import Into, flat_share, into
 from propagate.verdicts.site_rules.site_finding import site_finding
 
 
@@ -29,17 +29,18 @@ def saturated(record: xr.Dataset, blamed: Collection[str] = ()) -> Iterator[Find
     share = record["activation_saturated_fraction"].values
     bounded = np.isin(record["label"].values, thresholds.BOUNDED)
     for k in map(int, np.flatnonzero(bounded & (share >= thresholds.SATURATED))):
-        comes = into(record, k)
+        comes, label = into(record, k), str(record["label"].values[k])
         gate = keeping(record, k, comes)
         severity: Severity = "fault" if gate is None or is_shut(gate) else "note"
         reason = (
-            f"{share[k]:.0%} of the inputs of {record['label'].values[k]} have almost no slope, "
+            f"{share[k]:.0%} of the inputs of {label} have almost no slope, "
             f"less than {thresholds.SATURATED_SLOPE:.0%} of the largest"
         )
         if gate is None:
-            reason += f", and pass back as little of the gradient{_moved(comes, blamed)}"
+            reason += f", and pass back as little of the gradient{_moved(label, comes, blamed)}"
         else:
-            reason = f"{_of_gate(gate)}: {reason}{_moved(comes, (), needed=severity == 'fault')}"
+            told = _moved(label, comes, (), needed=severity == "fault")
+            reason = f"{_of_gate(gate)}: {reason}{told}"
         yield site_finding(
             record,
             k,
@@ -110,13 +111,15 @@ def _of_gate(gate: Keeping) -> str:
     return f"a gate that {does} {passed} {what} at a time, as one does that remembers for long"
 
 
-def _moved(comes: Into | None, blamed: Collection[str], needed: bool = True) -> str:
+def _moved(label: str, comes: Into | None, blamed: Collection[str], *, needed: bool = True) -> str:
     """Say what comes in, and how to bring it to where there is a slope, if that is needed."""
     if comes is None or comes.layer in blamed:
         return ""
-    if abs(comes.mean) > comes.sd:
-        remedy = f": add {amount(-comes.mean)} to {f'the bias {comes.bias}'.strip()}"
-        known = f". They have mean {amount(comes.mean)} and standard deviation {amount(comes.sd)}"
-        return known + remedy * needed
     weights = f"the weights of {comes.layer}" if comes.layer else "them"
+    if abs(comes.mean) > comes.sd:
+        known = f". They have mean {amount(comes.mean)} and standard deviation {amount(comes.sd)}"
+        wide = flat_share(label, comes.sd) > thresholds.SATURATED_CENTRED
+        scaled = f", then scale it and {weights} by {times(1 / comes.sd)}" if wide else ""
+        remedy = f": add {amount(-comes.mean)} to {f'the bias {comes.bias}'.strip()}{scaled}"
+        return known + remedy * needed
     return f". They have rms {amount(comes.rms)}: scale {weights} by {times(1 / comes.rms)}"
