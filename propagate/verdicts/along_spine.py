@@ -15,6 +15,7 @@ norm stands on a residual stream, behind each sum, both levels are those of the 
 level is that of a site, and a total that of the last less that of the first.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -103,7 +104,7 @@ def _going_on(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
     q, skip = second_moment(record, "forward").values, record["log10_skip_q"].values
     depth, on = record["depth"].values, sites.copy()
     layer = np.isin(kind, LAYERS) & (record["parameter"].values != "")
-    for k, (here, later) in enumerate(zip(sites[:-1], sites[1:], strict=True)):
+    for k, (here, later) in enumerate(itertools.pairwise(sites)):
         inside = np.arange(here + 1, later)
         deeper = depth[inside] - depth[here]
         passed = np.isin(kind[inside], ("norm", "activation")) & (deeper == 0)

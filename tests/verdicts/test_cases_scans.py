@@ -1,13 +1,15 @@
-"""Scans whose state is gated or decays: true totals, gates that are meant, and gates that are shut."""
+"""Scans whose state is gated or decays: true totals, gates that are meant or that are shut."""
 
 import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import propagate as pp
 from propagate.verdicts import thresholds
+from propagate.verdicts.pre_activation import into
 
 K = jax.random.key
 GLOROT, LECUN = jax.nn.initializers.glorot_normal(), jax.nn.initializers.lecun_normal()
@@ -75,3 +77,138 @@ def test_a_decay_that_depends_on_the_input_is_healthy_and_one_above_1_explodes()
     q = dict(zip(name, found.record[f"log10_{finding.direction}_q"].values, strict=True))
     assert finding.total == pytest.approx(q[end] - q[start], abs=1e-6)
     assert finding.total > thresholds.FINE_DECADES
+
+
+def unrolled(p, x):
+    """An LSTM whose turns are written out, from a state of zeros."""
+    h = c = jnp.zeros((x.shape[0], STATE))
+    for t in range(6):
+        h, c = lstm_turn(p, h, c, x[:, t])
+    return h @ p["o"]
+
+
+def scanned(p, x):
+    """The same as a scan."""
+
+    def turn(state, u):
+        return lstm_turn(p, *state, u), None
+
+    zeros = jnp.zeros((x.shape[0], STATE))
+    return jax.lax.scan(turn, (zeros, zeros), x.swapaxes(0, 1)[:6])[0][0] @ p["o"]
+
+
+def lstm_turn(p, h, c, u):
+    inside, forget, new, out = jnp.split(u @ p["w"] + h @ p["u"] + p["b"][None], 4, -1)
+    c = jax.nn.sigmoid(forget) * c + jax.nn.sigmoid(inside) * jnp.tanh(new)
+    return jax.nn.sigmoid(out) * jnp.tanh(c), c
+
+
+def lstm(inside=0.0, forget=1.0, out=0.0):
+    draw = jax.nn.initializers.orthogonal()
+    b = jnp.repeat(jnp.array([inside, forget, 0.0, out]), STATE)
+    shapes = {"w": (INPUTS, 4 * STATE), "o": (STATE, 2)}
+    weights = {name: GLOROT(K(k), shape) for k, (name, shape) in enumerate(shapes.items())}
+    return weights | {"u": draw(K(5), (STATE, 4 * STATE)), "b": b}
+
+
+@pytest.mark.parametrize("model", [scanned, unrolled])
+@pytest.mark.parametrize(
+    ("biases", "severity", "words"),
+    [
+        ({"forget": 8.0}, "note", "a gate that takes 0.000"),  # Tallec & Ollivier (2018)
+        ({"inside": -7.0, "forget": 7.0}, "note", "as one does that remembers for long"),
+        (
+            {"inside": -20.0},
+            "fault",
+            r"stays as it is, .*: add (20|19\.9|20\.1) to the bias b",
+        ),
+        ({"inside": 20.0}, "fault", r"add -(20|19\.9|20\.1) to the bias b"),  # always open
+        ({"forget": -20.0}, "fault", r"add (20|19\.9|20\.1) to the bias b"),  # forgets everything
+        ({"out": -20.0}, "fault", r"add (20|19\.9|20\.1) to the bias b"),  # shows nothing
+    ],
+)
+def test_a_gate_that_keeps_a_state_is_no_fault_and_any_other_is(model, biases, severity, words):
+    found = pp.diagnose(model, lstm(**biases), X, key=K(0)).findings
+    flat = [f for f in found if f.verdict is pp.Verdict.SATURATED]
+    assert flat and {f.severity for f in flat} == {severity}
+    assert {f.parameter for f in flat} == {"b"}
+    assert re.search(words, flat[0].reason)
+    assert severity == "fault" or not found.faults
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize(("bias", "severity"), [(8.0, "note"), (20.0, "fault"), (-8.0, "fault")])
+def test_an_update_gate_is_told_by_what_it_keeps_and_not_by_its_name(keep, bias, severity):
+    """At 20, 1 - z is exactly zero: one fault, and none that follows from it."""
+    sign = 1 if keep else -1
+    model, p = gru(sign * bias, keep)
+    diagnosis = pp.diagnose(model, p, X, key=K(0))
+    (finding,) = (f for f in diagnosis.findings if f.verdict is pp.Verdict.SATURATED)
+    assert (finding.parameter, finding.severity) == ("bz", severity)
+    assert len(diagnosis.findings.faults) == (severity == "fault")
+    if severity == "note":
+        return
+    added = float(re.search(r"add (\S+) to the bias bz", finding.reason).group(1).rstrip(";"))
+    assert added == pytest.approx(-sign * bias, abs=0.3)
+    mended = p | {"bz": p["bz"] + added}
+    assert not pp.diagnose(model, mended, X, key=K(0)).findings.faults
+
+
+def test_the_numbers_of_what_comes_into_a_gate_are_those_of_numpy():
+    """Of a sum of two products and a bias, which is no site: mean and deviation in a turn."""
+    model, p = gru(8.0)
+    turns = lambda p, x: model(p, x[:, :1])  # noqa: E731
+    record = pp.diagnose(turns, p, X, key=K(0)).record
+    k = int(np.flatnonzero(record["label"].values == "logistic")[0])
+    h = np.asarray(X[:, 0], np.float64) @ np.asarray(p["wz"], np.float64) + 8.0
+    comes = into(record, k)
+    np.testing.assert_allclose((comes.mean, comes.sd), (h.mean(), h.std()), rtol=1e-4)
+    assert (comes.layer, comes.bias) == ("wz", "bz")
+
+
+def test_inputs_that_spread_a_gate_ask_for_a_scale_whatever_the_gate_is():
+    """Gates at both ends remember nothing: the layer whose output is the largest is to blame."""
+    found = pp.diagnose(scanned, lstm(forget=8.0), 300 * X, key=K(0)).findings
+    flat = [f for f in found.faults if f.verdict is pp.Verdict.SATURATED]
+    assert {f.parameter for f in flat} == {"w"}
+    assert all(re.search(r"scale the weights of w by 0\.00\d+", f.reason) for f in flat)
+
+
+def mixture(p, x):
+    for layer in p:
+        z = jax.nn.sigmoid(x @ layer["t"] + layer["b"][None])
+        x = z * jax.nn.relu(x @ layer["f"]) + (1 - z) * jax.nn.relu(x @ layer["g"])
+    return x
+
+
+def highway(p, x):
+    for layer in p:
+        z = jax.nn.sigmoid(x @ layer["t"] + layer["b"][None])
+        x = z * jax.nn.relu(x @ layer["f"]) + (1 - z) * x
+    return x
+
+
+@pytest.mark.parametrize(("model", "severity"), [(highway, "note"), (mixture, "fault")])
+def test_a_gate_on_a_skip_connection_keeps_it_and_one_between_two_layers_shuts_one(model, severity):
+    """Highway networks start with gates that carry (Srivastava et al. 2015, arXiv:1505.00387)."""
+    he = jax.nn.initializers.he_normal()
+    draw = lambda k: {n: he(K(9 * k + j), (STATE, STATE)) for j, n in enumerate("fgt")}  # noqa: E731
+    p = [draw(k) | {"b": jnp.full(STATE, -7.0)} for k in range(4)]
+    found = pp.diagnose(model, p, jax.random.normal(K(5), (64, STATE)), key=K(0)).findings
+    flat = [f for f in found if f.verdict is pp.Verdict.SATURATED]
+    assert {f.severity for f in flat} == {severity}
+
+
+def associative(p, x):
+    """A gated linear recurrence without a loop (Feng et al. 2024, arXiv:2410.01201)."""
+    z, new = jax.nn.sigmoid(x @ p["wz"] + p["bz"][None, None]), x @ p["wn"]
+    join = lambda a, b: (a[0] * b[0], b[0] * a[1] + b[1])  # noqa: E731
+    return jax.lax.associative_scan(join, (1 - z, z * new), axis=1)[1][:, -1] @ p["o"]
+
+
+@pytest.mark.parametrize(("bias", "severity"), [(-7.0, "note"), (-20.0, "fault")])
+def test_an_associative_scan_has_a_state_too(bias, severity):
+    _, p = gru(bias)
+    found = pp.diagnose(associative, p, X[:, :8], key=K(0)).findings
+    (finding,) = (f for f in found if f.verdict is pp.Verdict.SATURATED)
+    assert (finding.parameter, finding.severity) == ("bz", severity)

@@ -88,10 +88,8 @@ def test_a_decay_between_turns_is_no_growth_of_what_is_recorded(steps, direction
     for one in grown(record, direction, []):
         start, end = re.search(r"from (\S+) to ([^,\s]+)", one.reason).groups()
         assert one.total == pytest.approx(level[end] - level[start], abs=1e-6)
-    there = way(record, direction)
-    assert there.total == pytest.approx(
-        (sums[-1] - sums[0]) * (1 if direction == "forward" else -1)
-    )
+    sign = 1 if direction == "forward" else -1
+    assert way(record, direction).total == pytest.approx(sign * (sums[-1] - sums[0]))
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])

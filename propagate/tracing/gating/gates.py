@@ -16,10 +16,12 @@ branches, has no state.
     ...         return f * c + i * g, None
     ...     return jax.lax.scan(turn, jnp.zeros(2), x)[0]
     >>> program = jax.make_jaxpr(model)(jnp.ones((3, 4, 2)), jnp.ones((5, 4)))
-    >>> [(one.keeps_at, one.admits) for one in gates(program, 1).values() if one.keeps_at is not None]
-    [(1.0, False), (0.0, True)]
+    >>> [(one.keeps_at, one.admits) for one in gates(program, 1).values()]
+    [(1.0, False), (0.0, True), (None, False)]
 """
 
+import functools
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -31,7 +33,7 @@ from propagate.tracing.gating.terms import Biases, Gate, Made, Term, minus, of_v
 from propagate.tracing.primitives import LAYOUT
 from propagate.tracing.sites import EqnPath, ParameterSlice, Site
 
-MOVES = LAYOUT | {"slice", "dynamic_slice", "split", "unstack", "reduce_sum"} - {"pad"}
+MOVES = LAYOUT | {"slice", "dynamic_slice", "split", "unstack", "reduce_sum"}
 BENT = ("logistic", "tanh", "erf")  # of whose inputs it is said what makes them
 MANY = 16  # terms of a sum that is taken as a value of its own
 
@@ -170,6 +172,8 @@ class _Walk:
             return Made(parameters=tuple(p for one in ins for p in one.parameters))
         if name in MOVES and len(data) == 1:
             return data[0]
+        if name == "concatenate":
+            return self.joined(ins)
         if name == "neg":
             return minus(None, data[0])
         if name in ("add", "add_any"):
@@ -192,14 +196,17 @@ class _Walk:
         if name != "logistic":
             return out
         self.gate_of[number], self.number[path] = path, number
-        return out._replace(gate=Gate(path))
+        return out._replace(gates=frozenset({Gate(path)}))
+
+    def joined(self, ins: Sequence[Made]) -> Made:
+        """Return what is known of a value that has the terms of several."""
+        out = functools.reduce(plus, ins)
+        return out if len(out.terms) <= MANY else self.new(ins)
 
     def sum(self, ins: Sequence[Made]) -> Made:
         """Return what is known of a sum, which is a state if terms of it are gated."""
-        out = ins[0]
-        for one in ins[1:]:
-            out = plus(out, one)
-        if sum(bool(one.terms) for one in ins) < 2:
+        out = functools.reduce(plus, ins)
+        if out.gates or sum(bool(one.terms) for one in ins) < 2:
             return out
         gated = any(t.gates for t in out.terms)
         if gated:
@@ -211,18 +218,26 @@ class _Walk:
         return state
 
     def look(self, terms: frozenset[Term]) -> None:
-        """Note the gates of a state, and those of what it is added."""
-        states = {t for t in terms if self.is_state(t, terms - {t})}
+        """Note the gates of a state, and those of what it is added.
+
+        In an associative scan, b' = b_2 + a_2 b_1, what is kept is what is added at another place.
+        """
+        known: set[Term] = set()
+        for kept, new in itertools.permutations(terms, 2):
+            if kept.source == new.source and new.gates and kept.gates > new.gates:
+                self.kept.update(kept.gates - new.gates)
+                self.let_in.update(new.gates)
+                known |= {kept, new}
+        states = {t for t in terms if t.source in self.states}
+        states = states or {t for t in terms if self.is_skipped(t, terms - {t})}
         first = {t for t in terms if t.source in self.gate_of and not t.gates}  # of a fixed state
         self.kept.update(Gate(self.gate_of[t.source], t.negative) for t in first)
-        for t in terms - first if states or first else ():
+        for t in terms - first - known if states or first else ():
             own = {gate.complement for gate in t.gates} if t.negative else t.gates
             (self.kept if t in states else self.let_in).update(own)
 
-    def is_state(self, term: Term, others: frozenset[Term]) -> bool:
-        """Return whether a term is what is kept: the others are made of it, or a loop's carry."""
-        if term.source in self.states:
-            return True
+    def is_skipped(self, term: Term, others: frozenset[Term]) -> bool:
+        """Return whether the other terms of a sum are made of what one is a multiple of."""
         return self.reaches({n for n in self.all_of(others) if n != term.source}, term.source)
 
     def reaches(self, numbers: set[int], goal: int) -> bool:

@@ -9,7 +9,7 @@ A gate is a logistic function, times and plus what does not depend on the data. 
 keeps a state, and which of its terms that is, `gates` finds out.
 
     >>> h, n = of_value(0), of_value(1)
-    >>> z = of_value(2)._replace(gate=Gate((7,)))
+    >>> z = of_value(2)._replace(gates=frozenset({Gate((7,))}))
     >>> state = plus(times(minus(None, z), n), times(z, h))
     >>> [(t.source, [g.flipped for g in t.gates]) for t in sorted(state.terms)]
     [(0, [False]), (1, [True])]
@@ -61,12 +61,12 @@ class Made(NamedTuple):
 
     Attributes:
         terms: that it is the sum of; none if it does not depend on the data.
-        gate: that it is.
+        gates: that it is the product of.
         parameters: that were added to it; that it consists of, if it does not depend on the data.
     """
 
     terms: frozenset[Term] = frozenset()
-    gate: Gate | None = None
+    gates: frozenset[Gate] = frozenset()
     parameters: Biases = ()
 
 
@@ -76,15 +76,20 @@ def of_value(number: int) -> Made:
 
 
 def plus(a: Made, b: Made) -> Made:
-    """Return what is known of a sum: a gate plus what is fixed is a gate."""
-    gate = a.gate if not b.terms else b.gate if not a.terms else None
-    return Made(a.terms | b.terms, gate, _joined(a, b))
+    """Return what is known of a sum, or of a value that has elements of both.
+
+    A gate plus what is fixed is a gate, and so is one interleaved with itself.
+    """
+    gates = a.gates & b.gates if a.terms and b.terms else a.gates | b.gates
+    same = a.gates == b.gates or not (a.terms and b.terms)
+    return Made(a.terms | b.terms, gates if same else frozenset(), _joined(a, b))
 
 
 def minus(a: Made | None, b: Made) -> Made:
     """Return what is known of a difference, or of 0 - b."""
     terms = frozenset(t._replace(negative=not t.negative) for t in b.terms)
-    taken = Made(terms, b.gate and b.gate.complement, b.parameters)
+    complement = {gate.complement for gate in b.gates if len(b.gates) == 1}
+    taken = Made(terms, frozenset(complement), b.parameters)
     return taken if a is None else plus(a, taken)
 
 
@@ -93,13 +98,13 @@ def times(a: Made, b: Made) -> Made | None:
     if not (a.terms and b.terms):
         one = a if a.terms else b
         return one if one.terms else Made(parameters=_joined(a, b))
-    if a.gate is None and b.gate is None:
+    if not (a.gates or b.gates):
         return None
     terms: frozenset[Term] = frozenset()
-    for gate, other in ((a.gate, b), (b.gate, a)):
-        if gate is not None:
-            terms |= {t._replace(gates=t.gates | {gate}) for t in other.terms}
-    return Made(terms)
+    for gates, other in ((a.gates, b), (b.gates, a)):
+        if gates:
+            terms |= {t._replace(gates=t.gates | gates) for t in other.terms}
+    return Made(terms, a.gates | b.gates if a.gates and b.gates else frozenset())
 
 
 def _joined(a: Made, b: Made) -> Biases:
