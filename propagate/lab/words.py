@@ -19,7 +19,7 @@ def _sentence(finding: pp.Finding) -> str:
     if not finding.is_fault:
         return says
     remedy = finding.remedy or finding.verdict.remedy
-    return f"{says} Cause: {finding.verdict.cause}. Remedy: {remedy}."
+    return f"{says} Cause: {finding.cause}. Remedy: {remedy}."
 
 
 def recipe(phi: pp.Activation, point: Point | None) -> str:

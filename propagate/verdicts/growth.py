@@ -131,6 +131,7 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
 
 PLAIN = 1e-4, 1e6  # factors that are written without an exponent
 AMOUNT_DIGITS = 3
+TRANSIENT = 0.2  # decades of the first layers that are told from rate times depth
 
 
 def times(factor: float, digits: int = 2) -> str:
@@ -159,3 +160,17 @@ def in_words(rise: Growth) -> str:
     """Return the rate and half of its interval."""
     half = (rise.high - rise.low) / 2
     return f"{rise.rate:+.3f} ± {half:.3f} decades per layer"
+
+
+def with_total(rise: Growth) -> str:
+    """Return the rate and what it comes to; the layers before it settled count in that, too.
+
+    Example:
+        >>> with_total(Growth(0.125, 0.125, 0.125, 3.13, 20))
+        '+0.125 ± 0.000 decades per layer once settled, +3.13 decades in all'
+        >>> with_total(Growth(0.125, 0.125, 0.125, 2.51, 20))
+        '+0.125 ± 0.000 decades per layer, +2.51 decades in all'
+    """
+    apart = abs(rise.total - rise.rate * rise.layers) > TRANSIENT
+    once = " once settled" if apart else ""
+    return f"{in_words(rise)}{once}, {rise.total:+.2f} decades in all"

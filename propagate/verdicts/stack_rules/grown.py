@@ -5,14 +5,14 @@ import math
 import numpy as np
 
 from propagate.verdicts.findings import Verdict
-from propagate.verdicts.growth import in_words
+from propagate.verdicts.growth import in_words, with_total
 from propagate.verdicts.stack_rules.case import Answer, Case
 
 
 def grown(case: Case) -> Answer | None:
     """Vanishing, exploding or inconclusive: the rate times the depth against what is fine."""
     rise, limit = case.growth, case.fine_rate
-    numbers = f"{in_words(rise)}, {rise.total:+.2f} decades in all{_range_left(case)}"
+    numbers = with_total(rise) + _range_left(case)
     if rise.high < -limit:
         return Answer(Verdict.VANISHING, None, numbers)
     if rise.low > limit:

@@ -6,7 +6,7 @@ the first one that finds something decides:
 
     forward, backward   `lost`
     backward            `untrained`
-    forward, backward   `grown`
+    forward, backward   `alike`, `grown`
     forward             `collapsed`, `parallel`, `alike_tokens`, `saturated`
     none                stable
 """
@@ -20,11 +20,11 @@ from propagate.types import Direction
 from propagate.verdicts import thresholds
 from propagate.verdicts.departures import Expectation, written
 from propagate.verdicts.findings import Finding, Verdict
-from propagate.verdicts.growth import growth, in_words
+from propagate.verdicts.growth import growth, with_total
 from propagate.verdicts.stack_rules.case import Answer, Case
 from propagate.verdicts.stack_rules.collapsed import alike_tokens, collapsed, parallel
 from propagate.verdicts.stack_rules.grown import grown
-from propagate.verdicts.stack_rules.lost import WEIGHTS, lost, untrained
+from propagate.verdicts.stack_rules.lost import WEIGHTS, alike, lost, untrained
 from propagate.verdicts.stack_rules.saturated import flat_share, saturated
 from propagate.verdicts.stack_rules.stack_record import Pairing
 
@@ -106,12 +106,11 @@ def _remedy(case: Case, verdict: Verdict) -> str:
 def _answer(case: Case) -> Answer:
     """Return what the first rule says that finds something."""
     if case.direction == "forward":
-        rules = [lost, grown, collapsed, parallel, alike_tokens, saturated]
+        rules = [lost, alike, grown, collapsed, parallel, alike_tokens, saturated]
     else:
-        rules = [lost, untrained, grown]
+        rules = [lost, untrained, alike, grown]
     for rule in rules:
         found = rule(case)
         if found is not None:
             return found
-    numbers = f"{in_words(case.growth)}, {case.growth.total:+.2f} decades in all"
-    return Answer(Verdict.STABLE, None, numbers)
+    return Answer(Verdict.STABLE, None, with_total(case.growth))
