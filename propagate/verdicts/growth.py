@@ -18,6 +18,7 @@ class Growth(NamedTuple):
         high: upper end.
         total: decades over the layers that could be followed.
         layers: how many layers these were.
+        by_theory: whether it is what theory expects, whose interval has no width.
     """
 
     rate: float
@@ -25,6 +26,7 @@ class Growth(NamedTuple):
     high: float
     total: float
     layers: int
+    by_theory: bool = False
 
 
 def growth(log_q: np.ndarray, direction: Direction) -> Growth:
@@ -157,7 +159,9 @@ def amount(value: float) -> str:
 
 
 def in_words(rise: Growth) -> str:
-    """Return the rate and half of its interval."""
+    """Return the rate and half of its interval, or that theory expects it."""
+    if rise.by_theory:
+        return f"{rise.rate:+.3f} decades per layer by theory"
     half = (rise.high - rise.low) / 2
     return f"{rise.rate:+.3f} ± {half:.3f} decades per layer"
 

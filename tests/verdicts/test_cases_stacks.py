@@ -134,7 +134,7 @@ def test_theory_decides_where_seeds_cannot():
     records = [pp.measure(net, jax.random.key(k), seeds=1, measures=("q",)) for k in range(6)]
     found = [f for record in records for f in pp.judge(record)]
     assert {f.verdict for f in found} == {V.STABLE}
-    asked = [f for f in found if "within the band of theory" in f.reason]
+    asked = [f for f in found if "is within its band" in f.reason]
     assert asked and len(asked) < len(found)
     names = ["log10_forward_q_expected", "log10_forward_q_expected_sd"]
     plain = [record.drop_vars(names, errors="ignore") for record in records]

@@ -48,7 +48,8 @@ def judge_pairing(
         rise = expected.growth
     case = Case(pairing, direction, log_q, rise)
     verdict, layer, reason, own, remedy = _answer(case)
-    reason = reason if expected is None else f"{reason}; {expected.beside(measured)}"
+    if expected is not None:
+        reason += f"; {expected.beside(measured, of_another=own is not None)}"
     rise = own or rise
     fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
     unseen = _unseen(case)
