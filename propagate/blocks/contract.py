@@ -49,6 +49,7 @@ class Family:
     wants_gain: ClassVar[bool] = False
     arrays: ClassVar[int] = 1  # of a signal's size that a layer keeps for the way back
     bypassed: ClassVar[bool] = False  # whether a signal can go past the weights of a layer
+    inner_units: ClassVar[bool] = False  # whether a layer has units between two of its weights
 
     def __post_init__(self) -> None:
         checks.check_choice("norm", self.norm, Norm)

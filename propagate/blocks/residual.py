@@ -55,6 +55,11 @@ class Residual(Family):
             checks.check_number("alpha", self.alpha)
 
     @property
+    def inner_units(self) -> bool:
+        """Whether a branch has units between two of its weights."""
+        return self.maps > 1
+
+    @property
     def wants_gain(self) -> bool:
         """Whether the branch needs the activation's gain."""
         return self.branch == "nf"

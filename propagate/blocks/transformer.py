@@ -56,6 +56,7 @@ class Transformer(Family):
     starts_with_phi: ClassVar[bool] = False
     arrays: ClassVar[int] = 24
     bypassed: ClassVar[bool] = True
+    inner_units: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

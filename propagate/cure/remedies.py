@@ -79,11 +79,17 @@ class Change:
     def _measured(self) -> str:
         was = {f.direction: f for f in self.before}
         said = [
-            f"{f.direction} {_brief(was[f.direction])} → {_brief(f)}"
-            + (", which is worse" if f.direction in self.hurts else "")
+            f"{f.direction} {_brief(was[f.direction])} → {_brief(f)}{self._no_better(f)}"
             for f in self.after
         ]
         return f"measured: {'; '.join(said)}"
+
+    def _no_better(self, after: Finding) -> str:
+        """Say of a direction that is still at fault that it is worse, or no better."""
+        how = self.effects[after.direction]
+        if how == "hurts":
+            return ", which is worse"
+        return ", which is no better" if how == "none" and after.is_fault else ""
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values for JSON."""
@@ -105,7 +111,8 @@ class Change:
 
 def _brief(finding: Finding) -> str:
     rate = "" if math.isnan(finding.rate) else f" {finding.rate:+.3f}"
-    return finding.verdict.value + rate
+    of = " of what tells inputs apart" if finding.verdict is Verdict.COLLAPSING and rate else ""
+    return finding.verdict.value + rate + of
 
 
 def _number(value: float) -> float | None:
@@ -158,7 +165,7 @@ class Advice(tuple[Change, ...]):
 
     def lines(self, notes: bool = True) -> list[str]:
         """Return a line for each change, behind what it answers; those of notes if asked for."""
-        kept = (c for c in self if notes or c.finding.severity == "fault")
+        kept = (c for c in self if notes or c.finding.severity != "note")
         return [f"{_subject(c.finding)}: {c}" for c in kept]
 
     def __str__(self) -> str:

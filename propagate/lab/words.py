@@ -19,7 +19,7 @@ def _sentence(finding: pp.Finding) -> str:
     if not finding.is_fault:
         return says
     remedy = finding.remedy or finding.verdict.remedy
-    return f"{says} Cause: {finding.verdict.cause}. Remedy: {remedy}."
+    return f"{says} Cause: {finding.cause}. Remedy: {remedy}."
 
 
 def recipe(phi: pp.Activation, point: Point | None) -> str:
@@ -31,10 +31,16 @@ def recipe(phi: pp.Activation, point: Point | None) -> str:
     """
     if point is None:
         return "The critical scale is known of plain stacks of independent, centred weights."
-    points, reason = _critical(phi, point.sigma_b2)
+    found, reason = _critical(phi, point.sigma_b2)
     here, sigma_b = math.sqrt(point.sigma_w2), math.sqrt(point.sigma_b2)
-    if not points:
+    if not found:
         return f"No scale keeps the gradient: {reason}."
+    points = [at for at in found if at.q]
+    if not points:  # at q = 0 gradients stay in the limit alone, which no signal comes to in time
+        return (
+            f"With sigma_b = {sigma_b:.3g}, gradients keep their size only in the limit of signals "
+            "of 0. A sigma_b above 0 has a scale that keeps both, as the initialiser `critical` has."
+        )
     best = min(points, key=lambda p: abs(p.sigma_w2 - point.sigma_w2))
     bias = f"biases of std {sigma_b:.3g}" if sigma_b else "biases of 0"
     return (

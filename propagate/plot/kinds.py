@@ -21,7 +21,7 @@ from propagate.plot.by_layer import exponents, residual_stream, ridges
 from propagate.plot.marks import mark_findings
 from propagate.plot.style import COLUMN_INCHES, each_pairing
 from propagate.plot.while_training import film, learning
-from propagate.record.dataset import measured_directions
+from propagate.record.dataset import measured_directions, second_moment
 from propagate.types import DIRECTIONS, Direction, PropagateError, StyleName, UnusableInput
 from propagate.verdicts.findings import Findings
 from propagate.verdicts.judge import judge
@@ -132,9 +132,15 @@ def _is_sweep(record: xr.Dataset) -> bool:
     return "layer" in dims and bool({"init", "activation"} & dims) and "step" not in dims
 
 
+def _has_signals(record: xr.Dataset) -> bool:
+    """Whether there is any number of a signal: an interrupted sweep may have none yet."""
+    moments = [second_moment(record, direction) for direction in measured_directions(record)]
+    return any(bool(q.notnull().any()) for q in moments)
+
+
 def _is_for_one_axis(record: xr.Dataset) -> bool:
     """Whether it has signals along depth, of no more pairings than a legend can name."""
-    if {"width", "step"} & set(record.dims) or not measured_directions(record):
+    if {"width", "step"} & set(record.dims) or not _has_signals(record):
         return False
     return "site" in record.dims or sum(1 for _ in each_pairing(record)) <= MOST_CURVES
 
@@ -154,13 +160,13 @@ KINDS = {
     "curves": Kind(
         "How the signal and its gradient grow along depth, a column for each activation",
         "a sweep",
-        _is_sweep,
+        lambda record: _is_sweep(record) and _has_signals(record),
         lambda record, *_: growth_curves.curves(record),
     ),
     "map": Kind(
         "The verdict on each pairing, with its growth in decades per layer",
         "a sweep",
-        lambda record: _is_sweep(record) and bool(measured_directions(record)),
+        lambda record: _is_sweep(record) and _has_signals(record),
         _map,
         directed=True,
         numbered=False,

@@ -146,6 +146,8 @@ def legend_options(
     handles: dict[str, Any] = {}
     for handle in (*curves, *keys):
         handles.setdefault(str(handle.get_label()), handle)
+    if not handles:
+        handles["nothing was measured"] = Line2D([], [], linestyle="")
     seeds = record.sizes.get("seed", 1)
     title = over.format(seeds) if seeds > 1 else None
     words = {"title": title, "fontsize": "small", "title_fontsize": "small", "frameon": False}

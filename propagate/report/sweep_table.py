@@ -18,6 +18,9 @@ from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_firs
 from propagate.verdicts.thresholds import FINE_DECADES
 
 CRITICAL = ("critical", "critical_orthogonal")  # the initialisers that follow the activation
+LOST = {  # beyond any rate
+    *(Verdict.OVERFLOWED, Verdict.NON_FINITE, Verdict.SYMMETRIC, Verdict.DEAD, Verdict.UNTRAINED)
+}
 STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 
@@ -89,19 +92,26 @@ def advice(findings: Findings, record: xr.Dataset | None = None) -> str:
         says = f"{_listed(suited)} {keep} signals and gradients in range (fine to that depth)."
         if not inits:
             says = _lacking(pairs[closest[phi], phi])
-            says += _by_theory(phi) if phi in known.get("named", ()) else ""
+            if phi in known.get("named", ()):
+                says = _with_theory(says, phi, measured=("critical", phi) in pairs)
         lines.append(f"{phi}: {says}")
     return "\n".join(lines)
 
 
-def _by_theory(phi: str) -> str:
-    """Say at which scale an activation of the table is critical."""
+def _with_theory(says: str, phi: str, *, measured: bool) -> str:
+    """Add at which scale an activation of the table is critical, unless that was measured."""
     point = critical_at_unit(phi)
+    if point.kind == "none":
+        says = says.replace(", near criticality", "")
+    elif measured:
+        return says
     numbers = f"sigma_w² = {point.sigma_w2:.4g} and sigma_b² = {point.sigma_b2:.4g}"
     if point.kind == "none":
         why, closest = _none(point.reason)
-        return f" By theory {why}. The closest, the initialiser critical ({numbers}), {closest}."
-    return f" By theory the initialiser critical would suit: {numbers} ({point.reason})."
+        return (
+            f"{says} By theory {why}. The closest, the initialiser critical ({numbers}), {closest}."
+        )
+    return f"{says} By theory the initialiser critical would suit: {numbers} ({point.reason})."
 
 
 def _none(reason: str) -> tuple[str, str]:
@@ -123,7 +133,7 @@ def _lacking(pair: dict[str, Finding]) -> str:
     rate = "no rate" if math.isnan(worst.rate) else f"{worst.rate:+.3f} decades per layer"
     return (
         f"none of these. The closest, {worst.init}, is {worst.verdict.value} {worst.direction}: "
-        f"{worst.verdict.cause} ({rate}, fine to depth "
+        f"{worst.cause} ({rate}, fine to depth "
         f"{_depth(worst.fine_depth)}). It needs {worst.remedy or worst.verdict.remedy}."
     )
 
@@ -144,9 +154,8 @@ def best(findings: Findings) -> dict[str, str]:
 
 def _badness(pair: list[Finding]) -> tuple[bool, bool]:
     """Return whether a pairing is not stable, and whether it is lost beyond any rate."""
-    lost = {Verdict.OVERFLOWED, Verdict.SYMMETRIC, Verdict.DEAD, Verdict.UNTRAINED}
     found = {f.verdict for f in pair}
-    return found != {Verdict.STABLE}, bool(found & lost)
+    return found != {Verdict.STABLE}, bool(found & LOST)
 
 
 def recipes(findings: Findings, record: xr.Dataset) -> str:

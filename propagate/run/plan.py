@@ -25,6 +25,7 @@ import numpy as np
 
 from propagate.activations import Activation, activation
 from propagate.blocks.parameters import LayerSpec
+from propagate.distributions import ONES
 from propagate.initializers import Initializer
 from propagate.network import Network, distinct, layer_table
 from propagate.record.measures import Selection
@@ -142,6 +143,21 @@ def biased(net: Network, init: Initializer) -> bool:
     every = [p for spec in distinct(layer_table(net)) for _, p in spec.parameters]
     own = [p for p in every if p.kind == "bias"]
     return any(p.factor if (p.init or init).tuned else p.scale(init) for p in own)
+
+
+def alike(net: Network, init: Initializer) -> bool:
+    """Return whether all units within a branch have the same weights into them, and no bias.
+
+    They then have the same values and gradients, and stay one unit, although the stream, which goes
+    past them, differs from unit to unit. Masks of dropout would tell them apart.
+    """
+    if not net.family.inner_units or net.family.dropout or biased(net, init):
+        return False
+    if init.source != OWN:
+        return init.base is ONES or init.scale.gain == 0
+    shape = next(iter(layer_table(net)[0].weights.values())).shape
+    weight = np.asarray(init.base.sample(jax.random.key(0), shape, jnp.float32))
+    return bool((weight == weight[..., :1]).all())
 
 
 def shared(net: Network) -> bool:

@@ -224,6 +224,7 @@ def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, st
         parameters={
             "biased": [one.name for one in grid.inits if plan.biased(grid.net, one)],
             "fixed": fixed,
+            "alike": [one.name for one in grid.inits if plan.alike(grid.net, one)],
             "named": [phi.name for phi in grid.activations if phi.source != OWN],
             "shared": plan.shared(grid.net),
             "depth_scaled": family.depth_scaled,

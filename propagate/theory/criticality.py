@@ -27,6 +27,7 @@ from propagate.theory.mean_field import (
     moments_at_zero,
     zeros_over_q,
 )
+from propagate.types import UnusableInput
 
 DISTANT = 1e6, 1e8  # second moments that stand for q to infinity
 NO_BIAS = 1e-6  # sigma_b² below which biases are left out: ReLU6 at q = 1 would have 2e-9
@@ -125,8 +126,8 @@ def critical(phi: ActivationLike, sigma_b2: float = 0.05) -> CriticalPoints:
         points.append(CriticalPoint(1 / at["slope2"], sigma_b2, q, chi_par, abs(chi_par) < 1))
     if not points:
         points.reason = (
-            f"{phi.name} has no critical point at sigma_b^2 = {sigma_b2:g}: it is "
-            f"q - E phi^2/E phi'^2 at no q >= {sigma_b2:g}"
+            f"{phi.name} has no critical point at sigma_b^2 = {sigma_b2:g}: at such a point "
+            "sigma_b^2 = q - E phi^2/E phi'^2, and no q gives that"
         )
     return points
 
@@ -223,7 +224,7 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
         phi: an activation.
 
     Raises:
-        UnusableInput: E phi^2 does not exist.
+        UnusableInput: E phi^2 does not exist, or E phi'^2 is 0.
 
     Example:
         >>> critical_at_unit("relu")[:3]
@@ -233,6 +234,11 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
     """
     phi = integrable(phi)
     at = moments_at(phi, 1.0)
+    if not at["slope2"]:
+        raise UnusableInput(
+            f"{phi.name} is flat, E phi'^2 = 0: no gradient comes through at any scale. Leave out "
+            "the initialisers whose scale follows from it, such as critical"
+        )
     sigma_w2, sigma_b2 = 1 / at["slope2"], 1 - at["second"] / at["slope2"]
     chi_par = at["growth"] * sigma_w2
     if abs(sigma_b2) < NO_BIAS:

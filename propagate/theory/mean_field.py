@@ -27,6 +27,8 @@ from propagate.types import UnusableInput
 GRID = np.geomspace(1e-8, 1e8, 641)  # of second moments, on which zeros are bracketed
 SPARSE = GRID[::80]  # the same, to see whether a map is a line
 FLAT = 1e-9  # a relative change of a map that is rounding
+ORDERS = 20, 40  # points in a panel, to tell an average from a pole
+POLE = 1.5  # at which it grows by more: 1/h² by 4
 SMALL_Q = 1e-6  # where a map is looked at for its behaviour next to zero
 
 
@@ -150,4 +152,11 @@ def integrable(phi: ActivationLike) -> Activation:
 
 @functools.lru_cache(maxsize=256)
 def _has_second_moment(phi: Activation) -> bool:
-    return bool(np.isfinite(gauss.moments(phi)["second"]).all())
+    """Whether $E\\phi^2$ is finite, and not the larger, the more points look at a pole."""
+    few, many = (gauss.average(phi, _square, np.ones(1), order) for order in ORDERS)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return bool(np.isfinite(few).all() and (many <= POLE * few).all())
+
+
+def _square(z: np.ndarray, at: gauss.Values) -> np.ndarray:
+    return at.phi**2

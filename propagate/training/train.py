@@ -229,6 +229,7 @@ def _attrs(task: Task, optimizer: Any) -> dict[str, str]:
         parameters={
             "biased": [one.name for one in grid.inits if plan.biased(net, one)],
             "fixed": [one.name for one in grid.inits if not plan.drawn(net, one)],
+            "alike": [one.name for one in grid.inits if plan.alike(net, one)],
             "named": [phi.name for phi in grid.activations if phi.source != OWN],
             "shared": plan.shared(net),
             "bypassed": net.family.bypassed,

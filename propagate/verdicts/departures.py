@@ -19,7 +19,7 @@ from propagate.record.dataset import (
 )
 from propagate.record.provenance import about_parameters
 from propagate.types import Direction, UnusableInput
-from propagate.verdicts.growth import Growth, growth
+from propagate.verdicts.growth import Growth, growth, in_words
 from propagate.verdicts.thresholds import BAND_DECADES, BAND_SIGMAS
 
 WIDE = "mean field"  # the `theory` attribute of a prediction without a band
@@ -138,17 +138,20 @@ class Expectation(NamedTuple):
         """Whether the measurement is known to be as expected, so that growth is theory's."""
         return self.banded and self.departure is None
 
-    def beside(self, measured: Growth) -> str:
+    def beside(self, measured: Growth, *, of_another: bool = False) -> str:
         """Return half a sentence, to be put behind a reason.
 
         Args:
             measured: the growth that was measured.
+            of_another: whether the reason is about another quantity than this second moment.
         """
         expects = f"expects {self.growth.rate:+.3f} per layer"
         if self.departure is not None:
             return f"against theory, {self.departure}"
+        if self.banded and of_another:
+            return f"q itself is within the band of theory, which {expects}"
         if self.banded:
-            return f"within the band of theory, which {expects}"
+            return f"the measurement, {in_words(measured)}, is within its band"
         within = measured.low <= self.growth.rate <= measured.high
         where = "within" if within else "outside"
         return (
@@ -208,6 +211,6 @@ def _beside(
     normed_end: bool = False,
 ) -> Expectation:
     rise = growth(expected[None], direction, normed_end=normed_end)
-    exact = rise._replace(low=rise.rate, high=rise.rate)
+    exact = rise._replace(low=rise.rate, high=rise.rate, by_theory=True)
     off = _first(direction, signal, expected, np.asarray(sd))
     return Expectation(exact, off[0] if off else None, bool(np.isfinite(sd).all()))

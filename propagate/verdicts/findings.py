@@ -15,7 +15,7 @@ from propagate.types import DIRECTIONS, Direction
 SUBJECTS: dict[Direction, str] = {"forward": "signal", "backward": "gradient"}
 """What travels in each direction."""
 
-Severity = Literal["fault", "note"]
+Severity = Literal["fault", "note", "none"]
 """A fault will hinder training; a note is unusual, and harmless as far as can be told."""
 
 
@@ -25,10 +25,10 @@ class Verdict(enum.Enum):
     OVERFLOWED = "overflowed", "values left the range of the dtype", "a smaller scale"
     NON_FINITE = (
         "non-finite",
-        "a derivative is not finite where its operand is",
-        "an operand kept away from the point where the derivative is infinite",
+        "a value or a derivative is not finite where its operand is",
+        "an operand kept away from the point where it is infinite or undefined",
     )
-    SYMMETRIC = "symmetric", "all units of a layer are the same", "random weights"
+    SYMMETRIC = "symmetric", "all units of a layer, or of a branch, are the same", "random weights"
     DEAD = (
         "dead",
         "the signal is exactly zero",
@@ -77,7 +77,7 @@ class Finding:
         direction: `"forward"` or `"backward"`.
         verdict: what becomes of the signal.
         rate: decades per layer, along the direction of travel, of the second moment; where the
-            verdict is collapsing, of the share of it that is variance over inputs.
+            verdict is collapsing, of the share that tells inputs, or positions, apart.
         interval: of the rate, at the level `thresholds.CONFIDENCE`.
         total: decades over the depth, or over the layers until the signal is lost.
         fine_depth: the largest depth at which this rate would still be fine; inf if it is zero.
@@ -85,7 +85,8 @@ class Finding:
         reason: the evidence, in words.
         site: the name of the site where it shows first, of a custom model.
         parameter: the path of the parameter that is to blame, or of the last one before the site.
-        severity: `"fault"`, which hinders training, or `"note"`.
+        severity: `"fault"`, which hinders training, `"note"`, or `"none"` of what is stable or
+            inconclusive.
         remedy: what would help a stack, in words; "" for the verdict's own remedy.
         depth: layers of the stack; 0 for a custom model.
         unseen: what was not measured, without which nothing is recommended; "" if nothing.
@@ -110,11 +111,19 @@ class Finding:
     unseen: str = ""
     also: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.severity == "fault" and self.verdict in (Verdict.STABLE, Verdict.INCONCLUSIVE):
+            object.__setattr__(self, "severity", "none")
+
     @property
     def is_fault(self) -> bool:
         """Whether it claims that something will hinder training."""
-        sound = (Verdict.STABLE, Verdict.INCONCLUSIVE)
-        return self.severity == "fault" and self.verdict not in sound
+        return self.severity == "fault"
+
+    @property
+    def cause(self) -> str:
+        """The verdict's cause, said of the signal forward and of the gradient backward."""
+        return self.verdict.cause.replace("signal", SUBJECTS[self.direction])
 
     def __str__(self) -> str:
         """Return the finding as a sentence."""
@@ -155,7 +164,7 @@ class Findings(tuple[Finding, ...]):
             notes: whether to write out the notes, too, which are counted otherwise.
         """
         ordered = self.worst_first()
-        lines = [str(f) for f in ordered if f.severity == "fault"]
+        lines = [str(f) for f in ordered if f.severity != "note"]
         if notes:
             lines += [f"note: {f}" for f in ordered.notes]
         elif self.notes:

@@ -18,6 +18,7 @@ class Growth(NamedTuple):
         high: upper end.
         total: decades over the layers that could be followed.
         layers: how many layers these were.
+        by_theory: whether it is what theory expects, whose interval has no width.
     """
 
     rate: float
@@ -25,6 +26,7 @@ class Growth(NamedTuple):
     high: float
     total: float
     layers: int
+    by_theory: bool = False
 
 
 def growth(log_q: np.ndarray, direction: Direction, *, normed_end: bool = False) -> Growth:
@@ -133,6 +135,7 @@ def settles(log_q: np.ndarray, direction: Direction) -> np.ndarray:
 
 PLAIN = 1e-4, 1e6  # factors that are written without an exponent
 AMOUNT_DIGITS = 3
+TRANSIENT = 0.2  # decades of the first layers that are told from rate times depth
 
 
 def times(factor: float, digits: int = 2) -> str:
@@ -158,6 +161,22 @@ def amount(value: float) -> str:
 
 
 def in_words(rise: Growth) -> str:
-    """Return the rate and half of its interval."""
+    """Return the rate and half of its interval, or that theory expects it."""
+    if rise.by_theory:
+        return f"{rise.rate:+.3f} decades per layer by theory"
     half = (rise.high - rise.low) / 2
     return f"{rise.rate:+.3f} ± {half:.3f} decades per layer"
+
+
+def with_total(rise: Growth, where: str = "in all") -> str:
+    """Return the rate and what it comes to; the layers before it settled count in that, too.
+
+    Example:
+        >>> with_total(Growth(0.125, 0.125, 0.125, 3.13, 20))
+        '+0.125 ± 0.000 decades per layer once settled, +3.13 decades in all'
+        >>> with_total(Growth(0.125, 0.125, 0.125, 2.51, 20))
+        '+0.125 ± 0.000 decades per layer, +2.51 decades in all'
+    """
+    apart = abs(rise.total - rise.rate * rise.layers) > TRANSIENT
+    once = " once settled" if apart else ""
+    return f"{in_words(rise)}{once}, {rise.total:+.2f} decades {where}"

@@ -220,7 +220,7 @@ def test_predict_in_json_and_without_a_critical_point(capsys):
     )
     summary = json.loads(capsys.readouterr().out)
     assert summary["critical"] == []
-    assert "no q >= 0.05" in summary["reason"]
+    assert "no q gives that" in summary["reason"]
     assert len(summary["theory"]["log10_backward_q"]) == 4
 
 

@@ -112,6 +112,35 @@ def test_a_record_is_drawn_from_the_shell(kind, saved, tmp_path):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("kind", ["learning", "curves", "map", "variance", "film"])
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_record_of_an_interrupted_run_is_drawn(kind, gone, saved, tmp_path):
+    """What was not measured is NaN; matplotlib fails to space markers along such a curve."""
+    whole = sweep() if kind == "variance" else pp.load(saved[kind])
+    record = whole.copy(deep=True)
+    for name in record.data_vars:
+        record[name] = record[name].where(record["init"] != record["init"][gone])
+    ending = kinds.KINDS[kind].formats[0]
+    saved = pp.save(record, tmp_path / "record.partial.nc")
+    assert run(saved, "--kind", kind, "-o", tmp_path / f"a.{ending}") == 0
+    if kind in ("learning", "curves", "variance"):
+        kept = {str(name) for k, name in enumerate(record["init"].values) if k != gone}
+        shown = kinds.drawn(record, kind)
+        shown.canvas.draw()
+        legends = [*shown.legends, *(ax.get_legend() for ax in shown.axes if ax.get_legend())]
+        words = {t.get_text().split(",")[0] for one in legends for t in one.get_texts()}
+        assert words & {str(name) for name in record["init"].values} == kept
+
+
+def test_a_record_of_a_run_that_measured_nothing_is_told(tmp_path, capfd):
+    empty = pp.save(sweep() * np.nan, tmp_path / "record.partial.nc")
+    assert run(empty) == 2
+    assert "nothing in this record can be drawn" in capfd.readouterr().err
+    assert "nothing was measured" in {
+        text.get_text() for text in pp.plot.curves(sweep() * np.nan).legends[0].get_texts()
+    }
+
+
 @pytest.mark.parametrize(
     ("form", "start"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89P")]
 )

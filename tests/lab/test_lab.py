@@ -154,10 +154,24 @@ def test_named_initialisers_have_their_place_on_the_diagram(init, expected):
     np.testing.assert_allclose(look.place(setting, look.measure(setting)), expected, rtol=1e-6)
 
 
+def test_a_share_is_not_compared_with_the_size_that_theory_expects():
+    """PyTorch's own story: inputs become alike while q settles, as theory says of q."""
+    setting = dataclasses.replace(PRESETS["PyTorch's defaults"].setting, width=32)
+    record, theory = look.measure(setting), look.predict(setting)
+    forward = pp.judge(record, theory)[0]
+    assert "collapsing" in str(forward) and "q itself is within the band of theory" in str(forward)
+
+
 def test_other_stacks_have_none_and_the_recipe_says_why():
     assert look.place(Setting(norm="layer"), pp.predict(Setting(norm="layer").network)) is None
     assert "plain stacks" in words.recipe(Setting().network.activation, None)
     softplus = pp.Network(activation="softplus").activation
+    for phi in ("selu", "tanh"):  # at q = 0 alone, beside which signals are lost
+        said = words.recipe(pp.Network(activation=phi).activation, look.Point(1.0, 0.0))
+        assert "sigma_w =" not in said and "`critical`" in said
+        assert "q = 0." in words.recipe(
+            pp.Network(activation=phi).activation, look.Point(1.0, 0.01)
+        )
     assert "No scale keeps the gradient" in words.recipe(softplus, look.Point(1.0, 0.05))
 
 

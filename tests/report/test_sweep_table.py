@@ -1,11 +1,13 @@
 """Findings in words: the table, the advice and the summary say what the findings hold."""
 
+import dataclasses
 import json
 import math
 
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from rich.console import Console
 
 import propagate as pp
@@ -55,7 +57,7 @@ def test_the_table_has_one_row_for_each_pairing_worst_first():
 def test_advice_names_what_suits_and_what_the_closest_lacks():
     relu, gelu, sin = sweep_table.advice(FINDINGS).splitlines()
     assert relu == "relu: he (325) keeps signals and gradients in range (fine to that depth)."
-    assert "The closest, he, is vanishing backward: each layer shrinks the signal" in gelu
+    assert "The closest, he, is vanishing backward: each layer shrinks the gradient" in gelu
     assert "-0.310 decades per layer, fine to depth 8" in gelu and "larger scale" in gelu
     assert "alone, is inconclusive" in sin
 
@@ -77,3 +79,17 @@ def test_the_summary_is_json_without_nan():
 def test_depths_are_whole_and_bounded(depth, words):
     one = pp.Findings([finding("he", "relu", "forward", Verdict.EXPLODING, 0.3, depth)])
     assert printed(sweep_table.verdict_table(one)).rstrip().endswith(words)
+
+
+def test_advice_offers_no_scale_that_was_measured_and_no_nearness_to_what_there_is_not():
+    record = xr.Dataset(attrs={"parameters": '{"named": ["gelu", "softplus"]}'})
+    vanishing = [
+        finding(init, phi, d, Verdict.VANISHING, -0.3, 8.0)
+        for init, phi in (("critical", "gelu"), ("he", "softplus"))
+        for d in ("forward", "backward")
+    ]
+    gelu, softplus = sweep_table.advice(pp.Findings(vanishing), record).splitlines()
+    assert "near criticality" in gelu and "would suit" not in gelu
+    other = [dataclasses.replace(f, init="he") for f in vanishing if f.activation == "gelu"]
+    assert "the initialiser critical would suit" in sweep_table.advice(pp.Findings(other), record)
+    assert "By theory there is none" in softplus and "near criticality" not in softplus

@@ -1,5 +1,7 @@
 """The initialiser `critical`: theory's choice, against integrals by another route and networks."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -133,3 +135,27 @@ def test_a_function_of_ones_own_has_a_critical_point_too():
 
     record = pp.measure(pp.Network(20, 64, activation=bent, init="critical"), KEY, seeds=3, batch=8)
     assert {f.verdict.value for f in pp.judge(record)} == {"stable"}
+
+
+@pytest.mark.parametrize(
+    ("formula", "said"),
+    [
+        ("0*h", "E phi'^2 = 0"),
+        ("0*h + 1", "E phi'^2 = 0"),
+        ("sign(h)", "E phi'^2 = 0"),
+        ("1/h", "1 / h has no finite E phi^2"),
+        ("sqrt(h)", "no finite E phi^2"),
+    ],
+)
+def test_an_activation_without_a_critical_scale_is_one_clear_line(formula, said):
+    """Constants have no slope to keep; of 1/h² a Gaussian mean is infinite, whatever is summed."""
+    with pytest.raises(pp.UnusableInput, match=re.escape(said)):
+        critical_at_unit(activation(formula))
+    net = pp.Network(4, 8, activation=formula)
+    record = pp.sweep(net, init="he_normal", key=KEY, seeds=2, batch=4, measures="q")
+    assert pp.judge(record)  # without its scale the sweep goes on
+
+
+@pytest.mark.parametrize("formula", ["abs(h)**0.5", "exp(h)", "h**5", "1/(h*h + 0.001)"])
+def test_a_steep_activation_is_no_pole(formula):
+    assert critical_at_unit(activation(formula)).sigma_w2 > 0

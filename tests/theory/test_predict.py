@@ -145,7 +145,8 @@ def test_a_verdict_with_theory_beside_it():
     record, theory = pp.measure(stack, KEY, seeds=2, measures=("q",)), pp.predict(stack)
     for finding in pp.judge(record, theory):
         assert finding.verdict.value == "vanishing"
-        assert "within the band of theory, which expects -0.30" in finding.reason
+        assert "decades per layer by theory" in finding.reason and "± 0.000" not in finding.reason
+        assert "the measurement, -0.3" in finding.reason and "within its band" in finding.reason
     for finding in pp.judge(scaled(record, 7, -1.0), theory):
         assert "is the first to leave the prediction" in finding.reason
 

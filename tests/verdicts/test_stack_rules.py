@@ -265,6 +265,7 @@ def test_inputs_that_become_parallel_are_named_whatever_their_norms():
     """A share of 0.5^l of the directions is below 10^-3.5 from layer 12 on."""
     found = told(stack_of(0.5 ** np.arange(1, 22)))
     assert (found.verdict, found.layer) == (V.COLLAPSING, 11)
+    assert found.rate == pytest.approx(math.log10(0.5))  # of the share, not of q, which is still
     assert "effective rank goes from 2.00 to 1.0000" in found.reason
     assert "at most 7 layers" in found.remedy  # 0.5^8 is 10^-2.4, 0.5^9 is 10^-2.7
     for healthy in (0.8 ** np.arange(1, 22), np.full(21, 1e-5), np.full(21, 0.9)):

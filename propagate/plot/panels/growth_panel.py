@@ -94,14 +94,16 @@ class GrowthPanel:
     def _curve(self, values: xr.DataArray, **style: Any) -> tuple[np.ndarray, np.ndarray]:
         """Draw one curve and its band over seeds; mark where it stops being finite.
 
-        Returns its places and its values in the order of travel.
+        Returns its places and its values in the order of travel. What was not measured has no
+        curve: matplotlib cannot space the markers of one that is nowhere finite.
         """
         values = values.transpose(..., depth_dim(values))
         x, y = positions(values), values.values.reshape(-1, values.shape[-1])
         onward = slice(None) if self.direction == "forward" else slice(None, None, -1)
         spread = _two_sd if self.like_theory and len(y) > 1 else _range
         low, middle, high = spread(_overflowed(y[:, onward])[:, onward])
-        self.ax.add_line(Line2D(x, np.where(np.isfinite(middle), middle, np.nan), **style))
+        if np.isfinite(middle).any():
+            self.ax.add_line(Line2D(x, np.where(np.isfinite(middle), middle, np.nan), **style))
         if len(y) > 1:
             known = np.isfinite(low) & np.isfinite(high)
             for k in _runs(known):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from propagate.plot.style import new_figure, numbered_style
+from propagate.plot.style import legend_options, new_figure, numbered_style
 from propagate.verdicts.outcomes import SCORES, best_rates, score_name
 
 
@@ -48,8 +48,8 @@ def learning_curves(record: xr.Dataset, *, axes: Sequence[Axes] | None = None) -
     axes[0].set_ylabel(SCORES[name])
     figure = axes[0].get_figure(root=True)
     assert isinstance(figure, Figure)
-    names, look = axes[0].get_legend_handles_labels(), {"fontsize": "small", "frameon": False}
-    figure.legend(*names, loc="outside right upper", **look) if alone else axes[-1].legend(**look)
+    named = legend_options(axes, (), record.drop_dims("seed"))
+    figure.legend(**named, loc="outside right upper") if alone else axes[-1].legend(**named)
     return figure
 
 
@@ -57,6 +57,8 @@ def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> None:
     scores = own[name].transpose("run", "step").values
     epochs = own["epoch"].values
     look, label = numbered_style(k), str(own["init"].values)
+    if not np.isfinite(scores.mean(axis=0)).any():
+        return  # not trained before the run was interrupted
     ax.plot(epochs, scores.mean(axis=0), label=label, markevery=0.15, **look)
     band = {"color": look["color"], "alpha": 0.15, "lw": 0}
     ax.fill_between(epochs, scores.min(axis=0), scores.max(axis=0), **band)

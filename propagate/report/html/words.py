@@ -93,7 +93,7 @@ def _remedies(findings: Findings) -> Mapping[tuple[str, str, str], list[str]]:
     """Return the places of the faults of each verdict, cause and remedy."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for f in findings.faults:
-        key = f.verdict.value, f.verdict.cause, f.remedy or f.verdict.remedy
+        key = f.verdict.value, f.cause, f.remedy or f.verdict.remedy
         found.setdefault(key, []).append(f.parameter or f.site or "the model")
     return found
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from propagate.types import Direction
 from propagate.verdicts.findings import Verdict
-from propagate.verdicts.growth import Growth, fine_rate, in_words
+from propagate.verdicts.growth import Growth, fine_rate, in_words, with_total
 from propagate.verdicts.stack_rules.stack_record import Pairing
 
 
@@ -41,7 +41,7 @@ class Case:
     def in_all(self) -> str:
         """Say how the second moment grew: the rate, and over which layers by how much."""
         where = "up to the last norm" if self.pairing.normed_end else "in all"
-        return f"{in_words(self.growth)}, {self.growth.total:+.2f} decades {where}"
+        return with_total(self.growth, where)
 
     def until_lost(self) -> str:
         """Say how the signal grew before it was lost."""

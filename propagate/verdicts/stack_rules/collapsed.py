@@ -7,7 +7,7 @@ import numpy as np
 from propagate.verdicts import thresholds
 from propagate.verdicts.directions import apart, parallel_from, places_apart
 from propagate.verdicts.findings import Verdict
-from propagate.verdicts.growth import growth, in_words
+from propagate.verdicts.growth import Growth, growth, in_words
 from propagate.verdicts.stack_rules.case import Answer, Case
 
 
@@ -26,9 +26,10 @@ def collapsed(case: Case) -> Answer | None:
     if not len(lost) and not fall.high < -case.fine_rate:
         return None
     layer = int(lost[0]) if len(lost) else None
+    goes = f"is zero from layer {layer} on" if math.isnan(fall.rate) else f"goes {in_words(fall)}"
     reason = (
-        f"the share of the second moment that tells inputs apart goes {in_words(fall)}, "
-        f"while q stays at 10^{np.median(case.log_q[:, -1]):.2f}{_rank(case, INPUTS)}"
+        f"the share of the second moment that tells inputs apart {goes}, while q "
+        f"stays at 10^{np.median(case.log_q[:, -1]):.2f}{_rank(case, INPUTS)}"
     )
     return Answer(Verdict.COLLAPSING, layer, reason, fall)
 
@@ -45,7 +46,7 @@ def parallel(case: Case) -> Answer | None:
         "differ"
     )
     remedy = f"a skip connection past each layer, or at most {_most_layers(share)}"
-    return Answer(Verdict.COLLAPSING, start, reason, remedy=remedy)
+    return Answer(Verdict.COLLAPSING, start, reason, _fall(case, INPUTS, start), remedy)
 
 
 def alike_tokens(case: Case) -> Answer | None:
@@ -66,7 +67,8 @@ def alike_tokens(case: Case) -> Answer | None:
     remedy = "a skip connection past attention, or a smaller share of it"
     if share is not None:
         remedy += f", or at most {_most_layers(share)}"
-    return Answer(Verdict.COLLAPSING, layer, reason + _rank(case, TOKENS), remedy=remedy)
+    reason += _rank(case, TOKENS)
+    return Answer(Verdict.COLLAPSING, layer, reason, _fall(case, TOKENS, layer), remedy)
 
 
 INPUTS, TOKENS = "forward_effective_rank", "forward_token_effective_rank"
@@ -81,6 +83,21 @@ def _apart(case: Case, name: str) -> np.ndarray | None:
     """Return the largest share of directions that are not common, of any seed, by layer."""
     rank = case.pairing.values(name)
     return None if rank is None or np.isnan(rank).any() else apart(rank).max(axis=0)
+
+
+def _fall(case: Case, name: str, layer: int) -> Growth:
+    """Return how fast the share of directions that is not common falls, until a layer.
+
+    Of tokens whose rank was not measured, of 1 less their mean cosine.
+    """
+    rank = case.pairing.values(name)
+    if rank is None:
+        cosine = case.pairing.values("forward_token_correlation")
+        assert cosine is not None, "what is told to collapse was measured"
+        share = np.log10(np.maximum(1 - cosine, float(case.pairing.range.eps)))
+    else:
+        share = apart(rank)
+    return growth(share[:, : layer + 1], "forward")
 
 
 def _rank(case: Case, name: str) -> str:

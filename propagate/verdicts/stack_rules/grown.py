@@ -12,7 +12,7 @@ from propagate.verdicts.stack_rules.case import Answer, Case
 def grown(case: Case) -> Answer | None:
     """Vanishing, exploding or inconclusive: the rate times the depth against what is fine."""
     rise, limit = case.growth, case.fine_rate
-    numbers = f"{case.in_all()}{_range_left(case)}"
+    numbers = case.in_all() + _range_left(case)
     if rise.high < -limit:
         return Answer(Verdict.VANISHING, None, numbers)
     if rise.low > limit:

@@ -7,15 +7,21 @@ import numpy as np
 from propagate.record.dataset import second_moment_name
 from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Verdict
-from propagate.verdicts.growth import in_words
+from propagate.verdicts.growth import Growth, in_words
 from propagate.verdicts.stack_rules.case import Answer, Case
 from propagate.verdicts.stack_rules.stack_record import Pairing
 
 WEIGHTS = second_moment_name("weight_gradient")
+UNDEFINED = (
+    "the activation of a finite signal is NaN: it has no value at some h, as sqrt and log have "
+    "none below 0"
+)
+DEFINED = "an activation that has a value at every h"
+NO_GROWTH = Growth(math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def lost(case: Case) -> Answer | None:
-    """Symmetric, overflowed or dead: what cannot be read off a growth rate."""
+    """Symmetric, overflowed, not finite or dead: what cannot be read off a growth rate."""
     log_q, forward = case.log_q, case.direction == "forward"
     if _symmetric(case.pairing):
         what = "signals" if forward else "gradients"
@@ -30,6 +36,8 @@ def lost(case: Case) -> Answer | None:
     lost = values[~np.isfinite(values)]
     since = f"from layer {layer} on" + _in_seeds(log_q)
     if not np.isneginf(lost).all():
+        if _undefined(case.pairing):
+            return Answer(Verdict.NON_FINITE, layer, f"NaN {since}; {UNDEFINED}", remedy=DEFINED)
         return Answer(Verdict.OVERFLOWED, layer, f"not finite {since}{case.until_lost()}")
     if forward and _underflowed(case, layer):
         reason = f"below the dtype's range {since}{case.until_lost()}"
@@ -37,9 +45,30 @@ def lost(case: Case) -> Answer | None:
     return Answer(Verdict.DEAD, layer, f"exactly zero {since}")
 
 
+def _undefined(pairing: Pairing) -> bool:
+    """Whether an activation is NaN of a signal that is finite; one that overflows is infinite."""
+    into, out = (pairing.values(second_moment_name(p)) for p in ("forward", "activation"))
+    if into is None or out is None:
+        return False
+    bad = np.isnan(out[:, :-1])  # the output has no activation
+    first = np.argmax(bad, axis=1)
+    return bool((bad.any(axis=1) & np.isfinite(into[np.arange(len(into)), first])).any())
+
+
 def _in_seeds(log_q: np.ndarray) -> str:
     lost = int((~np.isfinite(log_q)).any(axis=1).sum())
     return "" if lost == len(log_q) else f" in {lost} of {len(log_q)} seeds"
+
+
+def alike(case: Case) -> Answer | None:
+    """Symmetric: the units within each branch are one unit; what goes past them differs."""
+    if not case.pairing.alike:
+        return None
+    reason = (
+        "the units within every branch have the same weights, so they get the same gradients and "
+        f"stay one unit; what arrives goes past them, {in_words(case.growth)}"
+    )
+    return Answer(Verdict.SYMMETRIC, 1, reason, NO_GROWTH)
 
 
 def _symmetric(pairing: Pairing) -> bool:

@@ -6,7 +6,7 @@ the first one that finds something decides:
 
     forward, backward   `lost`
     backward            `untrained`
-    forward, backward   `grown`
+    forward, backward   `alike`, `grown`
     forward             `collapsed`, `parallel`, `alike_tokens`, `saturated`
     none                stable
 """
@@ -24,7 +24,7 @@ from propagate.verdicts.growth import growth
 from propagate.verdicts.stack_rules.case import Answer, Case
 from propagate.verdicts.stack_rules.collapsed import alike_tokens, collapsed, parallel
 from propagate.verdicts.stack_rules.grown import grown
-from propagate.verdicts.stack_rules.lost import WEIGHTS, lost, untrained
+from propagate.verdicts.stack_rules.lost import WEIGHTS, alike, lost, untrained
 from propagate.verdicts.stack_rules.saturated import flat_share, saturated
 from propagate.verdicts.stack_rules.stack_record import Pairing
 
@@ -48,7 +48,8 @@ def judge_pairing(
         rise = expected.growth
     case = Case(pairing, direction, log_q, rise)
     verdict, layer, reason, own, remedy = _answer(case)
-    reason = reason if expected is None else f"{reason}; {expected.beside(measured)}"
+    if expected is not None:
+        reason += f"; {expected.beside(measured, of_another=own is not None)}"
     rise = own or rise
     fine = thresholds.FINE_DECADES / abs(rise.rate) if rise.rate else math.inf
     unseen = _unseen(case)
@@ -106,9 +107,9 @@ def _remedy(case: Case, verdict: Verdict) -> str:
 def _answer(case: Case) -> Answer:
     """Return what the first rule says that finds something."""
     if case.direction == "forward":
-        rules = [lost, grown, collapsed, parallel, alike_tokens, saturated]
+        rules = [lost, alike, grown, collapsed, parallel, alike_tokens, saturated]
     else:
-        rules = [lost, untrained, grown]
+        rules = [lost, untrained, alike, grown]
     for rule in rules:
         found = rule(case)
         if found is not None:

@@ -30,6 +30,7 @@ class Pairing:
         dtype: of its weights and signals.
         biased: whether it has biases that are not zero; None if that is not known.
         fixed: whether its weights are the same for every key.
+        alike: whether all units within a branch have the same weights into them.
         shared: whether all layers have the same weights.
         bypassed: whether a signal can go past the weights of a layer.
         zero_scaled: the place of what a learned scalar, zero at the start, multiplies; "" if none.
@@ -42,6 +43,7 @@ class Pairing:
     dtype: str
     biased: bool | None = None
     fixed: bool = False
+    alike: bool = False
     shared: bool = False
     bypassed: bool = False
     zero_scaled: str = ""
@@ -77,7 +79,7 @@ def pairings_of(record: xr.Dataset) -> Iterator[Pairing]:
     moments = [second_moment(record, direction) for direction in measured_directions(record)]
     for init in map(str, record["init"].values):
         biased = init in known["biased"] if "biased" in known else None
-        fixed = init in known.get("fixed", ())
+        of_init = {name: init in known.get(name, ()) for name in ("fixed", "alike")}
         for phi in map(str, record["activation"].values):
             chosen = {"init": init, "activation": phi}
             seen = [q.sel(chosen).notnull().any("layer") for q in moments]
@@ -86,4 +88,4 @@ def pairings_of(record: xr.Dataset) -> Iterator[Pairing]:
                 own = record.sel(chosen)
                 own = own.isel(seed=measured.values) if "seed" in own.dims else own
                 own = own if "seed" in own.dims else own.expand_dims("seed")
-                yield Pairing(init, phi, own, dtype, biased, fixed, **about)
+                yield Pairing(init, phi, own, dtype, biased, **of_init, **about)
