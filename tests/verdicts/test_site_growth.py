@@ -107,6 +107,25 @@ def test_a_stream_that_is_normalised_behind_each_sum_is_followed_from_norm_to_no
     assert len(list(grown(alone, direction, []))) == 1
 
 
+def test_a_stream_goes_on_from_a_layer_behind_a_sum_and_a_net_of_two_products_is_none():
+    """ALBERT's embeddings are a sum, normalised and made wider: the stream begins behind that."""
+    q = np.array([-3.0, 0.0, 0.2, 0.3, 0.4, 0.5, 0.6])
+    skips = np.array([np.nan, np.nan, 0.0, 0.2, 0.3, 0.4, 0.5])
+    depth = np.array([1, 2, 3, 4, 5, 6, 7])
+    record = stream(q, skips).assign(depth=("site", depth))
+    record["kind"] = "site", np.where(np.arange(7) == 1, "matmul", "add")
+    record["parameter"] = "site", np.where(np.arange(7) == 1, "wider", "")
+    there = way(record, "forward")
+    assert there.read.tolist() == [1, 2, 3, 4, 5, 6] and there.total == pytest.approx(0.6)
+    sums, inputs = np.linspace(0.0, 2.0, 6), np.full(6, -1.0)
+    both = stream(np.ravel(np.transpose([inputs, sums])), np.where(np.arange(12) % 2, -1.0, np.nan))
+    both["kind"] = "site", np.tile(["matmul", "add"], 6)
+    both["parameter"] = "site", np.tile(["wx", ""], 6)
+    both = both.assign(depth=("site", np.repeat(np.arange(1, 7), 2)))
+    there = way(both, "forward")
+    assert there.read.tolist() == there.sites.tolist() and there.total == pytest.approx(2.0)
+
+
 def test_a_sawtooth_that_sinks_is_vanishing():
     """A tooth of two decades, and half a decade lost in each of twelve."""
     curve = np.repeat(-0.5 * np.arange(24), 2) - np.tile([2.0, 0.0], 24)
