@@ -206,7 +206,8 @@ def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
     """Yield the branches whose share of a residual stream is out of line."""
     if "log10_branch_q" not in record:
         return
-    share = record["log10_branch_q"].values - record["log10_skip_q"].values
+    with np.errstate(invalid="ignore"):  # both may be zero
+        share = record["log10_branch_q"].values - record["log10_skip_q"].values
     adds = np.flatnonzero(record["kind"].values == "add")
     adds = adds[_once_each(owners(record, adds))]
     for group in _peers(record["after"].values[adds]).values():
