@@ -77,18 +77,16 @@ def alike_inputs(inputs: Tree, outputs: Tree) -> dict[str, str]:
         `inputs_are`: `"zero"` or `"equal"`, each row the same as the others; `outputs_are`:
         `"equal"`, or `"different"` where the model draws numbers, or tells rows apart by itself.
     """
-    given = [np.asarray(x) for x in jax.tree.leaves(inputs) if is_data(x) and np.ndim(x)]
-    given = [x.astype(np.float32) if x.dtype.kind not in "fciub" else x for x in given if x.size]
-    rows = [x for x in given if len(x) > 1]
-    floats = [x for x in given if x.dtype.kind in "fc"]
-    if not all(map(_rows_equal, rows)):
+    given = [np.asarray(x) for x in jax.tree.leaves(inputs) if is_data(x) and np.size(x)]
+    rows = [x for x in given if x.ndim and len(x) > 1]
+    zero = bool(given) and all(x.dtype.kind not in "iub" and not (x != 0).any() for x in given)
+    if not all(map(_rows_equal, rows)) or not (rows or zero):
         return {}
     same = all(_rows_equal(np.asarray(x)) for x in jax.tree.leaves(outputs) if np.ndim(x))
-    apart = {"outputs_are": "equal" if same else "different"}
-    largest = max(floats, key=np.size, default=None)
-    if largest is not None and not largest.any():
-        return {"inputs_are": "zero", **apart}
-    return {"inputs_are": "equal", **apart} if rows else {}
+    return {
+        "inputs_are": "zero" if zero else "equal",
+        "outputs_are": "equal" if same else "different",
+    }
 
 
 def _rows_equal(x: np.ndarray) -> bool:

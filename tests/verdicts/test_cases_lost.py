@@ -124,9 +124,22 @@ def test_a_gain_of_zero_is_named_and_not_the_layer_behind(bias):
     assert "set 2.g to 1" in str(pp.advise(diagnosis))
 
 
-class Normalised(nn.Module):
-    features: int = 0
+@pytest.mark.lenient
+def test_in_a_scan_the_turn_of_the_gain_is_named():
+    def model(params, x):
+        return jax.lax.scan(lambda x, p: (gained([p], x), None), x, params)[0]
 
+    params = {
+        "w": jnp.stack(weights(5)),
+        "g": jnp.ones((5, N)),
+        "b": jnp.full((5, N), 0.1),
+    }
+    assert not found(model, params).findings.faults
+    params["g"] = params["g"].at[2].set(0.0)
+    assert only(found(model, params), "dead").parameter == "g[2]"
+
+
+class Normalised(nn.Module):
     @nn.compact
     def __call__(self, x):
         for _ in range(3):
@@ -172,6 +185,21 @@ def test_a_product_that_underflows_is_a_fault(loss, scale):
     assert not found(model, wide[:, :8], loss=None).findings.faults
     logs = lambda p, x: jnp.sum(jax.nn.log_sigmoid(x @ p), -1)  # noqa: E731
     assert not found(logs, wide, loss=None).findings.faults
+
+
+def by_turns(h):
+    product = h[:, 0]
+    for k in range(1, h.shape[1]):
+        product = product * h[:, k]
+    return product
+
+
+@pytest.mark.parametrize("product", [by_turns, lambda h: h**64])
+def test_products_of_any_kind_are_known_as_such(product):
+    small = lambda p, x: product(1e-8 * jax.nn.sigmoid(mlp(p, x)))  # noqa: E731
+    finding = only(found(small, weights()), "untrained")
+    assert "underflows: its products" in finding.reason and "sum their log" in finding.reason
+    assert not found(lambda p, x: product(1 + 0.1 * jnp.tanh(mlp(p, x))), weights()).findings.faults
 
 
 def test_an_exponential_that_underflows_is_a_fault_and_not_to_be_raised():
@@ -225,6 +253,8 @@ def test_what_is_constant_by_design_beside_inputs_that_differ_is_healthy():
     assert found(mlp, weights(), jnp.ones((1, N))).findings == ()
     assert found(embedded, TABLE, TOKENS).findings == ()
     assert found(embedded, TABLE, TOKENS[:1]).findings == ()
+    turn = lambda p, x, h: jnp.tanh(x @ p[0] + h @ p[1]) @ p[2]  # noqa: E731
+    assert not found(turn, weights(3), X[:1], jnp.zeros((1, N))).findings.faults  # a first state
 
 
 def test_a_model_that_tells_equal_rows_apart_by_itself_gets_a_note():
@@ -270,6 +300,12 @@ def test_a_negative_operand_is_to_be_made_positive(f):
     assert "its operand is negative: make it positive first, by softplus" in finding.reason
     assert "of -" in finding.reason and "1e-12" not in finding.reason
     assert found(lambda p, x: f(1 + jax.nn.softplus(mlp(p, x))), weights()).findings == ()
+
+
+def test_an_operand_that_is_negative_by_rounding_is_told_so():
+    deviation = lambda h: jnp.sqrt((h * h).mean(-1) - h.mean(-1) ** 2 - 1e-6)  # noqa: E731
+    diagnosis = found(lambda p, x: deviation(mlp(p, x) * 0 + 1), weights())
+    assert "negative by rounding: maximum(x, 0)" in only(diagnosis, "overflowed").reason
 
 
 def test_a_logarithm_of_zero_still_asks_for_a_small_number():

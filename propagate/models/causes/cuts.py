@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from propagate import _jax_compat as compat
@@ -80,9 +81,10 @@ ORDER: dict[Cause, int] = {
     "chosen": 3,
     "unread": 3,
     "cancelled": 3,
+    "underflow": 3,
 }
-"""Which of several cuts is told: what is meant first, what every mask, and every maximum that is
-subtracted for the sake of the dtype, has last; else 2."""
+"""Which of several cuts is told: what is meant first, what every mask has, and every
+maximum that is subtracted for the sake of the dtype, last; else 2."""
 
 
 def cuts(look: Look, rows: list[int]) -> dict[int, Cut]:
@@ -201,14 +203,18 @@ def _classified(look: Look, back: Pulled, number: int, step: Step, k: int) -> Cu
         return told("flat")
     small = zeros.underflowed(tape, step, back.cotangents.get(step.outs[0]))
     if small:
-        return told(small, str(np.asarray(tape.values[step.outs[0]]).dtype))
+        return told(small, str(jnp.result_type(tape.values[step.outs[0]])))
     if _underflows(look.tape, back, step, k):
         return told("underflow")
     factors = [n for j, n in enumerate(step.ins) if j != k and tape.is_float(n)]
     if name in zeros.FACTORS or name == "div":
         zero = next((n for n in factors if not any_nonzero(tape.values[n])), None)
         if zero is not None:
-            return told(_of_zero(look, back, zero), zeros.origin(look, zero))
+            by, made = zeros.origin(look, zero)
+            small = made and zeros.underflowed(tape, made)
+            if small:
+                return Cut(small, by, str(jnp.result_type(tape.values[zero])), number, step.ins[k])
+            return told(_of_zero(look, back, zero), by)
         return told("chosen" if any(_is_choice(tape, n) for n in factors) else "masked")
     if name in ("select_n", "clamp"):
         if name == "clamp" or _bends(tape, step):

@@ -8,15 +8,17 @@ x ── prod(σ(h)) of 512 units ──▶ 0                by float32: the pro
 import math
 from typing import Any, Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from propagate.models.causes.look import Look
-from propagate.models.causes.tape import Step, Tape, any_nonzero
+from propagate.models.causes.tape import MOVING, Step, Tape, any_nonzero
 from propagate.tracing.primitives import LAYOUT, PRODUCTS, REDUCTIONS
 from propagate.tracing.trees import brackets
 from propagate.types import Array
 
 FACTORS = (*PRODUCTS, "mul")
+AN_INPUT = "an input"
 DEEP = 12  # products of products by zero that are followed back
 POWERS = ("mul", "div", "reduce_prod", "cumprod", "integer_pow", "pow", "square")
 EXPONENTIALS = ("exp", "exp2")
@@ -87,33 +89,43 @@ def _made(look: Look, step: Step, moves: list[int]) -> Silence:
         cause = over_one
     else:
         cause = underflowed(tape, step) or "made"
-        by = str(np.asarray(tape.values[step.outs[0]]).dtype) if cause != "made" else ""
+        by = str(jnp.result_type(tape.values[step.outs[0]])) if cause != "made" else ""
     return Silence(cause, operation, by, look.layer(step))
 
 
 def parameter_of(look: Look, number: int) -> str:
-    """Return the path of the parameter that a value is, moved about at most; else ""."""
-    source = look.tape.source[number]
-    if source is None:
-        return ""
-    return look.names.parameters.paths[source.number] + brackets(source.index)
+    """Return the path of the parameter, or its turn, that a value is, moved about at most."""
+    tape = look.tape
+    paths = look.names.parameters.paths
+    while tape.source[number] is None:
+        step = tape.makers.get(number)
+        if step is None or step.eqn.primitive.name not in MOVING:
+            return ""
+        number, *others = step.ins
+        whole = tape.source[number]
+        if whole is not None and others:  # what a scan hands to a turn
+            return f"{paths[whole.number]}[{int(tape.values[others[0]])}]"
+    source = tape.source[number]
+    return paths[source.number] + brackets(source.index) if source else ""
 
 
-def origin(look: Look, number: int) -> str:
-    """Return the parameter that a value of zeros is, or the operation that makes it zero."""
-    tape, operation = look.tape, "an input"
+def origin(look: Look, number: int) -> tuple[str, Step | None]:
+    """Return the parameter or operation that makes a value of zeros, and its step if it has one."""
+    tape, made = look.tape, None
     for _ in range(DEEP):
         path, step = parameter_of(look, number), tape.makers.get(number)
         if path:
-            return path
+            return path, None
         if step is None:
-            return operation if tape.depends[number] else "a constant"
-        name = step.eqn.primitive.name
+            break
+        made, name = step, step.eqn.primitive.name
         zero = [k for k in step.ins if tape.is_float(k) and not any_nonzero(tape.values[k])]
         if not zero or (name not in FACTORS and name not in LAYOUT and len(zero) < len(step.ins)):
-            return look.operation(step)
-        operation, number = look.operation(step), zero[0]
-    return operation
+            return look.operation(step), step
+        number = zero[0]
+    if made is not None:
+        return look.operation(made), made
+    return (AN_INPUT if tape.depends[number] else "a constant"), None
 
 
 def single(tape: Tape, number: int) -> Single | None:
@@ -136,12 +148,12 @@ def single(tape: Tape, number: int) -> Single | None:
 
 
 def underflowed(tape: Tape, step: Step, gradient: Array | None = None) -> Small | None:
-    """Return of what kind a step is whose values are zero since its dtype has none as small.
+    """Return of what kind a step is, some of whose values are zero as its dtype has none as small.
 
     Args:
         tape: that it is of.
         step: with one result.
-        gradient: of the result; where it is zero the values do not matter.
+        gradient: of the result, if all values that it moves are to be so.
     """
     name = step.eqn.primitive.name
     if name not in (*POWERS, *EXPONENTIALS) or len(step.outs) != 1:
@@ -154,7 +166,7 @@ def underflowed(tape: Tape, step: Step, gradient: Array | None = None) -> Small 
             axes = step.eqn.params.get("axes", step.eqn.params.get("axis"))
             fine = fine.all(axes, keepdims=name == "cumprod")
         small &= fine
-    asked = np.ones_like(small) if gradient is None else np.asarray(gradient) != 0
-    if not asked.any() or not (small | ~asked).all():
+    asked = small if gradient is None else np.asarray(gradient) != 0
+    if not (asked & small).any() or not (small | ~asked).all():
         return None
     return "exponential" if exponential else "product"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
+from propagate.verdicts import thresholds
 from propagate.verdicts.findings import Finding, Verdict
 from propagate.verdicts.site_rules.site_finding import site_finding
 
@@ -22,7 +23,7 @@ REMEDIES = {
     "acos": "clip x to [-1 + 1e-6, 1 - 1e-6]",
     "atanh": "clip x to [-1 + 1e-6, 1 - 1e-6]",
     "acosh": "keep x above 1",
-    "exp": "subtract the largest value first, as jax.nn.softmax and logsumexp do",
+    "exp": "bound what comes in; a softmax subtracts the largest value first",
     "eigh": "keep eigenvalues apart, or leave its gradient out",
     "svd": "keep singular values apart, or leave its gradient out",
 }
@@ -30,8 +31,10 @@ ELSE = "keep its operand away from there"
 POSITIVE = ("sqrt", "rsqrt", "log", "pow")
 """Operations of which a small number that is added does not help where the operand is negative."""
 MADE_POSITIVE = "its operand is negative: make it positive first, by softplus, exp, square or abs"
+ROUNDED = "its operand is negative by rounding: maximum(x, 0) + 1e-12 is not"
 DEGENERATE = {"eigh": "two eigenvalues are equal", "svd": "two singular values are equal"}
 """Where the derivative of a decomposition is infinite, whatever its operand is otherwise."""
+SUBTRACTED = "subtract the largest value first, as jax.nn.softmax and logsumexp do"
 BOUNDED = "bound what comes in, as 3 tanh(x / 3) does, or make it smaller"
 STARTS = {
     "parameter": (
@@ -60,7 +63,7 @@ def remedy(primitive: str, operand: float, otherwise: str = ELSE) -> str:
         otherwise: for an operation that has no remedy of its own.
     """
     if operand < 0 and primitive in POSITIVE:
-        return MADE_POSITIVE
+        return ROUNDED if operand > -thresholds.ROUNDED else MADE_POSITIVE
     return REMEDIES.get(primitive, otherwise)
 
 
@@ -78,9 +81,9 @@ def began(record: xr.Dataset) -> tuple[str, str]:
         return what.format(**words), todo.format(**words)
     of = "" if math.isnan(operand) else f" of {operand:.3g}"
     primitive = operation.split()[0]
-    bound = primitive.startswith("exp") and cause != "summed"
-    known = BOUNDED if bound else remedy(primitive, operand, "a smaller scale of what comes in")
-    return operation + of, known
+    if primitive in ("exp", "exp2"):
+        return operation + of, SUBTRACTED if cause == "summed" else BOUNDED
+    return operation + of, remedy(primitive, operand, "a smaller scale of what comes in")
 
 
 PARTS = ("cause", "operation", "by", "operand", "size", "at")

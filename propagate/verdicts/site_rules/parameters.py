@@ -89,6 +89,7 @@ def _told(record: xr.Dataset, k: int) -> tuple[str, str, Severity]:
     )
     words = CAUSES.get(cause, "").format(cut=cut, by=by, moved=moved(record, k))
     harmless = cause in HARMLESS or (cause == "unused" and _of_a_layer_in_use(record, k))
+    harmless |= cause == "zero" and by == "an input"
     harmless &= not np.isneginf(record["log10_gradient_q"].values).all()
     severity: Severity = "note" if harmless else "fault"
     return cause, f"{reason}: {words}" if words else reason, severity

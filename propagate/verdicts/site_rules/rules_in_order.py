@@ -19,7 +19,7 @@ from propagate.verdicts.site_rules.beginning import (
 )
 from propagate.verdicts.site_rules.collapsed import alike, alike_tokens
 from propagate.verdicts.site_rules.grown import grown
-from propagate.verdicts.site_rules.lost import dead, overflowed, silent
+from propagate.verdicts.site_rules.lost import dead, overflowed, silent, silent_layer
 from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
 from propagate.verdicts.site_rules.non_finite import not_finite_behind
 from propagate.verdicts.site_rules.parameters import constant, flat_at, untrained
@@ -46,7 +46,8 @@ def judge_sites(record: xr.Dataset) -> Findings:
         )
     blank = list(alike_inputs(record))
     lost = [*overflowed(record), *flushed_signal(record)]
-    lost += [f for f in blank if f.verdict is Verdict.DEAD and f.is_fault and not lost]
+    if not lost and silent_layer(record) is not None and "silence_cause" not in record.attrs:
+        lost += [f for f in blank if f.is_fault]  # the zeros are the inputs'
     lost += [] if lost else list(dead(record)) or silent(record)
     back = [] if lost else [*not_finite_behind(record), *flushed(record)]
     wild = list(wild_inputs(record))
