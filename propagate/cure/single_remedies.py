@@ -16,6 +16,7 @@ from propagate.verdicts.site_rules.beginning import offset
 from propagate.verdicts.site_rules.non_finite import ELSE, REMEDIES
 from propagate.verdicts.site_rules.parameters import CAUSES, moved
 
+
 def inputs(place: Place) -> Iterator[Proposal]:
     """Raw inputs, standardised."""
     if place.has_wild_inputs:

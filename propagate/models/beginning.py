@@ -105,7 +105,11 @@ def first_loss(
         count = _labels_summed(at, form, shape)
         if count:
             found = {"loss": float(value) / count, "loss_by_chance": form.entropy(classes)}
-            return found | {"classes": float(classes)} | _of_logits(form, np.asarray(out).reshape(shape))
+            return (
+                found
+                | {"classes": float(classes)}
+                | _of_logits(form, np.asarray(out).reshape(shape))
+            )
     return {}
 
 

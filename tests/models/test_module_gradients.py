@@ -100,7 +100,9 @@ def test_a_module_without_arrays_of_its_own_is_refused_with_the_remedy():
     module = linen.Dense(3)
     bound = module.bind(module.init(KEY, X))
     for model in (module, bound, {"net": bound}):
-        with pytest.raises(pp.UnusableInput, match=r"got Dense: pass the parameters, .* model.apply"):
+        with pytest.raises(
+            pp.UnusableInput, match=r"got Dense: pass the parameters, .* model.apply"
+        ):
             pp.value_and_grad(nnx_loss)(model, X)
     value = lambda params, x: nnx_loss(bound.unbind()[0].bind(params), x)  # noqa: E731
     (found, _), _ = pp.value_and_grad(value)(bound.variables, X)

@@ -382,7 +382,10 @@ def test_a_bound_linen_module_keeps_its_weights_and_is_left_as_it_is():
     model, bare = Wrapped(), nn.Dense(3)
     full = {"params": {"inner": {"kernel": 30 * jnp.ones((4, 3)), "bias": jnp.ones(3)}}}
     bound = model.bind(full)
-    for one, other in ((bound, bound), (bound.inner, bare.bind({"params": full["params"]["inner"]}))):
+    for one, other in (
+        (bound, bound),
+        (bound.inner, bare.bind({"params": full["params"]["inner"]})),
+    ):
         made = pure(one, X, key=KEY)
         close(made.fn(made.params, X), other(X))
         close(made.fn(made.params, X), X @ (30 * jnp.ones((4, 3))) + 1)

@@ -1,4 +1,4 @@
-"""Raw inputs among others: joined to them, or with a layer of their own, and their healthy twins."""
+"""Raw inputs among others, joined to them or with a layer of their own; their healthy twins."""
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +66,6 @@ WILD = {
     "a layer of its own": (beside, (X, STEPS), "of_t", "input 2", STEPS),
     "added on the way": (added, (X, T), "of_t", "input 2", T),
 }
-
-
 
 
 @pytest.mark.parametrize("name", WILD)

@@ -9,7 +9,7 @@ import xarray as xr
 from propagate.record.dataset import measured_directions
 from propagate.record.spine import spine
 from propagate.types import UnusableInput
-from propagate.verdicts.findings import Findings
+from propagate.verdicts.findings import Findings, Verdict
 from propagate.verdicts.grouped import grouped
 from propagate.verdicts.site_rules.beginning import (
     first_loss,
@@ -64,7 +64,8 @@ def judge_sites(record: xr.Dataset) -> Findings:
     followed = [f for f in followed if f.layer not in behind]
     flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
-    rest += first_loss(record, raw)
+    large = [f for f in growth if f.is_fault and f.verdict is Verdict.EXPLODING]
+    rest += first_loss(record, [*raw, *large])
     rest += untrained(record, lost, flat)
     found = [*lost, *wild, *back, *of_weights, *growth, *rest, *equal]
     return grouped(found, record)
