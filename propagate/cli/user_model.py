@@ -49,7 +49,9 @@ def built(target: str) -> Iterator[tuple[Any, ...]]:
         except (Exception, SystemExit) as error:
             raise UnusableInput(f"{name}() raised {told(error)}") from error
         if type(made) is not tuple or len(made) < 2:  # a Haiku Transformed is a tuple, but a model
-            what = f"a {type(made).__name__}" if type(made) is not tuple else f"{len(made)} of them"
+            kind = type(made).__name__
+            own = f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
+            what = own if type(made) is not tuple else f"{len(made)} of them"
             raise UnusableInput(
                 f"{name}() must return a tuple (model, *inputs) with one input or more, got {what}"
             )

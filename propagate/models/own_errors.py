@@ -70,7 +70,7 @@ def of_one_example(module: Any, inputs: tuple[Any, ...]) -> str:
         return "Equinox modules take one example: for a batch pass vmap=True"
     axis = f"axis_name={names[0]!r}, " if names else ""
     return (
-        "Equinox modules take one example, and this one its state: pass a function, diagnose(lambda "
+        "Equinox modules take one example, and this one its state: pass diagnose(lambda "
         f"module, x: jax.vmap(module, {axis}in_axes=(0, None), out_axes=(0, None))(x, state)[0], "
         "module, x)"
     )

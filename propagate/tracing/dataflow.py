@@ -27,7 +27,7 @@ import numpy as np
 from propagate import _jax_compat as compat
 from propagate._jax_compat import JaxprEqn
 from propagate.record.sums import Layout
-from propagate.tracing.primitives import ELEMENTWISE, LAYOUT, REDUCTIONS, features
+from propagate.tracing.primitives import ELEMENTWISE, LAYOUT, REDUCTIONS, RESIZING, features
 from propagate.tracing.sites import EqnPath, Kind, ParameterSlice, RawInput, Rescaled
 
 Parameters = tuple[ParameterSlice, ...]
@@ -67,6 +67,7 @@ class Facts:
         unit_axis: of channels; None: the last.
         still: whether no gradient flows through it.
         value: the site whose value it is.
+        through: operations on all of it since the last site that may change its size.
         content: the site whose numbers it has, as they are or rescaled, in whatever shape.
     """
 
@@ -85,6 +86,7 @@ class Facts:
     still: bool = False
     value: EqnPath | None = None
     content: Rescaled | None = None
+    through: tuple[str, ...] = ()
 
 
 def parameters_of(ins: Sequence[Facts]) -> Parameters:
@@ -118,7 +120,7 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     name, out = eqn.primitive.name, replace(merge(ins), elements=_elements(eqn, ins))
     raw = _joined(ins) if name == "concatenate" else _rescaled(eqn, [f.raw for f in ins])
     content = _rescaled(eqn, [(f.content,) if f.content else () for f in ins])
-    out = replace(out, raw=raw, content=next(iter(content), None))
+    out = replace(out, raw=raw, content=next(iter(content), None), through=_through(name, ins))
     if not out.data:
         return replace(out, parameters=indexed(eqn, out.parameters))
     first = next(facts for facts in ins if facts.data)
@@ -141,6 +143,13 @@ def follow(eqn: JaxprEqn, ins: Sequence[Facts], path: EqnPath) -> Facts:
     if name in ("mul", "div") and not all(facts.data for facts in ins):
         return replace(out, layer=first.layer, parameters=first.parameters if first.layer else ())
     return out
+
+
+def _through(name: str, ins: Sequence[Facts]) -> tuple[str, ...]:
+    """Return the operations that change a value's size, since the last site, and this one's."""
+    own = (name,) if name in RESIZING else ()
+    before = (each for facts in ins if facts.data for each in facts.through)
+    return tuple(dict.fromkeys((*before, *own)))
 
 
 def _joined(ins: Sequence[Facts]) -> tuple[RawInput, ...]:
@@ -259,12 +268,13 @@ def after_turns(facts: Facts, level: int, length: int, stride: int) -> Facts:
         layer=None,
         exponential=None,
         elements=0,
+        through=(),
     )
 
 
 def outside(facts: Facts) -> Facts:
     """Return what is known within a program of a value that was made before: its site is not."""
-    return replace(facts, value=None, content=None, layer=None, exponential=None)
+    return replace(facts, value=None, content=None, layer=None, exponential=None, through=())
 
 
 def carried(before: Facts, after: Facts) -> Facts:

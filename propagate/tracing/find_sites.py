@@ -219,7 +219,9 @@ class _Walk:
             if completed:
                 site = self._moved(next(facts.layer.path for facts in ins if facts.layer), site)
             self.sites[at.path] = site
-        return replace(out, value=at.path, content=Rescaled(at.path)) if is_site else out
+        if not is_site:
+            return out
+        return replace(out, value=at.path, content=Rescaled(at.path), through=())
 
     def _moved(self, before: EqnPath, site: Site) -> Site:
         """Return the site of a layer's output, which takes the place of that before its bias."""
@@ -228,7 +230,7 @@ class _Walk:
             return site  # of another bias of the same product
         if self.every:
             self.sites[before] = replace(own, kind="op", parameter=None, fans=None)
-        kept = ("label", "scope", "frame", "fans", "terms_summed", "reads")
+        kept = ("label", "scope", "frame", "fans", "terms_summed", "reads", "through", "operand")
         same = {name: getattr(own, name) for name in kept}
         return replace(site, product=own.product or own.path, **same)
 
@@ -292,13 +294,14 @@ def _site(eqn: JaxprEqn, kind: Kind, ins: list[Facts], out: Facts, at: Position)
         slope=largest_slope(eqn, ins) if kind in POINTWISE else None,
         skip=skip(ins) if kind == "add" else None,
         terms=tuple(facts.value for facts in ins) if kind == "add" else (),
-        operand=_operand(ins) if kind in POINTWISE else None,
+        operand=_operand(ins) if kind in (*POINTWISE, *PRODUCTS.values()) else None,
         result=result,
         dtype=value.dtype,
         fans=fans(eqn, side=0 if ins[-1].data else 1) if parameter else None,
         terms_summed=terms_summed(eqn),
         reads=_inputs_read(ins) if parameter and kind in PRODUCTS.values() else (),
         inputs=out.inputs,
+        through=tuple(dict.fromkeys(each for f in ins if f.data for each in f.through)),
     )
 
 

@@ -36,6 +36,7 @@ LAYOUT = frozenset(
     ]
 )
 REDUCTIONS = frozenset(["reduce_sum", "reduce_max", "reduce_min", "reduce_prod"])
+RESIZING = REDUCTIONS | {"mul", "div", "cumsum", "cumprod", "reduce_window_sum", "scatter-add"}
 BENDS = frozenset(
     [
         "tanh",

@@ -8,7 +8,7 @@ index is known only in a turn:
     >>> [w.of_turn((turn,)) for turn in range(4)]
     [(0,), (1,), (2,), (3,)]
     >>> print(Unopened(LOOP, 1, "its number of turns is not fixed", None))
-    while was not opened, 1 matrix products inside: its number of turns is not fixed
+    while was not opened, 1 matrix product inside: its number of turns is not fixed
 """
 
 from dataclasses import dataclass, replace
@@ -100,11 +100,12 @@ class Site:
         slope: the largest slope of the activation, if it is a function of one value.
         skip: which term of an addition has passed fewer layers.
         terms: of an addition, the sites whose values they are; None where they are no site's.
-        operand: of an activation, the site whose value it takes, as it is or rescaled.
+        operand: of an activation or a product, the site whose value it takes, as it is or rescaled.
         result: which result of the equation it is.
         dtype: of the value.
         fans: fan_in and fan_out of the parameter of a product.
         terms_summed: how many products each element of a matrix product is a sum of, else 0.
+        through: operations between it and the site before it that may change the signal's size.
         reads: the inputs that a layer with a parameter takes as they are.
         inputs: numbers of the arguments of the batch that it depends on.
         product: the equation of the product, or of the norm, whose bias or gain this one adds.
@@ -137,6 +138,7 @@ class Site:
     terms_summed: int = 0
     reads: tuple[RawInput, ...] = ()
     inputs: frozenset[int] = frozenset()
+    through: tuple[str, ...] = ()
     product: EqnPath | None = None
     operand: Rescaled | None = None
     biases: tuple[ParameterSlice, ...] = ()
@@ -174,5 +176,6 @@ class Unopened:
     def __str__(self) -> str:
         """Return it as a sentence."""
         where = f" at {Path(self.frame.file).name}:{self.frame.line}" if self.frame else ""
-        inside = f", {self.products} matrix products inside" if self.products else ""
+        many = f"{self.products} matrix product{'s' * (self.products > 1)}"
+        inside = f", {many} inside" if self.products else ""
         return f"{self.name}{where} was not opened{inside}: {self.reason}"

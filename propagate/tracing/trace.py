@@ -280,6 +280,7 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         "after": [names.parameter(s.after, t) for s, t in rows],
         "scope": [s.scope for s, _ in rows],
         "inputs": [" ".join(str(k - names.first_input) for k in sorted(s.inputs)) for s, _ in rows],
+        "through": [" ".join(s.through) for s, _ in rows],
         "file": [s.frame.file if s.frame else "" for s, _ in rows],
         "function": [s.frame.function if s.frame else "" for s, _ in rows],
         "source": [f"{s.frame.file}:{s.frame.line}" if s.frame else "" for s, _ in rows],

@@ -82,7 +82,7 @@ def way(record: xr.Dataset, direction: Direction) -> Way:
 
 def levels(record: xr.Dataset, direction: Direction) -> np.ndarray:
     """Return the level at every site, in decades."""
-    q, norm = second_moment(record, direction).values, _norm_after(record)
+    q, norm = second_moment(record, direction).values, norm_after(record)
     if direction == "forward":
         return np.where(norm >= 0, q[norm], q)
     sizes = np.log10(np.maximum(record["rows"].values * record["units"].values, 1))
@@ -122,7 +122,7 @@ def _going_on(record: xr.Dataset, sites: np.ndarray) -> np.ndarray:
     return on
 
 
-def _norm_after(record: xr.Dataset) -> np.ndarray:
+def norm_after(record: xr.Dataset) -> np.ndarray:
     """Return for each layer the site of the norm that takes its values, -1 if none does."""
     kind, depth = record["kind"].values, record["depth"].values
     last = {d: k for k, d in enumerate(depth) if kind[k] == "norm"}

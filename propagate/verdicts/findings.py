@@ -153,9 +153,10 @@ class Findings(tuple[Finding, ...]):
             'healthy: no findings at 13 sites'
         """
         faults = len(self.faults)
+        at = f"{sites} site{'s' * (sites != 1)}"
         if faults:
-            return f"{faults} fault{'s' * (faults > 1)} at {sites} sites:"
-        return f"healthy: no {'faults' if self else 'findings'} at {sites} sites"
+            return f"{faults} fault{'s' * (faults > 1)} at {at}:"
+        return f"healthy: no {'faults' if self else 'findings'} at {at}"
 
     def text(self, notes: bool = False) -> str:
         """Return one line for each finding, the worst first.

@@ -7,7 +7,6 @@ import xarray as xr
 
 from propagate.record.spine import POINTWISE
 
-
 SLOPES_UP_TO = {"tanh": 2.178, "logistic": 4.356, "sigmoid": 4.356, "erf": 1.731}
 """Magnitudes from which activations have almost no slope: a share `SATURATED_SLOPE` of the largest.
 """

@@ -157,7 +157,7 @@ Gaussian logits of standard deviation s add s²/2 while s is below 2: He's law w
 classes, whose logits have s = 1.4, 0.8 to 1.0; s = 2 adds 1.6 to 2.0, s = 3 adds 3.0 to 4.1.
 """
 SURE_SD = 2.0
-"""Standard deviation, or mean, of logits that leaves the first loss below `SURE_NATS`: see there."""
+"""Standard deviation, or mean, of logits at which the first loss is below `SURE_NATS`."""
 SURE_FAULT_NATS = 15.0
 """Nats above that of equal probabilities from which it is a fault; below, a note.
 

@@ -184,10 +184,10 @@ def test_json_alone_goes_to_stdout_and_says_what_the_record_says(here, capfd):
 
 def test_what_was_not_opened_is_told_once(here, capfd):
     assert run("my_model.py:loops") == 0
-    assert capfd.readouterr().out.count("was not opened, 1 matrix products inside") == 1
+    assert capfd.readouterr().out.count("was not opened, 1 matrix product inside") == 1
     assert run("my_model.py:loops", "--json") == 0
     first, *_ = json.loads(capfd.readouterr().out)["unopened"]
-    assert " at my_model.py:50 was not opened, 1 matrix products inside" in first
+    assert " at my_model.py:50 was not opened, 1 matrix product inside" in first
 
 
 def test_words_are_whole_where_there_is_no_terminal(here, capfd, monkeypatch):
@@ -270,7 +270,7 @@ def test_a_baseline_is_written_then_compared_with(here, capfd):
         (["my_model.py:needs"], 2, "needs() raised TypeError: needs() missing 1 required"),
         (["my_model.py:misfit"], 3, "running the model raised TypeError at my_model.py:7: "),
         (["pack/inner.py:build"], 2, "relative import with no known parent package; name it as"),
-        (["my_model.py:blind"], 3, "while at my_model.py:55 was not opened, 1 matrix products"),
+        (["my_model.py:blind"], 3, "while at my_model.py:55 was not opened, 1 matrix product"),
         (
             ["my_model.py:blind", "--json", "--fail-on", "dead"],
             3,

@@ -1,10 +1,9 @@
 """Planted faults are named with their parameter in every framework; healthy twins are silent."""
 
 import io
-
-import faults
 import re
 
+import faults
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -271,7 +270,7 @@ def blind(p, x):
 @pytest.mark.parametrize(
     ("model", "inputs", "words"),
     [
-        (blind, X, r"inputs are float32\[64, 64\]\. while at .* 1 matrix products inside"),
+        (blind, X, r"inputs are float32\[64, 64\]\. while at .* 1 matrix product inside"),
         (lambda p, x: plain(p, jnp.ones_like(x)), X, "got none"),
         (lambda p, x: x, X, "convolution, embedding"),
         (lambda p, k: plain(p, X), jax.random.PRNGKey(0), "are none, and 1 random keys"),

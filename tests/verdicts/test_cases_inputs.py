@@ -1,4 +1,4 @@
-"""Raw inputs among others: joined to them, or with a layer of their own, and their healthy twins."""
+"""Raw inputs among others, joined to them or with a layer of their own; their healthy twins."""
 
 import jax
 import jax.numpy as jnp

@@ -334,7 +334,8 @@ def test_a_guess_that_is_sure_by_its_bias_is_told_the_bias():
         (advised, *_) = [c for c in pp.advise(sure) if "bias" in c.what]
         assert f"add {-mean:.3g} to the logits' bias" in advised.what
         by = sd if scale > 1 else 1.0
-        mended = lambda p, x: (moved(p, x) - float(f"{mean:.3g}")) / float(f"{by:.3g}")  # noqa: E731
+        m, s = float(f"{mean:.3g}"), float(f"{by:.3g}")
+        mended = lambda p, x, f=moved, m=m, s=s: (f(p, x) - m) / s  # noqa: E731
         assert not found(mended, {"w": params, "b": jnp.zeros(())}, X, **own).findings.faults
 
 

@@ -225,7 +225,7 @@ def test_an_activation_or_a_factor_in_the_code_is_named_at_its_place(at):
     scale = [1e-4 if k == at else 1.0 for k in range(6)]
     (one,) = pp.diagnose(net([jax.nn.relu] * 6, scale), weights, X, key=K(0)).findings
     assert one.is_fault and one.verdict.value == "vanishing"
-    assert f"between {at} and {at + 1}, across matmul" in one.reason
+    assert f"between {at} and {at + 1}, across a factor of 0.0001 and matmul" in one.reason
 
 
 def test_the_operation_that_acts_is_named_and_not_the_rarest():

@@ -6,7 +6,7 @@ again. Of any other, variables over `weight`, `origin` and `site` say what was f
 | variable | dims | of |
 |---|---|---|
 | `gradient_cause`, `gradient_cut`, `gradient_cut_by` | weight | a gradient that is exactly zero |
-| `gradient_cut_mean`, `…_sd`, `…_shift`, `…_scale`, `…_site` | weight | what comes in where it is cut off |
+| `gradient_cut_mean`, `…_sd`, `…_shift`, `…_scale`, `…_site` | weight | what comes in there |
 | `origin_…` | origin | one that is not finite |
 | `backward_flushed_fraction`, `backward_subnormal_fraction` | site | a narrow dtype |
 | `forward_flushed_fraction`, coordinate `flushed_by` | site | likewise |

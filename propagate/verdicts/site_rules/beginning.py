@@ -130,12 +130,12 @@ def _normalised(record: xr.Dataset, k: int) -> bool:
     return bool(len(norms)) and (not len(bent) or norms[0] < bent[0])
 
 
-def first_loss(record: xr.Dataset, wild: Sequence[Finding] = ()) -> Iterator[Finding]:
+def first_loss(record: xr.Dataset, causes: Sequence[Finding] = ()) -> Iterator[Finding]:
     """Saturated: a classifier that is sure of its first guesses, so that its loss is above ln K.
 
     Args:
         record: of `diagnose`.
-        wild: the faults of its inputs, which may be why.
+        causes: faults of its inputs, and of the signal's size, which may be why.
     """
     names = ("loss", "loss_by_chance", "logit_sd", "largest_probability", "classes")
     if any(name not in record.attrs for name in names):
@@ -155,8 +155,11 @@ def first_loss(record: xr.Dataset, wild: Sequence[Finding] = ()) -> Iterator[Fin
         mean = f"mean {-shift:.3g} and "
         after = f", and divide them by {spread:.3g} after that"
         remedy = f"Add {shift:.3g} to the logits' bias{after * (spread > thresholds.SURE_SD)}"
-    if wild:
+    own = "" if k is None else str(record["parameter"].values[k])
+    if any("Standardise" in f.reason for f in causes):
         remedy = "The scale of the inputs comes first"
+    elif any(f.parameter == own for f in causes):
+        remedy = f"What makes the signal at {own} too large comes first"
     reason = (
         f"the first loss is {amount(loss)} per label, where equal probabilities give ln {of} = "
         f"{chance:.3g}: the logits have {mean}standard deviation {spread:.3g}, and the largest "

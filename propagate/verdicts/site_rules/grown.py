@@ -83,10 +83,12 @@ def _told(record: xr.Dataset, part: Way) -> Iterator[Finding]:
     if len(leading) <= 2 and (len(steps) <= 2 or share[leading].sum() > abs(part.total) / 2):
         for k in leading:
             site = int(max(part.sites[k : k + 2]))  # the layer that both directions cross
-            across = f"{reason}, across {record['name'].values[site]}"
-            step = (
-                f"{steps[k]:+.2f} of {across}: {_cost(part)}; "
-                f"a factor of {times(10 ** (-steps[k] / 2))} there would keep it"
+            across = f"across {record['name'].values[site]}"
+            step = f"{steps[k]:+.2f} of {reason}, {across}"
+            if abs(steps[k]) > abs(part.total):  # other steps undo some of it
+                step = f"{reason}, {steps[k]:+.2f} {across} less what others undo"
+            step += (
+                f": {_cost(part)}; a factor of {times(10 ** (-steps[k] / 2))} there would keep it"
             )
             yield site_finding(record, site, part.direction, verdict, step, rise=of_steps(steps))
         return

@@ -21,6 +21,7 @@ from propagate.verdicts.along_spine import (
     Operation,
     Way,
     beyond,
+    norm_after,
     once,
     operations,
     owners,
@@ -252,7 +253,7 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
             if later in found:
                 found[later] = _in_both(found[later], direction, off)
                 continue
-            through = record["label"].values[site]
+            through = _operations(record, site)
             a, b = (record["name"].values[s] for s in (earlier, later))
             reason = (
                 f"{off:+.1f} decades of the {SUBJECTS[direction]} between {a} and {b}, across "
@@ -262,6 +263,19 @@ def odd_steps(record: xr.Dataset, blamed: Iterable[str]) -> list[Odd]:
             parameter = str(owners(record, np.array([site]))[0])
             found[later] = Odd(site, later, parameter, {direction: off}, reason)
     return list(found.values())
+
+
+def _operations(record: xr.Dataset, site: int) -> str:
+    """Return what lies between a site and the one before it: no sites, the site's own, its norm."""
+    through = str(record["through"].values[site]).split() if "through" in record.coords else []
+    label = str(record["label"].values[site])
+    factor = float(record["operand_scale"].values[site]) if through else 1.0
+    if math.isfinite(factor) and abs(factor) != 1:
+        through = [f"a factor of {factor:.3g}"]
+    behind = ["the norm behind it"] if norm_after(record)[site] >= 0 else []
+    *most, last = [*(one for one in through if one != label), label, *behind]
+    words = f"{', '.join(most)} and {last}" if most else last
+    return f"{words} (a mean in place of the sum?)" if through[-1:] == ["reduce_sum"] else words
 
 
 def _in_both(odd: Odd, direction: Direction, off: float) -> Odd:

@@ -69,7 +69,8 @@ def judge_sites(record: xr.Dataset) -> Findings:
     followed = [f for f in followed if f.layer not in behind]
     flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
-    rest += first_loss(record, raw)
+    large = [f for f in growth if f.is_fault and f.verdict is Verdict.EXPLODING]
+    rest += first_loss(record, [*raw, *large])
     rest += untrained(record, lost, flat, shut=bool(shut(record)))
     blank = [f for f in blank if f not in lost]
     found = [*blank, *lost, *wild, *back, *of_weights, *growth, *rest, *equal]
