@@ -45,6 +45,6 @@ def draw(small: bool = False) -> Figure:
             ax.plot(theory.layer, measured, "o", color=color, markersize=3)
             ax.plot(theory.layer, theory, color=color, linewidth=0.8)
             ax.set(xlabel="layer", ylabel=f"cosine c of two inputs, {phi}", ylim=(-0.05, 1.05))
-    scales.set(xlabel="$σ_w^2$", ylabel="6 $ξ_c$ (layers)", title="tanh, $σ_b^2$ = 0.05")
+    scales.set(xlabel="$σ_w^2$", ylabel="6 $ξ_c$: trainable depth", title="tanh, $σ_b^2$ = 0.05")
     scales.legend(frameon=False, fontsize="small", loc="upper right")
     return scales.figure

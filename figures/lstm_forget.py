@@ -31,7 +31,7 @@ def draw(small: bool = False) -> Figure:
         record = pp.measure(net, KEY, seeds=1, batch=2, measures=(name,))
         found, rate = record[f"log10_{name}"].values[0, :0:-1], -2 / np.log(10) / memory
         assert np.allclose(np.diff(found), rate, rtol=1e-4), f"{label}: {np.diff(found)}"
-        style = {"markersize": size, "label": f"{label}: memory {memory:.2f}"}
+        style = {"markersize": size, "label": f"{label}: memory {memory:.2f} steps"}
         left.plot(back, found - found[0], "o", color=pp.plot.COLOURS[k], fillstyle="none", **style)
         left.plot(back, rate * back, "k--", linewidth=0.8, label="exact" if k == 4 else None)
     grid = {"init": list(RNN), "activation": ["identity", "relu"], "measures": ("backward_q",)}

@@ -26,9 +26,9 @@ def draw(small: bool = False) -> Figure:
         assert np.allclose((point.q, point.c), ends, atol=1e-8), f"settles at {point}"
         weights = pp.passage.Weights(sigma**2, 0.09)
         after = [pp.passage.layer("tanh", weights, v).q for v in q]
-        maps[0].plot(q, after, color=color, label=f"$σ_w$ = {sigma}: q* = {ends[0]:.3g}")
+        maps[0].plot(q, after, color=color, label=f"$σ_w$ = {sigma}: settles at q* = {ends[0]:.3g}")
         after = [1 - pp.passage.layer("tanh", weights, ends[0], 1 - v).apart for v in c]
-        maps[1].plot(c, after, color=color, label=f"$σ_w$ = {sigma}: c* = {ends[1]:.3g}")
+        maps[1].plot(c, after, color=color, label=f"$σ_w$ = {sigma}: settles at c* = {ends[1]:.3g}")
         net = pp.Network(depth, width, activation="tanh", init=(sigma, 0.3), activate_input=True)
         for cosine, (start, marker) in [*STARTS.items()][:starts]:
             z = np.linalg.qr(np.random.default_rng(0).normal(size=(width, 17)))[0].T

@@ -2,7 +2,7 @@
 
 Balduzzi et al. (2017), arXiv:1702.08591. Where layers keep signals apart, as a layer norm after
 ReLU does, the cosine of two inputs' gradients halves in every layer. In He's ReLU network signals
-become parallel: it is the product of 1 - theta_l/pi; with skips it falls more slowly.
+become parallel: it is the product of 1 - theta_l/pi, to which chance in 512 units adds by layer 24.
 """
 
 import jax
@@ -46,5 +46,5 @@ def draw(small: bool = False) -> Figure:
         cosines.semilogy(depths, theory, color=color, linewidth=0.8)
         cosines.semilogy(depths, found, "osD^"[k], color=color, markersize=4, label=name)
     cosines.set(ylim=(7e-4, 1.3), xlabel="layers", ylabel="cosine of two inputs' gradients")
-    cosines.figure.legend(frameon=False, loc="outside right upper", title="lines: theory")
+    cosines.figure.legend(frameon=False, loc="outside right upper", title="lines: theory,\nn → ∞")
     return cosines.figure

@@ -90,7 +90,7 @@ def check_random(kind: str, cosine: float) -> None:
         raise UnusableInput(f"cosine must lie in [0, 1], got {cosine:g}")
 
 
-def load(source: str, batch: int) -> Batch:
+def load(source: str, batch: int, what: str = "") -> Batch:
     """Return the first inputs of the bundled digits, or of a `.npy` or `.npz` file.
 
     The digits (8 × 8 pixels, 10 classes) are standardised over all pixels. An `.npz` file holds
@@ -99,6 +99,7 @@ def load(source: str, batch: int) -> Batch:
     Args:
         source: `"digits"`, or the path of a file.
         batch: how many inputs to take; all, if there are fewer.
+        what: must be given, in words, where that is not what `sweep` takes.
 
     Raises:
         UnusableInput: no such file, not numbers, NaN, or of the wrong shape.
@@ -107,10 +108,9 @@ def load(source: str, batch: int) -> Batch:
         return _digits(batch)
     path = Path(source)
     if not _is_file(path):
-        raise UnusableInput(
-            f"input must be one of {', '.join(get_args(InputKind))}, digits, or a .npy or .npz "
-            f"file; there is no file {source!r}"
-        )
+        kinds = ", ".join(get_args(InputKind))
+        what = what or f"input must be one of {kinds}, digits, or a .npy or .npz file"
+        raise UnusableInput(f"{what}; there is no file {source!r}")
     found = _read(path)
     labels = found.get("labels", found.get("y"))
     inputs = found.get("inputs", found.get("x"))

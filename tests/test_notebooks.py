@@ -42,7 +42,7 @@ ANSWERS = {  # of each exercise, in order: right ones, and wrong ones with what 
     ],
     "4_initialisers_in_training": [
         (['"he_normal"'], {'"normal_0.05"': "next to 0"}),
-        (["0.1", '"1/10"'], {"0": "one in ten"}),
+        (["0.1", '"1/10"', '"10%"', '"10 %"'], {"0": "one in ten", '"20%"': "one in ten"}),
         (["1797 / 5", "359"], {"180": "1797 / 5"}),
         (['"yes"'], {'"no"': "learns later"}),
         (["1.8"], {"2 / 0.9": "sigma_w^2 /"}),

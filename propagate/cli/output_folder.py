@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     Picture = Callable[..., Figure]
 
 
+PARTIAL = "record.partial.nc"  # of an interrupted run
+
+
 def writable(folder: Path) -> None:
     """Make sure that files can be written to a folder before work is spent on them.
 
@@ -28,7 +31,11 @@ def writable(folder: Path) -> None:
 
 
 def write(found: xr.Dataset, summary: dict[str, Any], folder: Path) -> Iterator[Path]:
-    """Write `record.nc` and `summary.json`; yield their paths."""
+    """Write `record.nc` and `summary.json`; yield their paths.
+
+    What an interrupted run has left beside them is of another record, and goes.
+    """
+    (folder / PARTIAL).unlink(missing_ok=True)
     yield storage.save(found, folder / "record.nc")
     text = json.dumps(summary, indent=2) + "\n"
     storage.write_whole(folder / "summary.json", lambda part: part.write_text(text))

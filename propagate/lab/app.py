@@ -62,7 +62,7 @@ def drawn_phase(point, setting):
     phase = mo.md("*The phase diagram is of plain stacks of independent, centred weights.*")
     if point:
         _drawn = mo.Html(pictures.phase(setting.network.activation, point))
-        _key = "*Circle: this network. Solid: edge of chaos. Dotted: to so many layers it trains.*"
+        _key = "*Circle: this network. Solid: edge of chaos. Dashed: to this depth networks train.*"
         phase = mo.vstack([_drawn, mo.md(_key)])
     phase
     return (phase,)

@@ -46,7 +46,7 @@ def histograms(record: xr.Dataset) -> str:
             ax.clear()
             ax.set_axis_off()
             ax.text(0.5, 0.5, "without an activation", ha="center")
-    figure.subplots_adjust(0.08, 0.17, 0.9, 0.97, 0.42)
+    figure.subplots_adjust(0.08, 0.17, 0.9, 0.9, 0.42)
     return svg(figure, "distributions of activations and gradients")
 
 

@@ -39,7 +39,7 @@ def recipe(phi: pp.Activation, point: Point | None) -> str:
     if not points:  # at q = 0 gradients stay in the limit alone, which no signal comes to in time
         return (
             f"With sigma_b = {sigma_b:.3g}, gradients keep their size only in the limit of signals "
-            "of 0. A sigma_b above 0 has a scale that keeps both, as the initialiser `critical` has."
+            "of 0. A sigma_b above 0 has a scale that keeps both, as that of `critical`."
         )
     best = min(points, key=lambda p: abs(p.sigma_w2 - point.sigma_w2))
     bias = f"biases of std {sigma_b:.3g}" if sigma_b else "biases of 0"

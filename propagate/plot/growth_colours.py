@@ -57,7 +57,7 @@ def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
 
 def verdict_bar(*axes: Axes) -> None:
     """Draw the colour bar of verdicts beside one axis or several."""
-    label = "growth ÷ fastest that is fine (green outline)"
+    label = "growth ÷ fastest that is fine (green outline)\nviolet: a fault that is not of growth"
     look: dict[str, Any] = {"extend": "both", "spacing": "uniform", "aspect": 20 * len(axes)}
     shown = ScalarMappable(*verdict_colours())
     drawn = axes[0].figure.colorbar(shown, ax=list(axes), label=label, **look)

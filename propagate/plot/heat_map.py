@@ -18,6 +18,7 @@ from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 GROWN = (Verdict.EXPLODING, Verdict.VANISHING, Verdict.COLLAPSING)  # faults that have a rate
 FINE = (Verdict.STABLE, Verdict.INCONCLUSIVE)
 CELL, MARGIN = (0.925, 0.45), (2.4, 0.7)  # inches: of a cell; of names, title and colour bar
+WIDE = 4  # columns that are as wide as a title of one line
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 DARK = 0.47  # luma below which words are white
 SMALL, LARGE = 0.0995, 9.995  # decades per layer between which two places are shown
@@ -63,7 +64,8 @@ def heatmap(
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
-    ax.set_title(f"growth of the {SUBJECTS[direction]}, decades per layer", fontsize="medium")
+    end = "\n" if len(columns) < WIDE else " "  # a title wider than its map would run into the bar
+    ax.set_title(f"growth of the {SUBJECTS[direction]},{end}decades per layer", fontsize="medium")
     ax.set(**labels)
     if bar:
         growth_colours.verdict_bar(ax)

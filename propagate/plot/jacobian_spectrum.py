@@ -80,7 +80,7 @@ def _words(spread: float) -> str:
 
 
 def _unseen(share: float) -> str:
-    return f", {share:.0%} below rounding" if share > 0.005 else ""
+    return f", {share:.0%} of them below rounding" if share > 0.005 else ""
 
 
 def _edges(logs: np.ndarray) -> np.ndarray:

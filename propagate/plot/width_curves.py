@@ -18,7 +18,7 @@ from propagate.verdicts.width_rules import judged_sites
 NAMED = 24  # sites: as many are named in the legend
 LEGEND = "site; beside its line\nthe power of width"
 APART = 0.065  # of the height, between exponents
-ROOM = 0.28  # decades of width to the right of the last, for them
+ROOM = 0.39  # decades of width to the right of the last, for them
 
 
 def coordinate_check(

@@ -57,10 +57,17 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     try:
         record = xr.load_dataset(path, engine="scipy")
     except (TypeError, ValueError, OSError, LookupError) as error:
-        raise UnusableInput(f"{path} is not a netCDF record of propagate: {error}") from None
+        raise UnusableInput(
+            f"{path} is not a netCDF record of propagate: {_first(error)}"
+        ) from None
     if not {"layer", "site", "sigma_w2"} & set(record.dims):
         raise UnusableInput(f"{path} is netCDF but has no dim 'layer' or 'site': not our record")
     return record
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error; the others tell to install what would not help."""
+    return next(iter(str(error).splitlines()), "").removeprefix("Error: ")
 
 
 def write_whole(path: Path, write: Any) -> None:

@@ -4,7 +4,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import xarray as xr
@@ -31,10 +31,11 @@ from propagate.verdicts.findings import Findings
 
 SMALLEST_GROUP = 3  # a group of fewer rows has none of its own: its name stays in front of theirs
 DROPPED = ("law", "branch/skip", "σ_w²", "∇/w", "operation")  # in this order, where width lacks
-LEGEND = (
-    "→ signal, ← gradient. σ_w² is fan_in·Var(W), ∇/w the rms of the gradient over that of the "
-    "parameter, branch/skip the ratio of rms of the two terms of an addition."
-)
+LEGEND = {  # of a column, what it holds
+    "σ_w²": "σ_w² is fan_in·Var(W)",
+    "∇/w": "∇/w the rms of the gradient over that of the parameter",
+    "branch/skip": "branch/skip the ratio of rms of the two terms of an addition",
+}
 PART = re.compile(r"^[^./]*|[./]+[^./]*")  # `blocks.3/add` has `blocks`, `.3` and `/add`
 
 
@@ -59,7 +60,13 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Pri
             made.add_row(*map(Text, cells), style="red" if k in marks else "")
     unopened = json.loads(record.attrs.get("unopened", "[]"))
     footer = ["Not opened:", *unopened] if unopened else []
-    return Printed(made, Text(LEGEND, style="dim"), *map(Text, footer))
+    return Printed(made, Text(legend(columns), style="dim"), *map(Text, footer))
+
+
+def legend(columns: Iterable[str]) -> str:
+    """Return what arrows and columns mean, of those columns that there are."""
+    named = ", ".join(words for name, words in LEGEND.items() if name in columns)
+    return f"→ signal, ← gradient.{f' {named}.' if named else ''}"
 
 
 def html(record: xr.Dataset, findings: Findings) -> str:

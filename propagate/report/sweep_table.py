@@ -15,6 +15,7 @@ from propagate.report.fitted import Fitted, Printed
 from propagate.theory.criticality import critical_at_unit
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings, Verdict, mildest_first
+from propagate.verdicts.growth import counted
 from propagate.verdicts.thresholds import FINE_DECADES
 
 CRITICAL = ("critical", "critical_orthogonal")  # the initialisers that follow the activation
@@ -26,7 +27,7 @@ STYLES = {Verdict.STABLE: "green", Verdict.INCONCLUSIVE: "yellow"}
 
 def verdict_table(findings: Findings) -> Printed:
     """Return the table of verdicts, one row per pairing, worst first."""
-    title = "Verdict and growth in decades per layer, worst first"
+    title = "Verdict and growth in decades per layer, by verdict, then rate, the worst first"
     made = Fitted(names=("initialiser", "activation"), title=Text(title))
     for heading in ("initialiser", "activation", "forward", "backward"):
         made.add_column(heading)
@@ -222,7 +223,7 @@ def how_it_ran(record: xr.Dataset) -> str:
     """Return sizes, dtype and device of a sweep, as far as its record has them."""
     known = json.loads(record.attrs.get("network", "{}")) | record.attrs
     words = [f"{name} {known[name]}" for name in ("depth", "width", "batch") if name in known]
-    seeds = [f"{record.sizes['seed']} seeds"] if "seed" in record.sizes else []
+    seeds = [counted(record.sizes["seed"], "seed")] if "seed" in record.sizes else []
     place = [f"{known['dtype']} on {known['device']}"] if "device" in known else []
     return ", ".join([*words, *seeds, *place, f"jax {known.get('jax')}"])
 

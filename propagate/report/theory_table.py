@@ -16,7 +16,7 @@ from propagate.record.provenance import how_it_ran
 from propagate.report.cells import ARROWS, KINDS, LABELLED
 from propagate.report.fitted import Fitted, Printed
 from propagate.theory import criticality
-from propagate.types import Direction
+from propagate.types import Direction, UnusableInput
 
 STACK_ROWS = 12  # layers in the table of a stack
 
@@ -98,7 +98,19 @@ def gain_and_critical_points(name: str, sigma_b2: float) -> str:
     return (
         f"gain of {name}: {factors.second_moment:.6g} keeps E phi², "
         f"{factors.variance:.6g} keeps Var phi\n"
-        f"{critical_points(name, sigma_b2)}"
+        f"{critical_points(name, sigma_b2)}{_drawn(name)}"
+    )
+
+
+def _drawn(name: str) -> str:
+    """Say what the initialiser `critical` draws, whose biases are its own; nothing if it cannot."""
+    try:
+        point = criticality.critical_at_unit(name)
+    except UnusableInput:
+        return ""
+    return (
+        "\nthe initialiser critical draws, with biases of its own: "
+        f"sigma_w² = {point.sigma_w2:.4g}, sigma_b² = {point.sigma_b2:.4g} ({point.reason})"
     )
 
 

@@ -11,6 +11,7 @@ from propagate.report.fitted import Fitted, Printed
 from propagate.report.sweep_table import STYLES
 from propagate.types import DIRECTIONS
 from propagate.verdicts.findings import Finding, Findings
+from propagate.verdicts.growth import counted
 from propagate.verdicts.outcomes import SCORES, TARGET, Outcome, score_name
 
 HEADINGS = ("activation", "initialiser", *DIRECTIONS)
@@ -76,7 +77,7 @@ def _ran(record: xr.Dataset) -> str:
         f"{spec.get('family')}, depth {spec.get('depth')}, width {spec.get('width')}; "
         f"{about.get('rows')} rows of {about.get('input')}, {about.get('held_out')} of them held "
         f"out ({split}); {about.get('optimizer')}, batch {about.get('batch')}, "
-        f"{int(record['epoch'].max())} epochs, {record.sizes['seed']} seeds, "
+        f"{int(record['epoch'].max())} epochs, {counted(record.sizes['seed'], 'seed')}, "
         f"{', '.join(extra for extra in extras if not extra.endswith(' 0.0'))}"
     ).rstrip(", ")
 

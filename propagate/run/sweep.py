@@ -189,6 +189,8 @@ def fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
     if net.input_size not in (None, units):
         raise UnusableInput(f"the network takes {net.input_size} features, got {units}")
     same = None if net.family.resizes else net.width  # such layers have as many outputs as inputs
+    if same not in (None, units):
+        raise UnusableInput(_narrow(net, data, units))
     net = replace(net, input_size=units, output_size=net.output_size or same)
     if loss == "gaussian":
         return net
@@ -201,6 +203,17 @@ def fitted(net: Network, data: Batch | None, loss: LossKind) -> Network:
             f"these labels need {outputs} outputs, the network has {net.output_size}"
         )
     return replace(net, output_size=net.output_size or outputs)
+
+
+def _narrow(net: Network, data: Batch, units: int) -> str:
+    """Say which width a family takes whose layers have as many outputs as inputs."""
+    positions, features = math.prod(net.family.signal(1)), data.inputs.shape[1]
+    each = "" if positions == 1 else f", {units} for each of {positions} positions"
+    fewer = "" if positions == 1 else ", or fewer positions of more units"
+    return (
+        f"{data.origin} has {features} inputs{each}, and a layer of {net.family.name} has as many "
+        f"outputs as inputs: use width {units}{fewer}, got width {net.width}"
+    )
 
 
 def _units(block: Family, features: int) -> int:

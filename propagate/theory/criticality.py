@@ -25,9 +25,9 @@ from propagate.theory.mean_field import (
     integrable,
     moments_at,
     moments_at_zero,
+    sloped,
     zeros_over_q,
 )
-from propagate.types import UnusableInput
 
 DISTANT = 1e6, 1e8  # second moments that stand for q to infinity
 NO_BIAS = 1e-6  # sigma_b² below which biases are left out: ReLU6 at q = 1 would have 2e-9
@@ -232,13 +232,8 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
         >>> critical_at_unit("gelu").kind
         'half-stable'
     """
-    phi = integrable(phi)
+    phi = sloped(phi)
     at = moments_at(phi, 1.0)
-    if not at["slope2"]:
-        raise UnusableInput(
-            f"{phi.name} is flat, E phi'^2 = 0: no gradient comes through at any scale. Leave out "
-            "the initialisers whose scale follows from it, such as critical"
-        )
     sigma_w2, sigma_b2 = 1 / at["slope2"], 1 - at["second"] / at["slope2"]
     chi_par = at["growth"] * sigma_w2
     if abs(sigma_b2) < NO_BIAS:

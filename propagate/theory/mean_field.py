@@ -150,6 +150,21 @@ def integrable(phi: ActivationLike) -> Activation:
     return phi
 
 
+def sloped(phi: ActivationLike) -> Activation:
+    r"""Return the activation, whose $E\phi^2$ is finite and whose $E\phi'^2$ is not 0.
+
+    Raises:
+        UnusableInput: it is not so.
+    """
+    phi = integrable(phi)
+    if not moments_at(phi, 1.0)["slope2"]:
+        raise UnusableInput(
+            f"{phi.name} is flat, E phi'^2 = 0: no gradient comes through at any scale. Leave out "
+            "what theory would tell of it, such as the initialiser critical"
+        )
+    return phi
+
+
 @functools.lru_cache(maxsize=256)
 def _has_second_moment(phi: Activation) -> bool:
     """Whether $E\\phi^2$ is finite, and not the larger, the more points look at a pole."""

@@ -34,7 +34,7 @@ from propagate.theory.finite_width.layer_theory import (
     through_layer,
 )
 from propagate.theory.layer_maps import gradients
-from propagate.theory.mean_field import integrable
+from propagate.theory.mean_field import sloped
 from propagate.types import UnusableInput
 
 LN10 = math.log(10)
@@ -82,7 +82,7 @@ def predict(
         raise UnusableInput(
             f"q must be positive and finite and correlation in [0, 1], got {q} and {correlation}"
         )
-    net = dataclasses.replace(net, init=tuned(net.init, integrable(net.activation)))
+    net = dataclasses.replace(net, init=tuned(net.init, sloped(net.activation)))
     if str(net.family) != "mlp":
         return _of_family(net, batch, q, 1 - correlation)
     through, last = through_stack(net, q, 1 - correlation)

@@ -17,6 +17,7 @@ from propagate.record import provenance
 from propagate.training import optimizers
 from propagate.training.first_updates import Loss, Model, follow, stacked, traced
 from propagate.types import Array, Tree, UnusableInput
+from propagate.verdicts.growth import counted
 from propagate.verdicts.width_rules import Exponents, Parametrisation, exponents
 
 Scale = Callable[[str, tuple[int, ...], int], float]
@@ -53,7 +54,7 @@ class CoordinateCheck:
         """Return the verdict, and the exponents that are off, worst first."""
         about, widths = self.record.attrs, ", ".join(map(str, self.record["width"].values))
         asked = about.get("parametrisation", "no parametrisation")
-        seeds = f"{self.record.sizes['seed']} seeds"
+        seeds = counted(self.record.sizes["seed"], "seed")
         return f"{asked}, {about['optimizer']}, widths {widths}, {seeds}: {self.exponents}"
 
 

@@ -38,6 +38,7 @@ MEASURES = (
 )
 """Statistics that are followed by default: what a verdict needs, and dead units."""
 OptimizerName = Literal["sgd", "momentum", "adam", "adamw"]
+ROWS = "data must be digits, or an .npz file with inputs and labels"
 EVERY_ROW = 2**62
 
 
@@ -176,7 +177,9 @@ def _rows(data: Any, loss: LossKind) -> Batch:
             "data must be a Batch(inputs, labels), 'digits' or the path of an .npz file, "
             f"got {type(data).__name__}"
         )
-    rows = as_batch(batches.load(data, EVERY_ROW) if isinstance(data, str) else data, None, loss)
+    rows = as_batch(
+        batches.load(data, EVERY_ROW, ROWS) if isinstance(data, str) else data, None, loss
+    )
     assert rows is not None
     return rows
 

@@ -160,6 +160,16 @@ def amount(value: float) -> str:
     return times(value, AMOUNT_DIGITS)
 
 
+def counted(number: int, what: str) -> str:
+    """Return so many of something in words.
+
+    Example:
+        >>> counted(1, "seed"), counted(4, "seed")
+        ('1 seed', '4 seeds')
+    """
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def in_words(rise: Growth) -> str:
     """Return the rate and half of its interval, or that theory expects it."""
     if rise.by_theory:

@@ -227,7 +227,7 @@ def test_titles_labels_and_limits_are_ones_own():
 def test_one_direction_alone():
     record = sweep()
     titles = [ax.get_title() for ax in kinds.drawn(record, "map", ("backward",)).axes]
-    assert [title for title in titles if title] == ["growth of the gradient, decades per layer"]
+    assert [title for title in titles if title] == ["growth of the gradient,\ndecades per layer"]
     assert len([ax for ax in kinds.drawn(record, "map").axes if ax.get_title()]) == 2
     (ax,) = kinds.drawn(record.isel(init=0, activation=0), "variance", ("forward",)).axes
     assert [line.get_label() for line in ax.lines] == ["second moment of h"]

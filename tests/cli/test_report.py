@@ -1,5 +1,6 @@
 """`propagate report`, and `--report` of the verbs that measure: the page of a run."""
 
+import re
 import shlex
 from typing import Any, cast
 
@@ -46,6 +47,8 @@ def test_a_diagnosis_leaves_a_report(diagnosed):
     text = (folder / "net.html").read_text("utf-8")
     assert "faults at 18 sites</h1>" in text and "vanishing" in text
     assert "x = jnp.tanh(x @ w)" in text  # the user's own line
+    assert "∇/w the rms of the gradient" in text and "branch/skip the ratio" not in text
+    assert re.search("It needs a larger scale[^<]*<code>.*decades", text)  # with its numbers
     assert f"<pre><code>{made_by}</code></pre>" in text
     assert pp.load(folder / "net.nc").attrs["command"] == made_by
 
@@ -67,7 +70,7 @@ def test_a_sweep_leaves_a_report(tmp_path):
     text = (tmp_path / "sweep.html").read_text("utf-8")
     assert "pairings keep signals and gradients in range</h1>" in text
     assert "variance_scaling(" in text  # the recipe
-    assert "propagate sweep --depth 6" in text
+    assert "propagate sweep --depth 6" in text and "2 seeds" in text
     assert {path.name for path in tmp_path.iterdir()} == {"record.nc", "summary.json", "sweep.html"}
 
 
@@ -90,7 +93,7 @@ def test_a_diagnosis_in_python_writes_the_same_page_and_marks_its_findings(diagn
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nowhere.nc", "does not exist"), ("net.py", "is not a netCDF record of propagate")],
+    [("nowhere.nc", "does not exist"), ("net.py", "is not a valid NetCDF 3 file\n")],
 )
 def test_what_is_no_record_is_told(diagnosed, name, message, capfd):
     assert run("report", diagnosed[0] / name) == 2

@@ -31,11 +31,14 @@ def test_folds_of_own_rows_leave_a_record_a_summary_and_a_picture(rows, tmp_path
     page = out / "report.html"
     options = ["--init", "he_normal", "zeros", "--activation", "tanh", "--batch", "8", "--json"]
     options += ["--report", page]
+    out.mkdir()
+    (out / "record.partial.nc").touch()
     assert run("--data", rows, "--folds", 3, "--out", out, *options) == 0
     told = json.loads(capfd.readouterr().out)
     assert {one["init"] for one in told["outcomes"]} == {"he_normal", "zeros"}
     assert [one["runs"] for one in told["outcomes"]] == [3, 3]
     assert told["provenance"]["input"] == "rows.npz" and told["provenance"]["rows"] == 30
+    assert not (out / "record.partial.nc").exists()  # what was left by an interrupted run
     files = {"record.nc", "summary.json", "curves.png", "curves.svg", "report.html"}
     assert {path.name for path in out.iterdir()} == files
     record = pp.load(out / "record.nc")
@@ -66,7 +69,8 @@ def test_an_interruption_keeps_what_was_reached(tmp_path, monkeypatch, capfd):
         (["--folds", "2", "--held-out", "0.5"], "leave held_out away"),
         (["--init"], "--init needs one value or more"),
         (["--batch", "64"], "must be at most 24, got 64"),
-        (["--loss", "mse", "--data", "nowhere.npz"], "there is no file 'nowhere.npz'"),
+        (["--data", "nowhere.npz"], "data must be digits, or an .npz file with inputs and labels;"),
+        (["--family", "residual"], "as many outputs as inputs: use width 4, got width 8"),
     ],
 )
 def test_a_bad_option_is_one_line(options, said, rows, tmp_path, capfd):

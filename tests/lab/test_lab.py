@@ -195,7 +195,7 @@ def test_a_picture_has_words_for_who_cannot_see_it():
 def test_the_page_is_served_to_this_machine_alone_and_with_a_token(tmp_path):
     served = Lab().served
     assert served[served.index("--host") + 1] == "127.0.0.1" and "--token" in served
-    assert "--no-token" in Lab(token=False).served
+    assert "--no-token" in Lab(no_token=True).served
     assert Lab(record=tmp_path / "a.nc", port=1234).served[-3:-1] == ["--", "--record"]
     help_ = subprocess.run(
         [sys.executable, "-m", "marimo", "run", "--help"], capture_output=True, text=True

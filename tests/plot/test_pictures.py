@@ -11,15 +11,18 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+import propagate as pp
 from propagate.plot import (
     growth_colours,
     growth_curves,
     heat_map,
     histogram,
     jacobian_spectrum,
+    phase_diagram,
     style,
     width_curves,
 )
+from propagate.plot.while_training import film
 from propagate.record.statistics import HISTOGRAM_EDGES
 from propagate.theory.jacobian_spectrum import Density, Spectrum
 from propagate.types import DIRECTIONS, UnusableInput
@@ -492,7 +495,7 @@ def test_a_spectrum_has_its_shares_and_theory():
     assert np.sum(shares * np.diff(edges)) == pytest.approx(6 / 8)
     words = [text.get_text() for text in ax.get_legend().get_texts()]
     spread = np.var(values**2) / np.mean(values**2) ** 2
-    assert f"measured: variance {spread:.3g}, 25% below rounding" in words
+    assert f"measured: variance {spread:.3g}, 25% of them below rounding" in words
     assert [word for word in words if word.startswith("theory: variance 1.5, 9")]
     edge, curve = ax.lines
     assert edge.get_xdata()[0] == pytest.approx(math.log10(4))
@@ -560,3 +563,33 @@ def test_the_legend_explains_what_it_draws_whatever_its_colour():
     (line,) = gray.plot([0, 1], [0, 1], color="0.3", label="a grey curve")
     options = style.legend_options([gray], [style.legend_key("a key"), line], record)
     assert options["labels"] == ["a grey curve", "a key"]
+
+
+def test_a_title_is_no_wider_than_its_map():
+    few = [finding("he", phi, "backward", Verdict.STABLE, 0.0) for phi in ("relu", "tanh")]
+    ax = heat_map.heatmap(few)
+    ax.figure.canvas.draw()
+    title, bar = ax.title.get_window_extent(), ax.figure.axes[-1].get_window_extent()
+    assert title.x1 < bar.x0
+
+
+def test_labels_of_contours_stand_apart_within_the_plane_and_beside_what_is_measured():
+    plane = pp.phase("relu", np.linspace(0, 6, 60), np.linspace(0, 1, 40))
+    points = [(1.0, 0.5, -0.1)]
+    ax = phase_diagram.phase(plane, measured=points)
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) >= 3 and not any(
+        one.overlaps(other) for k, one in enumerate(boxes) for other in boxes[k + 1 :]
+    )
+    at = ax.transData.transform(points[0][:2])
+    assert not any(box.contains(*at) for box in boxes)
+    words = labels(ax.get_legend())
+    assert "trainable depth" in words and "edge of chaos" not in words  # which is not drawn
+
+
+def test_a_film_says_where_a_curve_ends():
+    levels = np.array([[0.0], [np.nan], [np.nan]])
+    assert film._ends(levels, np.arange(3)) == " (to epoch 0)"
+    assert film._ends(levels * np.nan, np.arange(3)) == " (no number)"
+    assert film._ends(levels[:1], np.arange(1)) == ""

@@ -79,3 +79,10 @@ def test_the_summary_of_a_prediction_is_json_whatever_theory_gives():
     assert again["theory"]["log10_forward_q_sd"] == [0.1, None]
     assert again["critical"][0]["sigma_w2"] == pytest.approx(1.7609546)
     assert again["gain"]["second_moment"] > 1 and "departures" not in again
+
+
+def test_what_critical_draws_is_told_beside_the_points_of_other_biases():
+    said = theory_table.gain_and_critical_points("gelu", 0.05)
+    assert "critical at sigma_b² = 0.05: sigma_w² = 2.30" in said
+    assert "with biases of its own: sigma_w² = 1.983, sigma_b² = 0.1729 (half-stable" in said
+    assert "draws" not in theory_table.gain_and_critical_points("sign(h)", 0.05)

@@ -151,6 +151,8 @@ def test_an_activation_without_a_critical_scale_is_one_clear_line(formula, said)
     """Constants have no slope to keep; of 1/h² a Gaussian mean is infinite, whatever is summed."""
     with pytest.raises(pp.UnusableInput, match=re.escape(said)):
         critical_at_unit(activation(formula))
+    with pytest.raises(pp.UnusableInput, match=re.escape(said)):
+        pp.predict(pp.Network(4, 8, activation=formula))
     net = pp.Network(4, 8, activation=formula)
     record = pp.sweep(net, init="he_normal", key=KEY, seeds=2, batch=4, measures="q")
     assert pp.judge(record)  # without its scale the sweep goes on

@@ -35,8 +35,8 @@ class Lab:
     """A record.nc of your own, shown below; the page can open others."""
     port: int | None = None
     """Port of the page; a free one by default."""
-    token: tyro.conf.FlagCreatePairsOff[bool] = True
-    """Whether the page asks for a token."""
+    no_token: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Do not ask for a token."""
     headless: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print the address without opening a browser."""
 
@@ -51,7 +51,7 @@ class Lab:
     @property
     def served(self) -> list[str]:
         """The command that serves the page."""
-        options = ["--host", HOST, "--token" if self.token else "--no-token", "--no-sandbox"]
+        options = ["--host", HOST, "--no-token" if self.no_token else "--token", "--no-sandbox"]
         if self.port is not None:
             options += ["--port", str(self.port)]
         if self.headless:

@@ -1,6 +1,7 @@
 """`propagate list`."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 
 from rich.text import Text
@@ -10,6 +11,8 @@ from propagate.blocks import FAMILIES
 from propagate.cli.terminal import show
 from propagate.initializers import INITIALIZERS, initializer
 from propagate.report.fitted import Fitted
+
+LETTERS = {r"\phi": "φ", r"\sigma": "σ", r"\alpha": "α", r"\,": " "}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class List:
         for name, kind in FAMILIES.items():
             doc = (kind.__doc__ or "").splitlines()[0].rstrip(".:")
             options = ", ".join(f.name for f in dataclasses.fields(kind()))
-            kinds.add_row(*map(Text, (name, doc, options)))
+            kinds.add_row(*map(Text, (name, _plain(doc), options)))
         show(inits)
         show(phis)
         show(kinds)
@@ -41,6 +44,18 @@ class List:
         )
         show(Text(words))
         return 0
+
+
+def _plain(formula: str) -> str:
+    """Return a line with formulas as a terminal can show them.
+
+    Example:
+        >>> _plain(r"$h_t = \\phi(h_{t-1})$")
+        'h_t = φ(h_(t-1))'
+    """
+    for latex, letter in LETTERS.items():
+        formula = formula.replace(latex, letter)
+    return re.sub(r"_\{([^}]*)\}", r"_(\1)", formula.replace("$", ""))
 
 
 def _table(title: str, name: str, *others: str) -> Fitted:

@@ -93,7 +93,8 @@ class Predict(StackOptions):
         if self.json:
             show(summary.of_prediction(net.activation.name, self.sigma_b2, theory, found))
             return
-        title = f"{self.init} × {self.activation}: log10 of second moments"
+        family = "" if str(net.family) == "mlp" else f", {net.family}"
+        title = f"{self.init} × {self.activation}{family}: log10 of second moments"
         show(theory_table.stack_table(theory, found, title))
         show(theory_table.gain_and_critical_points(net.activation.name, self.sigma_b2))
         for one in departures(found, theory) if found is not None else ():

@@ -110,7 +110,7 @@ class Sweep(StackOptions):
         try:
             found = with_progress("sweep", sweep, net, **options, seeds=self.seeds)
         except Interrupted as stopped:
-            path = storage.save(stopped.record, self.out / "record.partial.nc")
+            path = storage.save(stopped.record, self.out / output_folder.PARTIAL)
             say(f"{stopped}; what was measured is in {path}")
             return 130
         findings = judge(found)

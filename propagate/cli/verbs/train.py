@@ -93,7 +93,7 @@ class Train(StackOptions):
         try:
             found = with_progress("train", train, net, **self._options())
         except Interrupted as stopped:
-            path = storage.save(stopped.record, self.out / "record.partial.nc")
+            path = storage.save(stopped.record, self.out / output_folder.PARTIAL)
             say(f"{stopped}; what was reached is in {path}")
             return 130
         outcomes = found.outcomes(self.target)

@@ -87,5 +87,5 @@ def _range(ax: Axes, name: str, x: float, colour: str) -> None:
     where: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "color": colour}
     ax.plot([x, x], [normal, most], linewidth=5, solid_capstyle="butt", label=name, **where)
     ax.plot([x, x], [least, normal], linewidth=1.5, solid_capstyle="butt", **where)
-    place: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "bottom", "fontsize": "x-small"}
+    place: dict[str, Any] = {"rotation": 90, "ha": "right", "va": "bottom", "fontsize": "small"}
     ax.text(x - 0.008, 0.02, name, color=colour, transform=ax.transAxes, **place)

@@ -88,9 +88,18 @@ def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> tuple[str, np.ndarra
     """Draw the first frame of a curve; return its variable, its values (step, layer) and itself."""
     levels = own[name].mean("run").transpose("step", "layer").values
     levels = np.where(np.isfinite(levels), levels, np.nan)
-    label = str(own["init"].values)
+    label = str(own["init"].values) + _ends(levels, own["epoch"].values)
     (line,) = ax.plot(own["layer"].values, levels[0], label=label, **numbered_style(k))
     return name, levels, line
+
+
+def _ends(levels: np.ndarray, epochs: np.ndarray) -> str:
+    """Say of a curve from which epoch on it has no number, if it ends."""
+    gone = np.isnan(levels).all(axis=1)
+    if not gone[-1]:
+        return ""
+    shown = np.flatnonzero(~gone)
+    return f" (to epoch {epochs[shown[-1]]:g})" if shown.size else " (no number)"
 
 
 def _limit(ax: Axes, values: np.ndarray) -> None:

@@ -22,6 +22,10 @@ OF_LAYERS = {
     "← second moment": "log10_backward_q",
     "← of the weights": "log10_weight_gradient_q",
 }
+LEGEND = {
+    "→ share saturated": "share saturated: of units whose activation has almost no slope",
+    "← of the weights": "← of the weights: of the gradient of a layer's weights",
+}
 MOST_ROWS = 1000  # of layers, over all pairings
 
 
@@ -46,11 +50,16 @@ class Row:
     key: str | None = None
 
 
-def table(caption: str, headings: Sequence[str], rows: Iterable[Row]) -> Element:
-    """Return a table; the first heading is of the names of rows."""
+def table(caption: str, headings: Sequence[str], rows: Iterable[Row], legend: str = "") -> Element:
+    """Return a table; the first heading is of the names of rows, the legend of the others."""
     head = [el("th", heading, scope="col", class_=_class(heading)) for heading in headings]
     body = [_row(row, headings) for row in rows]
-    made = el("table", el("caption", caption), el("thead", el("tr", head)), el("tbody", body))
+    made = el(
+        "table",
+        el("caption", caption, legend and f". {legend}"),
+        el("thead", el("tr", head)),
+        el("tbody", body),
+    )
     return el("div", made, class_="pane", tabindex="0", role="region", aria_label=caption)
 
 
@@ -81,7 +90,8 @@ def sites(record: xr.Dataset, findings: Findings) -> Element:
     marks = marks_of(record, findings)
     columns = site_tree.columns_of(record, marks)
     rows = _sites(record, marks, list(columns.values()))
-    return table("Sites in the order of the model", ("site", *columns), rows)
+    legend = site_tree.legend(columns)
+    return table("Sites in the order of the model", ("site", *columns), rows, legend)
 
 
 def _sites(record: xr.Dataset, marks: Marks, columns: list[list[str]]) -> Iterator[Row]:
@@ -116,7 +126,8 @@ def layers(record: xr.Dataset) -> Element:
     rows = [row for pairing in found for row in _layers(pairing, columns.values(), shown)]
     caption = "Layers: log10 of second moments, median over seeds"
     caption += "" if len(shown) == size else f", {len(shown)} of {size} layers"
-    return table(caption, ("layer", *columns), rows)
+    legend = "; ".join(words for heading, words in LEGEND.items() if heading in columns)
+    return table(caption, ("layer", *columns), rows, legend and f"{legend}.")
 
 
 def _layers(pairing: Pairing, names: Iterable[str], shown: np.ndarray) -> Iterator[Row]:

@@ -89,19 +89,23 @@ def recipe(record: xr.Dataset, findings: Findings) -> Element | None:
     return section("recipe", "What to do", about, el("ul", items)) if items else None
 
 
-def _remedies(findings: Findings) -> Mapping[tuple[str, str, str], list[str]]:
-    """Return the places of the faults of each verdict, cause and remedy."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+def _remedies(findings: Findings) -> Mapping[tuple[str, str, str], list[Finding]]:
+    """Return the faults of each verdict, cause and remedy."""
+    found: dict[tuple[str, str, str], list[Finding]] = {}
     for f in findings.faults:
-        key = f.verdict.value, f.cause, f.remedy or f.verdict.remedy
-        found.setdefault(key, []).append(f.parameter or f.site or "the model")
+        found.setdefault((f.verdict.value, f.cause, f.remedy or f.verdict.remedy), []).append(f)
     return found
 
 
-def _remedy(what: tuple[str, str, str], places: list[str]) -> Element:
+def _remedy(what: tuple[str, str, str], faults: list[Finding]) -> Element:
+    """Return a remedy, where it is needed, and the numbers of the first of these places."""
     word, cause, remedy = what
-    named = [[", " if k else "", el("code", name)] for k, name in enumerate(dict.fromkeys(places))]
-    return el("li", el("strong", word), f": {cause}. It needs {remedy}. At ", named, ".")
+    places = dict.fromkeys(f.parameter or f.site or "the model" for f in faults)
+    named = [[", " if k else "", el("code", name)] for k, name in enumerate(places)]
+    at = el("code", next(iter(places))) if len(places) > 1 else None
+    numbers = ["; at ", at, ": "] if at is not None else ": "
+    says = f": {cause}. It needs {remedy}. At "
+    return el("li", el("strong", word), says, named, numbers, f"{faults[0].reason}.")
 
 
 def further(title: str, text: str) -> Element:
