@@ -223,10 +223,8 @@ class Trace:
 
     def _stats(self, site: Site, name: str, place: str) -> Stats | None:
         own = self.seen[site.path]
-        if place == "backward":
-            return self.gradients.get(site.path)
-        if place == "incoming":
-            return own.get("incoming")
+        if place in ("backward", "incoming"):
+            return own.get(place) if place == "incoming" else self.gradients.get(site.path)
         if place in ("skip", "branch"):
             if site.skip is None:
                 return None
@@ -235,11 +233,12 @@ class Trace:
             return own[f"term{k}"] if other is None else self.seen[other]["forward"]
         if name == "saturated_fraction":
             return own.get("slope")
-        if name == "dead_fraction" and site.kind != "activation":
-            return None
-        if name in measures.OF_SOFTMAX and not is_softmax(site):
-            return None
-        return own["forward"]
+        idle = name == "dead_fraction" and site.kind != "activation"
+        return (
+            None
+            if idle or (name in measures.OF_SOFTMAX and not is_softmax(site))
+            else own["forward"]
+        )
 
 
 def was_taken(seen: dict[str, Stats], turn: tuple[int, ...]) -> bool:
@@ -286,26 +285,22 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         "source": [f"{s.frame.file}:{s.frame.line}" if s.frame else "" for s, _ in rows],
     }
     depth = [s.depth + sum(np.multiply(s.strides, s.passed(t))) for s, t in rows]
-    line = [s.frame.line if s.frame else 0 for s, _ in rows]
     sizes = np.array([s.layout.of(s.shape) for s, _ in rows], int).reshape(-1, 3)
-    words = {name: np.array(values, dtype=np.str_) for name, values in columns.items()}
-    library = [is_library(s.frame.file) if s.frame else False for s, _ in rows]
-    counts = {"rows": sizes[:, 0] * sizes[:, 1], "units": sizes[:, 2]}
-    return (
-        words
-        | counts
-        | {
-            "depth": np.array(depth, int),
-            "line": np.array(line, int),
-            **_operands(rows),
-            "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
-            "library": np.array(library, bool),
-            "makers": np.array(_makers(rows), np.str_),
-            "bias": np.array([names.biases(*row) for row in rows], np.str_),
-            "keeps_at": np.array([np.nan if s.keeps_at is None else s.keeps_at for s, _ in rows]),
-            "admits": np.array([s.admits for s, _ in rows], bool),
-        }
-    )
+    keeps_at = [np.nan if s.keeps_at is None else s.keeps_at for s, _ in rows]
+    return {
+        **{name: np.array(values, dtype=np.str_) for name, values in columns.items()},
+        "rows": sizes[:, 0] * sizes[:, 1],
+        "units": sizes[:, 2],
+        "depth": np.array(depth, int),
+        "line": np.array([s.frame.line if s.frame else 0 for s, _ in rows], int),
+        **_operands(rows),
+        "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
+        "library": np.array([s.frame and is_library(s.frame.file) for s, _ in rows], bool),
+        "makers": np.array(_makers(rows), np.str_),
+        "bias": np.array([names.biases(*row) for row in rows], np.str_),
+        "keeps_at": np.array(keeps_at),
+        "admits": np.array([s.admits for s, _ in rows], bool),
+    }
 
 
 def _operands(rows: list[Row]) -> dict[str, np.ndarray]:
