@@ -116,7 +116,7 @@ def test_the_fixture_in_a_users_tests_and_the_option(pytester):
         def test_model(assert_healthy):
             assert assert_healthy is same
             weights = [jnp.eye(4) * 0.5] * 3
-            assert_healthy(net, weights, jax.numpy.ones((2, 4)), baseline="kept.json")
+            assert_healthy(net, weights, jnp.eye(2, 4), baseline="kept.json")
     """)
     kept = pytester.path / "kept.json"
     slopes = {"a": {"forward": 0, "backward": 0}}
