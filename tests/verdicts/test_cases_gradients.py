@@ -308,7 +308,7 @@ def test_a_signal_below_float16_names_the_operation():
     [
         (lambda p, x: (x @ p).argmax(-1), "the output is an integer and has no gradient"),
         (lambda p, x: x @ p > 0, "the output is a truth value and has no gradient"),
-        (lambda p, x: [x @ p, None][1], "got None"),
+        (lambda p, x: [x @ p, None][1], "returned None: return its output"),
         (lambda p, x: jax.lax.stop_gradient(x @ p), "cut off: stop_gradient at test_cases"),
         (lambda p, x: jax.lax.stop_gradient(jnp.tanh(x) @ p), "gradient must flow"),
     ],
