@@ -95,7 +95,7 @@ def _curve(ax: Axes, own: xr.Dataset, name: str, k: int) -> tuple[str, np.ndarra
 
 def _ends(levels: np.ndarray, epochs: np.ndarray) -> str:
     """Say of a curve from which epoch on it has no number, if it ends."""
-    gone = np.isnan(levels).all(axis=1)
+    gone = np.asarray(np.isnan(levels).all(axis=1))
     if not gone[-1]:
         return ""
     shown = np.flatnonzero(~gone)
