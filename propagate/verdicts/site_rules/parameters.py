@@ -41,6 +41,11 @@ OF_GATES = ("saturated", "zero", "dead")  # which follow from a gate that is shu
 OWN = ("stopped", "discrete", "flat", "single", "one input")  # from no signal that is lost
 
 
+def product_underflows(record: xr.Dataset) -> bool:
+    """Return whether a product cuts gradients off by being zero: then so large a loss follows."""
+    return "gradient_cause" in record and "product" in record["gradient_cause"].values
+
+
 def untrained(
     record: xr.Dataset,
     lost: Sequence[Finding],

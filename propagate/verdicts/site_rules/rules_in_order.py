@@ -22,7 +22,12 @@ from propagate.verdicts.site_rules.grown import grown
 from propagate.verdicts.site_rules.lost import dead, overflowed, silent, silent_layer
 from propagate.verdicts.site_rules.low_precision import flushed, flushed_signal
 from propagate.verdicts.site_rules.non_finite import not_finite_behind
-from propagate.verdicts.site_rules.parameters import constant, flat_at, untrained
+from propagate.verdicts.site_rules.parameters import (
+    constant,
+    flat_at,
+    product_underflows,
+    untrained,
+)
 from propagate.verdicts.site_rules.peers import (
     odd_branches,
     odd_finding,
@@ -70,7 +75,7 @@ def judge_sites(record: xr.Dataset) -> Findings:
     flat = list(saturated(record, {one.parameter for one in at_fault if one.of_weight}))
     rest = [*followed, *alike_tokens(record), *flat, *one_hot(record)]
     large = [f for f in growth if f.is_fault and f.verdict is Verdict.EXPLODING]
-    rest += first_loss(record, [*raw, *large])
+    rest += [] if product_underflows(record) else first_loss(record, [*raw, *large])
     rest += untrained(record, lost, flat, shut=bool(shut(record)))
     blank = [f for f in blank if f not in lost]
     found = [*blank, *lost, *wild, *back, *of_weights, *growth, *rest, *equal]
