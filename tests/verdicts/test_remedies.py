@@ -141,9 +141,9 @@ def test_numbers_that_are_followed_give_a_flat_operation_a_slope(name):
 
     weights = {"in": first, "out": second}
     found = pp.diagnose(model, weights, X, key=K(0))
-    (finding,) = [f for f in found.findings.faults if "is flat at each" in f.reason]
+    (finding,) = [f for f in found.findings.faults if "at each of its inputs, of mean" in f.reason]
     assert re.search(words, finding.reason), finding.reason
-    (change,) = [c for c in pp.advise(found) if "is flat at each" in c.what]
+    (change,) = [c for c in pp.advise(found) if "at each of its inputs, of mean" in c.what]
     assert re.search(words, change.what)
     add, by = (
         float(number(finding, pattern)) if re.search(pattern, finding.reason) else neutral
@@ -187,7 +187,7 @@ def test_a_gradient_that_a_saturated_activation_ends_is_told_once():
     layers = {"first": first, "w": second, "b": jnp.full(WIDTH, 90.0)}
     found = pp.diagnose(model, layers, X, key=K(0)).findings
     (finding,) = [f for f in found if f.verdict is pp.Verdict.SATURATED]
-    assert finding.reason.endswith("add -90 to the bias")
+    assert finding.reason.endswith("add -90 to the bias b")
     assert not [f for f in found if f.verdict is pp.Verdict.UNTRAINED]
     assert not pp.diagnose(model, layers | {"b": jnp.zeros(WIDTH)}, X, key=K(0)).findings
 

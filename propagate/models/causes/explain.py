@@ -27,6 +27,8 @@ from propagate.models.causes.refused import no_gradient
 from propagate.record.dataset import not_finite
 from propagate.verdicts.site_rules.lost import silent_layer
 
+OF_INPUTS = ("dead", "saturated", "exponential")  # causes that other inputs would not have
+
 
 def explained(look: Look) -> xr.Dataset:
     """Return the record with the causes of what is wrong with gradients.
@@ -126,10 +128,14 @@ def _with_cuts(look: Look, record: xr.Dataset, zero: np.ndarray) -> xr.Dataset:
 
 def _with_inflow(look: Look, record: xr.Dataset, found: dict[int, cuts.Cut]) -> dict[str, Any]:
     """Return what comes into the operations that are flat, and what would move it to a slope."""
-    at = {(c.step, c.value) for c in found.values() if c.cause in ("dead", "saturated")}
+    at = {
+        (c.step, c.value, c.cause == "exponential") for c in found.values() if c.cause in OF_INPUTS
+    }
     told = {}
-    for number, value in at:
+    for number, value, underflows in at:
         step = look.tape.steps[number]
+        if underflows and step.eqn.primitive.name not in zeros.EXPONENTIALS:
+            continue  # what is zero there was made elsewhere
         own = flat.moved(look.tape, step, value)
         told[number, value] = own._replace(site=float(look.site(step)))
     if not told:

@@ -26,8 +26,8 @@ CAUSES = {
     "one input": "{cut} normalises over the inputs, and there is one; pass two or more",
     "product": "{cut} underflows: its products are below the smallest number of {by}, and zero; "
     "sum their logarithms in its place",
-    "exponential": "{cut} underflows to zero in {by} at each of its inputs; scale those down, or "
-    "go on with them in place of their exponentials, as logsumexp does",
+    "exponential": "{cut} underflows to zero in {by} at each of its inputs{moved}, or go on with "
+    "them in place of their exponentials, as logsumexp does",
     "cancelled": "its gradients cancel at {cut}: the result does not depend on it",
     "unread": "{cut} lets only values through that do not depend on it",
     "own rule": "the derivative rule of {cut} returns zero",
