@@ -223,8 +223,10 @@ class Trace:
 
     def _stats(self, site: Site, name: str, place: str) -> Stats | None:
         own = self.seen[site.path]
-        if place in ("backward", "incoming"):
-            return own.get(place) if place == "incoming" else self.gradients.get(site.path)
+        if place == "backward":
+            return self.gradients.get(site.path)
+        if place == "incoming":
+            return own.get(place)
         if place in ("skip", "branch"):
             if site.skip is None:
                 return None
@@ -233,12 +235,11 @@ class Trace:
             return own[f"term{k}"] if other is None else self.seen[other]["forward"]
         if name == "saturated_fraction":
             return own.get("slope")
-        idle = name == "dead_fraction" and site.kind != "activation"
-        return (
-            None
-            if idle or (name in measures.OF_SOFTMAX and not is_softmax(site))
-            else own["forward"]
-        )
+        if name == "dead_fraction" and site.kind != "activation":
+            return None
+        if name in measures.OF_SOFTMAX and not is_softmax(site):
+            return None
+        return own["forward"]
 
 
 def was_taken(seen: dict[str, Stats], turn: tuple[int, ...]) -> bool:
@@ -286,6 +287,7 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
     }
     depth = [s.depth + sum(np.multiply(s.strides, s.passed(t))) for s, t in rows]
     sizes = np.array([s.layout.of(s.shape) for s, _ in rows], int).reshape(-1, 3)
+    number = {(site.path, turn): k for k, (site, turn) in enumerate(rows)}
     keeps_at = [np.nan if s.keeps_at is None else s.keeps_at for s, _ in rows]
     return {
         **{name: np.array(values, dtype=np.str_) for name, values in columns.items()},
@@ -293,22 +295,21 @@ def _columns(names: SiteNames, rows: list[Row]) -> dict[str, np.ndarray]:
         "units": sizes[:, 2],
         "depth": np.array(depth, int),
         "line": np.array([s.frame.line if s.frame else 0 for s, _ in rows], int),
-        **_operands(rows),
+        **_operands(rows, number),
         "terms_summed": np.array([s.terms_summed for s, _ in rows], int),
         "library": np.array([s.frame and is_library(s.frame.file) for s, _ in rows], bool),
-        "makers": np.array(_makers(rows), np.str_),
+        "makers": np.array(_makers(rows, number), np.str_),
         "bias": np.array([names.biases(*row) for row in rows], np.str_),
         "keeps_at": np.array(keeps_at),
         "admits": np.array([s.admits for s, _ in rows], bool),
     }
 
 
-def _operands(rows: list[Row]) -> dict[str, np.ndarray]:
+def _operands(rows: list[Row], number: Mapping[Any, int]) -> dict[str, np.ndarray]:
     """Return the row whose value an activation takes in the same turn, -1 where none is known.
 
     And by what it is multiplied, and what is added.
     """
-    number = {(site.path, turn): k for k, (site, turn) in enumerate(rows)}
     taken = [(site.operand, turn) for site, turn in rows]
     return {
         "operand": np.array([number.get((o.path, t), -1) if o else -1 for o, t in taken], int),
@@ -317,9 +318,8 @@ def _operands(rows: list[Row]) -> dict[str, np.ndarray]:
     }
 
 
-def _makers(rows: list[Row]) -> list[str]:
+def _makers(rows: list[Row], number: Mapping[Any, int]) -> list[str]:
     """Return the rows of the layers whose sum comes into each activation in the same turn."""
-    number = {(site.path, turn): k for k, (site, turn) in enumerate(rows)}
     depth = {site.path: len(site.loops) for site, _ in rows}
     made = [[(p, turn[: depth.get(p, 0)]) for p in site.makers] for site, turn in rows]
     return [" ".join(str(number[one]) for one in own if one in number) for own in made]
