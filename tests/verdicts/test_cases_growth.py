@@ -57,6 +57,31 @@ def test_glorot_layers_of_any_shape_are_healthy():
     assert pp.diagnose(model, p, x, key=K(0)).findings == ()
 
 
+@pytest.mark.parametrize("large", [None, 3])
+def test_normed_branches_are_not_blamed_for_a_stream_that_starts_small(large):
+    """Pre-LN blocks of large weights train as others do, at every rate from 1e-4 to 1e-2 of Adam.
+
+    The control: one branch that is larger than its peers is told, wherever the stream starts.
+    """
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + 1e-3)
+
+    def model(params, x):
+        for p in params:
+            x = x + jax.nn.gelu(norm(x) @ p["u"]) @ p["o"]
+        return norm(x)
+
+    keys = jax.random.split(K(1), 16)
+    ups, downs = ([w * 30 for w in gaussian(k, 64)] for k in (keys[:8], keys[8:]))
+    params = [{"u": u, "o": o} for u, o in zip(ups, downs, strict=True)]
+    if large is not None:
+        params[large]["o"] = params[large]["o"] * 100
+    x = 0.1 * jax.random.normal(K(2), (256, 64))
+    faults = pp.diagnose(model, params, x, key=K(0)).findings.faults
+    assert {f.parameter for f in faults} == ({f"{large}.o"} if large is not None else set())
+
+
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(1e6, "exploding"), (1.0, None), (1e-6, "vanishing")]
 )

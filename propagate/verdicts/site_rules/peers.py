@@ -204,16 +204,23 @@ def _layer_after(record: xr.Dataset, site: int | None) -> int | None:
 
 
 def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
-    """Yield the branches whose share of a residual stream is out of line."""
+    """Yield the branches whose share of a residual stream is out of line.
+
+    What the peers have in common is their share, or their size where each begins with a norm: then
+    a stream that starts small makes the first shares large, and no branch is to blame.
+    """
     if "log10_branch_q" not in record:
         return
+    size = record["log10_branch_q"].values
     with np.errstate(invalid="ignore"):  # of two terms that are zero
-        share = record["log10_branch_q"].values - record["log10_skip_q"].values
+        share = size - record["log10_skip_q"].values
     adds = np.flatnonzero(record["kind"].values == "add")
     adds = adds[_once_each(owners(record, adds))]
     for group in _peers(record["after"].values[adds]).values():
         own = adds[group]
-        for k, off in outliers(share[own]):
+        off_by = dict(outliers(share[own]))
+        for k in sorted(_odd_in_all([share[own], size[own]]) & set(off_by)):
+            off = off_by[k]
             factor, back = times(10 ** (off / 2)), times(10 ** (-off / 2))
             reason = (
                 f"the branch into {record['name'].values[own[k]]} is {factor} times as large, "
