@@ -33,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Forget it."""
-    _update.pop()
+    """Forget it, unless another plugin failed before it was kept."""
+    del _update[-1:]
 
 
 @pytest.fixture(name="assert_healthy", scope="session")

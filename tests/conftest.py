@@ -33,6 +33,8 @@ install_import_hook(CHECKED, "shape_checks.checked")
 def pytest_configure(config):
     """Let all processes of the suite share what XLA has compiled; so does the next run."""
     config.addinivalue_line("markers", "lenient: code of others runs that promotes implicitly")
+    if not hasattr(config, "cache"):  # with -p no:cacheprovider
+        return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("xla"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

@@ -15,6 +15,7 @@ from propagate.cure.places import (
     turns,
     usual_activation,
 )
+from propagate.record.dataset import branch_share
 from propagate.theory.criticality import critical_at_unit
 from propagate.theory.mean_field import moments_at
 from propagate.verdicts import thresholds
@@ -114,8 +115,7 @@ def _branches(place: Place) -> tuple[np.ndarray, np.ndarray]:
     """Return the additions of the stream, and log10 of branch over skip at each but the first."""
     sites = np.sort(place.ways["forward"].sites)
     sites = sites[place.record["kind"].values[sites] == "add"]
-    ratio = place.record["log10_branch_q"].values - place.record["log10_skip_q"].values
-    return sites, ratio[sites[1:]]
+    return sites, branch_share(place.record)[sites[1:]]
 
 
 def residual_scale(place: Place) -> Iterator[Proposal]:

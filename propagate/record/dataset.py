@@ -36,6 +36,18 @@ def second_moment(record: xr.Dataset, place: Place) -> xr.DataArray:
     return record[second_moment_name(place)]
 
 
+def branch_share(record: xr.Dataset) -> np.ndarray:
+    """Return log10 of branch over skip, q_branch/q_skip, at each site.
+
+    It is NaN where both are zero, and where a site adds no branch to a skip.
+
+    Raises:
+        KeyError: it was not measured.
+    """
+    with np.errstate(invalid="ignore"):
+        return record["log10_branch_q"].values - record["log10_skip_q"].values
+
+
 def second_moment_sd(theory: xr.Dataset, direction: Direction) -> xr.DataArray | None:
     """Return its standard deviation over draws, in decades; None if theory gives none."""
     return theory.get(f"{second_moment_name(direction)}_sd")

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
 from rich.text import Text
 
-from propagate.record.dataset import measured_directions, second_moment
+from propagate.record.dataset import branch_share, measured_directions, second_moment
 from propagate.record.provenance import how_it_ran
 from propagate.report.cells import (
     ARROWS,
@@ -125,10 +125,8 @@ def _columns(record: xr.Dataset, marks: Marks) -> Iterator[tuple[str, list[str]]
     yield "σ_w²", _of_weights(record, "log10_weight_sigma2")
     yield "law", _of_weights(record, "weight_law")
     yield "∇/w", _of_weights(record, "log10_gradient_to_weight")
-    if "log10_branch_q" in record and "log10_skip_q" in record:
-        with np.errstate(invalid="ignore"):  # 0 / 0
-            ratio = record["log10_branch_q"].values - record["log10_skip_q"].values
-        at = zip(kinds, ratio / 2, strict=True)
+    if "log10_branch_q" in record:
+        at = zip(kinds, branch_share(record) / 2, strict=True)
         yield "branch/skip", [number(r) if kind == "add" else "" for kind, r in at]
     yield "verdict", [verdicts_of(marks.get(k, ())) for k in range(len(kinds))]
 

@@ -17,7 +17,7 @@ descriptions and small arrays come out; nothing runs on a device.
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,27 @@ def configurations(
         np.broadcast_to(phi, (net.depth, *phi.shape)),
         np.asarray(alike) & net.family.homogeneous,
     )
+
+
+def facts(
+    net: Network, inits: Sequence[Initializer], activations: Sequence[Activation]
+) -> dict[str, Any]:
+    """Return what a record says of the parameters of its networks, for those who judge it.
+
+    Raises:
+        UnusableInput: two draws of an initialiser with one key differ.
+    """
+    return {
+        "biased": [one.name for one in inits if biased(net, one)],
+        "fixed": [one.name for one in inits if not drawn(net, one)],
+        "alike": [one.name for one in inits if alike(net, one)],
+        "named": [phi.name for phi in activations if phi.source != OWN],
+        "shared": shared(net),
+        "depth_scaled": net.family.depth_scaled,
+        "bypassed": net.family.bypassed,
+        "zero_scaled": net.family.zero_scaled,
+        "normed_end": net.family.normed_end,
+    }
 
 
 def biased(net: Network, init: Initializer) -> bool:

@@ -28,7 +28,7 @@ from propagate.run.feed import Feed
 from propagate.run.grid import Grid, expect, listed, unique, write
 from propagate.run.memory import explained
 from propagate.run.pairings import Turn, blocks_of, grouping, turns
-from propagate.types import OWN, Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
+from propagate.types import Array, ArrayLike, InputKind, JaxDevice, LossKind, UnusableInput
 
 Progress = Callable[[int, int], None]
 
@@ -147,14 +147,14 @@ def sweep(
         net.check(one)
     variables = sum(len(wanted) for _, wanted in grid.selection)
     memory.check_record(len(grid.inits) * len(grid.activations), seeds, net.depth, variables)
-    fixed = [one.name for one in grid.inits if not plan.drawn(net, one)]
+    parameters = plan.facts(net, grid.inits, grid.activations)
     feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
     several = devices or jax.local_devices()
     planned = _turns(grid, feed, several, seeds, block)
     used = several[: len(planned[0].slots)]
     mesh = Mesh(np.asarray(used), "slot", (AxisType.Auto,))
     found = dataset.new(grid.selection, grid.coords, seeds, net.depth)
-    found.attrs = _attrs(grid, feed, mesh, fixed)
+    found.attrs = _attrs(grid, feed, mesh, parameters)
     done = 0
     try:
         for done, (turn, raw) in enumerate(results(grid, feed, mesh, planned), 1):
@@ -226,25 +226,15 @@ def _units(block: Family, features: int) -> int:
     return features // positions
 
 
-def _attrs(grid: Grid, feed: Feed, mesh: Mesh, fixed: list[str]) -> dict[str, str]:
-    device, family = mesh.devices.flat[0], grid.net.family
+def _attrs(grid: Grid, feed: Feed, mesh: Mesh, parameters: dict[str, Any]) -> dict[str, str]:
+    device = mesh.devices.flat[0]
     return provenance.provenance(
         network=grid.net.describe(),
         input=feed.kind if feed.data is None else feed.data.origin,
         cosine=feed.cosine if feed.data is None and feed.kind == "pairs" else None,
         batch=feed.size,
         loss=feed.loss,
-        parameters={
-            "biased": [one.name for one in grid.inits if plan.biased(grid.net, one)],
-            "fixed": fixed,
-            "alike": [one.name for one in grid.inits if plan.alike(grid.net, one)],
-            "named": [phi.name for phi in grid.activations if phi.source != OWN],
-            "shared": plan.shared(grid.net),
-            "depth_scaled": family.depth_scaled,
-            "bypassed": family.bypassed,
-            "zero_scaled": family.zero_scaled,
-            "normed_end": family.normed_end,
-        },
+        parameters=parameters,
         critical=grid.critical,
         key=np.asarray(jax.random.key_data(feed.key)).tolist(),
         device=f"{mesh.size} × {device.device_kind} ({device.platform})",

@@ -23,7 +23,7 @@ from propagate.training.folds import Split
 from propagate.training.task import Task
 from propagate.training.trained import Trained
 from propagate.training.training_record import Grid
-from propagate.types import OWN, Array, LossKind, UnusableInput
+from propagate.types import Array, LossKind, UnusableInput
 
 RATES = {
     "sgd": (0.01, 0.03, 0.1),
@@ -229,16 +229,7 @@ def _attrs(task: Task, optimizer: Any) -> dict[str, str]:
         learning_rates=grid.rates,
         weight_decay=task.decay,
         dropout=net.family.dropout,
-        parameters={
-            "biased": [one.name for one in grid.inits if plan.biased(net, one)],
-            "fixed": [one.name for one in grid.inits if not plan.drawn(net, one)],
-            "alike": [one.name for one in grid.inits if plan.alike(net, one)],
-            "named": [phi.name for phi in grid.activations if phi.source != OWN],
-            "shared": plan.shared(net),
-            "bypassed": net.family.bypassed,
-            "zero_scaled": net.family.zero_scaled,
-            "normed_end": net.family.normed_end,
-        },
+        parameters=plan.facts(net, grid.inits, grid.activations),
         key=np.asarray(jax.random.key_data(task.key)).tolist(),
         device=f"{device.device_kind} ({device.platform})",
         dtype=str(net.dtype),

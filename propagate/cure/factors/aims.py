@@ -21,6 +21,7 @@ import numpy as np
 import xarray as xr
 
 from propagate.cure.factors.reading import Reading, Step, beyond_shapes, turning
+from propagate.record.dataset import branch_share
 from propagate.record.spine import LAYERS
 from propagate.verdicts import thresholds
 from propagate.verdicts.site_rules.saturated import saturated
@@ -100,10 +101,10 @@ def _first_branch(record: xr.Dataset, step: Step, target: float) -> list[Aim]:
 
     By what it adds to its skip alone it is no fault: embeddings may be small.
     """
-    sums = record["log10_branch_q"].values - record["log10_skip_q"].values
+    share = branch_share(record)
     weights = _weights(record, _inside(record, -1, step.start))
     odd = [name for name in weights if _scales(record)[name] > SOUND[1] + LAWLESS]
-    value = math.log10(1 + 10 ** float(sums[step.start]))
+    value = math.log10(1 + 10 ** float(share[step.start]))
     if not odd or not math.isfinite(value):
         return []
     return [Aim(("step", -1, step.start), value, target, True, tuple(odd), 1)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from propagate.record.dataset import measured_directions
+from propagate.record.dataset import branch_share, measured_directions
 from propagate.record.spine import spine
 from propagate.types import Direction
 from propagate.verdicts import thresholds
@@ -211,9 +211,7 @@ def odd_branches(record: xr.Dataset) -> Iterator[Odd]:
     """
     if "log10_branch_q" not in record:
         return
-    size = record["log10_branch_q"].values
-    with np.errstate(invalid="ignore"):  # of two terms that are zero
-        share = size - record["log10_skip_q"].values
+    share, size = branch_share(record), record["log10_branch_q"].values
     adds = np.flatnonzero(record["kind"].values == "add")
     adds = adds[_once_each(owners(record, adds))]
     for group in _peers(record["after"].values[adds]).values():
