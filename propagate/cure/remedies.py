@@ -168,6 +168,11 @@ class Advice(tuple[Change, ...]):
         kept = (c for c in self if notes or c.finding.severity != "note")
         return [f"{_subject(c.finding)}: {c}" for c in kept]
 
+    def part(self, notes: bool = False) -> dict[str, str]:
+        """Return the best changes as a part of a report, by its title; empty if there are none."""
+        lines = self.first().lines(notes)
+        return {"What would help most": "\n".join(lines)} if lines else {}
+
     def __str__(self) -> str:
         """Return a line for each change, behind what it answers."""
         return "\n".join(self.lines())

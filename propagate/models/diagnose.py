@@ -95,11 +95,14 @@ class Diagnosis:
         """Write the record as netCDF; `propagate.load` reads it."""
         return storage.save(self.record, path)
 
-    def report(self, path: str | os.PathLike) -> Path:
-        """Write one HTML page for a browser: verdict, pictures, table, source; return its path."""
+    def report(self, path: str | os.PathLike, more: Mapping[str, str] | None = None) -> Path:
+        """Write one HTML page for a browser: verdict, pictures, table, source; return its path.
+
+        Its `more` parts, text by title, follow the verdict: `pp.advise(found).part()` is one.
+        """
         from propagate.report.html import page
 
-        return page.write(self.record, path, self.findings)
+        return page.write(self.record, path, self.findings, more=more)
 
     @property
     def conclusion(self) -> str:

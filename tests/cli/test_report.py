@@ -49,6 +49,7 @@ def test_a_diagnosis_leaves_a_report(diagnosed):
     assert "x = jnp.tanh(x @ w)" in text  # the user's own line
     assert "∇/w the rms of the gradient" in text and "branch/skip the ratio" not in text
     assert re.search("It needs a larger scale[^<]*<code>.*decades", text)  # with its numbers
+    assert "What would help most</h2>" in text and "predicted: " in text
     assert f"<pre><code>{made_by}</code></pre>" in text
     assert pp.load(folder / "net.nc").attrs["command"] == made_by
 
@@ -85,7 +86,10 @@ def test_a_diagnosis_in_python_writes_the_same_page_and_marks_its_findings(diagn
     folder, _ = diagnosed
     record = pp.load(folder / "net.nc")
     found: Any = Diagnosis(record, pp.judge(record).worst_first(), (), None, cast(Any, None))
-    text = found.report(folder / "python.html").read_text("utf-8")
+    plain = found.report(folder / "plain.html").read_text("utf-8")
+    assert "What would help most" not in plain
+    more = pp.advise(found).part()
+    text = found.report(folder / "python.html", more).read_text("utf-8")
     assert text == (folder / "net.html").read_text("utf-8")
     marks = {text.get_text() for text in found.plot().texts}
     assert marks == {"layers.8: vanishing", "layers.0: vanishing"}

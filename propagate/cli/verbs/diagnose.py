@@ -14,7 +14,6 @@ from propagate.cure.advice import advise
 from propagate.cure.repair import Repair
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
-from propagate.report.html import page
 from propagate.types import UnusableInput
 from propagate.verdicts import baseline as baselines
 from propagate.verdicts import thresholds
@@ -98,7 +97,7 @@ class Diagnose:
         if self.out:
             say(f"wrote {found.save(self.out)}")
         if self.report:
-            say(f"wrote {page.write(found.record, self.report, found.findings)}")
+            say(f"wrote {found.report(self.report, advise(found).part(self.notes))}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _refuse_what_has_no_effect(self, fatal: bool) -> None:

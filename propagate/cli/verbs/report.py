@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from propagate.cli.terminal import say
+from propagate.cure.advice import advise
 from propagate.record import storage
 from propagate.report.html import page
 
@@ -27,6 +28,7 @@ class Report:
 
     def __call__(self) -> int:
         """Write; return the exit code."""
-        found = storage.load(self.record)
-        say(f"wrote {page.write(found, self.out or self.record.with_suffix('.html'))}")
+        found, path = storage.load(self.record), self.out or self.record.with_suffix(".html")
+        more = advise(found).part() if "site" in found.dims else {}  # what is not measured again
+        say(f"wrote {page.write(found, path, more=more)}")
         return 0
