@@ -30,9 +30,15 @@ def heading():
 def said(record, setting, theory):
     point = look.place(setting, record)
     verdict = words.verdict(pp.judge(record, theory))
+    mo.md(verdict)
+    return point, verdict
+
+
+@app.cell
+def advised(point, setting):
     recipe = words.recipe(setting.network.activation, point)
-    mo.md(f"{verdict}\n\n{recipe}")
-    return point, recipe, verdict
+    mo.md(recipe)
+    return (recipe,)
 
 
 @app.cell
@@ -50,7 +56,8 @@ def measured(setting):
 
 @app.cell
 def drawn_curves(record, setting):
-    mo.output.replace(mo.Html(pictures.curves(record)))  # at once: theory takes longer
+    if look.is_slow(setting):
+        mo.output.replace(mo.Html(pictures.curves(record)))  # at once
     theory = look.predict(setting)
     curves = mo.Html(pictures.curves(record, theory))
     curves
