@@ -9,6 +9,7 @@ import marimo
 app = marimo.App(width="medium", app_title="propagate lab")
 
 with app.setup:
+    import sys
     from pathlib import Path
     from typing import Any
 
@@ -18,6 +19,8 @@ with app.setup:
     from propagate.lab import look, pictures, words
     from propagate.lab.presets import PRESETS
     from propagate.lab.setting import CHOICES, DEPTHS, MOST, SCALES, WIDTHS, Setting, from_address
+
+    sys.setswitchinterval(0.0005)  # what is drawn goes to the page while the next cell draws
 
 
 @app.cell
@@ -43,6 +46,7 @@ def advised(point, setting):
 
 @app.cell
 def measured(setting):
+    expected = look.expected(setting)
     try:
         if setting.program in look.compiled:
             record = look.measure(setting)
@@ -51,14 +55,14 @@ def measured(setting):
                 record = look.measure(setting)
     except pp.UnusableInput as _error:
         mo.stop(True, mo.callout(mo.plain_text(str(_error)), kind="warn"))
-    return (record,)
+    return expected, record
 
 
 @app.cell
-def drawn_curves(record, setting):
-    if look.is_slow(setting):
-        mo.output.replace(mo.Html(pictures.curves(record)))  # at once
-    theory = look.predict(setting)
+def drawn_curves(expected, record):
+    if not look.comes_soon(expected):
+        mo.output.replace(mo.Html(pictures.curves(record)))
+    theory = expected.result()
     curves = mo.Html(pictures.curves(record, theory))
     curves
     return curves, theory

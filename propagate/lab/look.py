@@ -4,7 +4,7 @@ import gc
 import json
 import math
 import tempfile
-import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +21,10 @@ MEASURES = (
     *("symmetric_fraction", "histogram"),
 )
 OF_TOKENS = ("forward_token_correlation", "attention_entropy", "weight_gradient_q")
-SLOW = 0.1
-"""Seconds from which on the curves are drawn without theory first: those of a drawing."""
+SOON = 0.1  # seconds
 compiled: set[tuple] = set()
 """Programs of settings that this process has measured, which it will not compile again."""
-theory_seconds: dict[tuple, float] = {}
-"""How long theory took the last time, by program and activation."""
+_beside = ThreadPoolExecutor(1)
 
 
 class Point(NamedTuple):
@@ -70,24 +68,22 @@ def _has_tokens(net: pp.Network) -> bool:
     return net.family.name == pp.blocks.Transformer.name
 
 
-def is_slow(setting: Setting) -> bool:
-    """Whether theory takes longer than a picture, as it did last time; so it is at first."""
-    return theory_seconds.get(_theory(setting), math.inf) > SLOW
+def expected(setting: Setting) -> Future:
+    """Begin with `predict` beside the measurement; return what will have its result."""
+    return _beside.submit(predict, setting)
 
 
-def _theory(setting: Setting) -> tuple:
-    return *setting.program, setting.activation
+def comes_soon(theory: Future) -> bool:
+    """Wait for theory about as long as a drawing takes; return whether it is there."""
+    return bool(wait([theory], SOON).done)
 
 
 def predict(setting: Setting) -> xr.Dataset | None:
     """Return what theory expects of a setting, or None if it does not cover it."""
-    begin = time.perf_counter()
     try:
         return pp.predict(setting.network, batch=batch(setting))
     except pp.UnusableInput:
         return None
-    finally:
-        theory_seconds[_theory(setting)] = time.perf_counter() - begin
 
 
 def opened(contents: bytes) -> xr.Dataset:

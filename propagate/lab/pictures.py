@@ -24,7 +24,8 @@ def curves(record: xr.Dataset, theory: xr.Dataset | None = None) -> str:
     for ax, direction in zip(axes, ("forward", "backward"), strict=True):
         pp.plot.variance(record, ax=ax, direction=direction, theory=theory)
         title = {"forward": "signal, at h", "backward": "gradient, at h"}[direction]
-        ax.set(title=title, ylabel="second moment (decades)")
+        ax.set_ylabel("second moment (decades)")
+        ax.set_title(title, y=1.0)  # without y the ticks are laid out once more to find it
     figure.subplots_adjust(0.07, 0.15, 0.99, 0.91, 0.21)
     return svg(figure, "second moment of signal and gradient, layer by layer")
 
