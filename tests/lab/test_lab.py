@@ -93,8 +93,8 @@ def test_the_verdict_flips_at_the_critical_gain():
 
 def test_the_page_opens_with_every_control_and_a_setting_that_they_show():
     """Of the cells that are no picture: what is measured is given."""
-    record = look.measure(SMALL)
-    _, defs = app.run(defs={"record": record})
+    given = {"record": look.measure(SMALL), "expected": look.expected(SMALL)}
+    _, defs = app.run(defs=given)
     assert defs["setting"] == PRESETS["the edge of chaos"].setting
     assert {*defs["controls"].elements} == {field.name for field in dataclasses.fields(Setting)}
     for name, most in MOST.items():
