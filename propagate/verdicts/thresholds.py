@@ -285,6 +285,16 @@ LOSS_SCALE = 15
 """
 
 
+def sample_error(seen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return the standard error of log10 q over which rows are looked at, `seen` of `rows`.
+
+    Rows are inputs × positions. Their squared lengths may scatter as the squares of single
+    Gaussians do; of all rows there is no error.
+    """
+    left = np.maximum(1 - seen / np.maximum(rows, 1), 0)
+    return np.sqrt(2.0 * left / np.maximum(seen, 1)) / math.log(10.0)
+
+
 def unit_error(units: np.ndarray) -> np.ndarray:
     """Return the standard error of log10 q over random weights, of `units` Gaussian units.
 

@@ -31,7 +31,7 @@ from propagate.verdicts.along_spine import (
 from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 from propagate.verdicts.grouped import without_numbers
 from propagate.verdicts.growth import amount, times
-from propagate.verdicts.site_rules.site_finding import site_finding
+from propagate.verdicts.site_rules.site_finding import rows_seen, site_finding
 
 CHANGED: dict[Direction, str] = {"forward": "output", "backward": "derivative"}
 UNNAMED = ("normal", "uniform", "truncated", "constant", "zeros", "ones", "not finite")
@@ -290,7 +290,9 @@ def _in_both(odd: Odd, direction: Direction, off: float) -> Odd:
 
 def _far(record: xr.Dataset, whole: Way, rest: np.ndarray) -> list[tuple[int, float]]:
     """Return the steps that are out of line, and by how much."""
-    error = thresholds.unit_error(record["units"].values[whole.sites])
+    seen, rows = rows_seen(record)[whole.sites], record["rows"].values[whole.sites]
+    units = thresholds.unit_error(record["units"].values[whole.sites])
+    error = np.hypot(units, thresholds.sample_error(seen, rows))
     own = np.hypot(error[1:], error[:-1])
     if len(rest) < thresholds.PEERS:
         limit = thresholds.FINE_DECADES + thresholds.STEP_SPREADS * own
