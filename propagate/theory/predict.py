@@ -8,6 +8,7 @@ A plain stack (family "mlp" without options) is followed layer by layer at infin
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -169,20 +170,21 @@ def through_stack(
     activated = net.activate_input in (None, True)
     keeps_norms = net.init.base.name == "orthogonal"
     signal, layers = Signal(q, apart), []
-    for k, (fan_in, fan_out) in enumerate(net.shapes):
+    for k, ((fan_in, fan_out), c2) in enumerate(zip(net.shapes, _gradients_c2(net), strict=True)):
         sigma_w2, sigma_b2 = variances(net.init, fan_in, fan_out)
         orthogonal = fan_in == fan_out and keeps_norms
         weights = LayerVariances(sigma_w2, sigma_b2, fan_in, fan_out, orthogonal)
         phi = IDENTITY if k == 0 and not activated else net.activation
-        found, signal = through_layer(phi, weights, signal, _gradient_c2(net, k))
+        found, signal = through_layer(phi, weights, signal, c2)
         layers.append(found)
     return tuple(layers), last_preactivation(net.activation, net.shapes[-1][1], keeps_norms, signal)
 
 
-def _gradient_c2(net: Network, k: int) -> float:
+def _gradients_c2(net: Network) -> list[float]:
     r"""Return $\min(1, \sum_{j\ge k}1/n_{j+1})$, the mean squared cosine of two inputs' gradients.
 
     Derived here: they are independent at the output, where they are drawn, and turned by each
-    layer's draw on the way back to layer k.
+    layer's draw on the way back to layer k; shape (L,).
     """
-    return min(1.0, sum(1 / fan_out for _, fan_out in net.shapes[k:]))
+    turned = itertools.accumulate(1 / fan_out for _, fan_out in reversed(net.shapes))
+    return [min(1.0, c2) for c2 in turned][::-1]

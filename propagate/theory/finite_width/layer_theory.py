@@ -143,7 +143,6 @@ def _rms_apart(signal: Signal) -> float:
     return 1 - min(1.0, math.sqrt((1 - signal.apart) ** 2 + signal.c_variance))
 
 
-@functools.lru_cache(maxsize=256)  # layers of a deep stack that has settled are all alike
 def through_layer(
     phi: Activation, weights: LayerVariances, signal: Signal, gradient_c2: float
 ) -> tuple[LayerTheory, Signal]:
@@ -162,6 +161,17 @@ def through_layer(
     Raises:
         UnusableInput: the next layer's second moment is zero, or beyond what a float64 squares.
     """
+    found, slopes, after = _through_layer(phi, weights, signal)
+    kept = 2.0 if weights.orthogonal else 0.0
+    shared = (1 + 2 * gradient_c2) * slopes - 1 - kept * gradient_c2
+    return found._replace(backward_shared=shared), after
+
+
+@functools.lru_cache(maxsize=256)  # layers of a deep stack that has settled are all alike
+def _through_layer(
+    phi: Activation, weights: LayerVariances, signal: Signal
+) -> tuple[LayerTheory, float, Signal]:
+    r"""Return a layer's theory without `backward_shared`, $E d^2e^2$, and the next signal."""
     n, sw2, q = weights.fan_in, weights.sigma_w2, signal.q
     near = gauss.moments(phi, q * np.exp([-LOG_STEP, 0.0, LOG_STEP]))
     at = {name: float(values[1]) for name, values in near.items()}
@@ -187,14 +197,15 @@ def through_layer(
         forward=max(forward * share**2 - held * memory**2, 0.0),
         forward_shared=max(shared * share**2 - held * memory**2 * c2, 0.0),
         backward=3 * one.backward - 1 - kept,
-        backward_shared=(1 + 2 * gradient_c2) * two.backward - 1 - kept * gradient_c2,
+        backward_shared=math.nan,
         mixed=(one.mixed - 1) * share,
         mixed_shared=(two.mixed - 1) * share,
         lean=lean * share,
     )
     dc_dc = sw2 * two.slopes * at["slope2"] * q / after
     c_variance = dc_dc**2 * signal.c_variance + _of_cosine(one, two) * share**2 / n
-    return found, Signal(after, _next_apart(phi, weights, signal, at), c_variance, drawn=False)
+    apart = _next_apart(phi, weights, signal, at)
+    return found, two.backward, Signal(after, apart, c_variance, drawn=False)
 
 
 def _next_apart(
