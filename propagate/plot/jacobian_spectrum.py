@@ -12,8 +12,9 @@ from propagate.types import UnusableInput
 
 BINS = 40
 NARROWEST = 0.5  # decades that an axis shows at least
-ROOM = 1.45  # times the tallest bar, for the legend
+ROOM = 1.75  # times the tallest bar, for the legend
 FAINT = 0.5
+LEGIBLE = 0.8  # of the legend, in front of a spike
 SAME = 1e-6  # a relative variance that is rounding
 RESOLVED = 1e-6  # of the largest singular value: what float32 leaves of smaller ones is rounding
 
@@ -61,7 +62,8 @@ def spectrum(
     seen = squares > squares.max() * resolved**2
     logs = np.log10(squares[seen])
     spread = squares.var() / squares.mean() ** 2
-    name = f"{label}: {_words(spread)}{_unseen(1 - seen.mean())}"
+    unseen = _unseen(1 - seen.mean())
+    name = f"{label}:" + ("\n" if unseen else " ") + _words(spread) + unseen
     edges = _edges(logs)
     shares = np.histogram(logs, edges)[0] / squares.size / np.diff(edges)
     if not ax.has_data():  # a spike beside what is wide goes beyond the top
@@ -71,7 +73,7 @@ def spectrum(
     _theory(ax, theory, density, edges[0])
     ax.set(xlabel="log10 of a squared singular value", ylabel="share per decade")
     ax.set(**labels)
-    ax.legend(fontsize="small", frameon=False, loc="upper left")
+    ax.legend(fontsize="small", loc="upper left", framealpha=LEGIBLE, edgecolor="none")
     return ax
 
 
@@ -80,7 +82,7 @@ def _words(spread: float) -> str:
 
 
 def _unseen(share: float) -> str:
-    return f", {share:.0%} of them below rounding" if share > 0.005 else ""
+    return f", {share:.0%} below rounding" if share > 0.005 else ""
 
 
 def _edges(logs: np.ndarray) -> np.ndarray:
