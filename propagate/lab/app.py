@@ -111,8 +111,8 @@ def made_controls(address, story):
     start = PRESETS[story.value].setting if story.value else from_address(address)
     wide: dict[str, Any] = {"debounce": True, "full_width": True}
 
-    def slider(name, **reach):
-        options = {"value": getattr(start, name), "label": name, "show_value": True}
+    def slider(name, label="", **reach):
+        options = {"value": getattr(start, name), "label": label or name, "show_value": True}
         return mo.ui.slider(**reach, **options, **wide)
 
     def choice(name):
@@ -129,7 +129,7 @@ def made_controls(address, story):
             "depth": slider("depth", steps=DEPTHS),
             "width": slider("width", steps=WIDTHS),
             "family": choice("family"),
-            "scale": slider("scale", steps=SCALES),
+            "scale": slider("scale", "scale of residual branches", steps=SCALES),
             "norm": choice("norm"),
             "dtype": choice("dtype"),
         }
