@@ -29,6 +29,6 @@ class Report:
     def __call__(self) -> int:
         """Write; return the exit code."""
         found, path = storage.load(self.record), self.out or self.record.with_suffix(".html")
-        more = advise(found).part() if "site" in found.dims else {}  # what is not measured again
+        more = advise(found).part() if "site" in found.dims else {}  # of a stack it is measured
         say(f"wrote {page.write(found, path, more=more)}")
         return 0
