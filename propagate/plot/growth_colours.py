@@ -57,9 +57,11 @@ def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
 
 def verdict_bar(*axes: Axes) -> None:
     """Draw the colour bar of verdicts beside one axis or several."""
-    label = "growth ÷ fastest that is fine (green outline)\nviolet: a fault that is not of growth"
+    label = "growth ÷ fastest that is fine\ngreen outline: fine; dots: unsettled\n"
+    label += "hatched: a fault; violet: not of growth"
     look: dict[str, Any] = {"extend": "both", "spacing": "uniform", "aspect": 20 * len(axes)}
     shown = ScalarMappable(*verdict_colours())
-    drawn = axes[0].figure.colorbar(shown, ax=list(axes), label=label, **look)
+    drawn = axes[0].figure.colorbar(shown, ax=list(axes), **look)
+    drawn.set_label(label, fontsize="small")
     words = (f"{edge:+d}".replace("-", "−") for edge in EDGES)
     drawn.set_ticks(list(EDGES), labels=list(words))

@@ -18,6 +18,8 @@ from propagate.verdicts.findings import SUBJECTS, Finding, Verdict
 GROWN = (Verdict.EXPLODING, Verdict.VANISHING, Verdict.COLLAPSING)  # faults that have a rate
 FINE = (Verdict.STABLE, Verdict.INCONCLUSIVE)
 CELL, MARGIN = (0.925, 0.45), (2.4, 0.7)  # inches: of a cell; of names, title and colour bar
+LEAST = (2, 3.2)  # columns, and inches of height, for a title and for the words of the bar
+LONG = 12  # letters of a name from which on names stand at a slant
 WIDE = 4  # columns that are as wide as a title of one line
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 DARK = 0.47  # luma below which words are white
@@ -62,6 +64,9 @@ def heatmap(
     ax = new_figure(*_size(len(rows), len(columns))).add_subplot() if ax is None else ax
     _cells(ax, [[cells.get((row, column)) for column in columns] for row in rows])
     ax.set_xticks(range(len(columns)), columns)
+    if max(map(len, columns)) > LONG:
+        slant: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
+        ax.set_xticks(range(len(columns)), columns, **slant)
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     end = "\n" if len(columns) < WIDE else " "  # a title wider than its map would run into the bar
@@ -102,7 +107,8 @@ def heatmaps(findings: Iterable[Finding], *, title: str | None = None) -> Figure
 
 def _size(rows: int, columns: int, panels: int = 1) -> tuple[float, float]:
     """Return the width and the height, in inches, of maps one above the other."""
-    return CELL[0] * columns + MARGIN[0], panels * (CELL[1] * rows + MARGIN[1])
+    width = CELL[0] * max(columns, LEAST[0]) + MARGIN[0]
+    return width, max(panels * (CELL[1] * rows + MARGIN[1]), LEAST[1])
 
 
 def _cells(ax: Axes, findings: list[list[Finding | None]]) -> None:

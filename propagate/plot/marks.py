@@ -17,7 +17,7 @@ from propagate.verdicts.findings import Finding
 
 NAMED = 8  # places: as many have words beside them
 LETTER = (0.6 * 7, 1.5 * 7)  # points: the width and the height of one, with room around it
-BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+BOX = {"facecolor": "white", "edgecolor": "none", "alpha": 0.6, "pad": 0.5}
 
 
 def mark_findings(ax: Axes, record: xr.Dataset, findings: Iterable[Finding]) -> Axes:

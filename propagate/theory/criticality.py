@@ -249,7 +249,9 @@ def critical_at_unit(phi: ActivationLike) -> UnitCritical:
 def _searched(phi: Activation) -> UnitCritical:
     """Return the choice of `critical_at_unit` where q = 1 is no point that a signal returns to."""
     for point in half_stable(phi):
-        return UnitCritical(point.sigma_w2, point.sigma_b2, point.q, "half-stable", _near(point.q))
+        after = point.sigma_w2 * moments_at(phi, 1.0)["second"] + point.sigma_b2
+        near = _near(point.q, (after - 1) * (point.q - 1) > 0)
+        return UnitCritical(point.sigma_w2, point.sigma_b2, point.q, "half-stable", near)
     points, biased = critical(phi, 0.0), critical(phi)
     for point in (*points, *biased):
         if point.stable and point.q:
@@ -266,8 +268,8 @@ def _searched(phi: Activation) -> UnitCritical:
     return UnitCritical(1 / at["second"], 0.0, 1.0, "none", reason)
 
 
-def _near(q: float) -> str:
-    return f"half-stable: from 1, q moves slowly towards {q:.3g} or away from it"
+def _near(q: float, towards: bool = True) -> str:
+    return f"half-stable: from 1, q moves slowly {'towards' if towards else 'away from'} {q:.3g}"
 
 
 def _far(q: float) -> str:
