@@ -123,9 +123,9 @@ def numbered_style(k: int) -> dict[str, Any]:
     }
 
 
-def legend_key(label: str, **style: Any) -> Line2D:
-    """Return an entry of a legend for a line style or a marker, whatever its colour."""
-    return Line2D([], [], color="0.3", label=label, **style)
+def legend_key(label: str, color: Any = "0.3", **style: Any) -> Line2D:
+    """Return an entry of a legend for a line style or a marker, grey where it has many colours."""
+    return Line2D([], [], color=color, label=label, **style)
 
 
 def legend_options(

@@ -74,7 +74,8 @@ class GrowthPanel:
             self.keys.append(legend_key(f"second moment of {subject}", **line))
         if over_inputs:
             label = f"variance over inputs of {subject}"
-            self.keys.append(legend_key(label, linestyle="--", linewidth=1))
+            colour = "0.3" if several else COLOURS[0]
+            self.keys.append(legend_key(label, colour, linestyle="--", linewidth=1))
 
     def draw_theory(self, theory: xr.Dataset) -> None:
         """Draw what is expected in black, with two standard deviations over draws beside it."""
