@@ -20,6 +20,7 @@ FINE = (Verdict.STABLE, Verdict.INCONCLUSIVE)
 CELL, MARGIN = (0.925, 0.45), (2.4, 0.7)  # inches: of a cell; of names, title and colour bar
 LEAST = (2, 3.2)  # columns, and inches of height, for a title and for the words of the bar
 LONG = 12  # letters of a name from which on names stand at a slant
+SLANT: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
 WIDE = 4  # columns that are as wide as a title of one line
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 DARK = 0.47  # luma below which words are white
@@ -63,10 +64,7 @@ def heatmap(
     rows, columns = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     ax = new_figure(*_size(len(rows), len(columns))).add_subplot() if ax is None else ax
     _cells(ax, [[cells.get((row, column)) for column in columns] for row in rows])
-    ax.set_xticks(range(len(columns)), columns)
-    if max(map(len, columns)) > LONG:
-        slant: dict[str, Any] = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"}
-        ax.set_xticks(range(len(columns)), columns, **slant)
+    ax.set_xticks(range(len(columns)), columns, **(SLANT if max(map(len, columns)) > LONG else {}))
     ax.set_yticks(range(len(rows)), rows)
     ax.tick_params(length=0)
     end = "\n" if len(columns) < WIDE else " "  # a title wider than its map would run into the bar

@@ -11,6 +11,7 @@ from propagate import checks
 from propagate.cli.terminal import refuse_empty, refuse_idle, say, show
 from propagate.cli.user_model import ModeName, diagnosed, repaired
 from propagate.cure.advice import advise
+from propagate.cure.remedies import Advice
 from propagate.cure.repair import Repair
 from propagate.models.diagnose import Diagnosis
 from propagate.report import summary
@@ -82,14 +83,14 @@ class Diagnose:
             baselines.read(self.baseline)  # a wrong file is told before the work
         fixed = self._repair() if self.repair else None
         found = fixed.before if fixed else self._diagnosis()
-        changes = self._changes(found.record)
+        changes, advice = self._changes(found.record), advise(found)
         if self.json:
             unopened = map(str, found.unopened)
             told = summary.of_diagnosis(found.findings, found.record, unopened, changes)
             told |= {"repair": fixed.summary()} if fixed else {}
-            show(told | {"advice": advise(found).plain()})
+            show(told | {"advice": advice.plain()})
         else:
-            self._print(found, changes or [])
+            self._print(found, advice, changes or [])
             if fixed:
                 show(fixed.table())
                 if fixed.changed:
@@ -97,7 +98,7 @@ class Diagnose:
         if self.out:
             say(f"wrote {found.save(self.out)}")
         if self.report:
-            say(f"wrote {found.report(self.report, advise(found).part(self.notes))}")
+            say(f"wrote {found.report(self.report, advice.part(self.notes))}")
         return int(bool(changes) or any(f.verdict in fatal for f in found.findings.faults))
 
     def _refuse_what_has_no_effect(self, fatal: bool) -> None:
@@ -131,11 +132,11 @@ class Diagnose:
         say(f"wrote {path}, the baseline to compare with from now on")
         return None
 
-    def _print(self, found: Diagnosis, changes: list[str]) -> None:
+    def _print(self, found: Diagnosis, advice: Advice, changes: list[str]) -> None:
         show(found.table())
         findings = found.findings.text(notes=self.notes)
-        advice = [f"→ {line}" for line in advise(found).first().lines(self.notes)]
-        for sentence in (found.conclusion, findings, *advice, *changes):
+        best = [f"→ {line}" for line in advice.first().lines(self.notes)]
+        for sentence in (found.conclusion, findings, *best, *changes):
             if sentence:
                 show(sentence)
         if self.source:
