@@ -5,6 +5,7 @@ Settings are environment variables, so that the programs which tests start have 
 
 import gc
 import os
+from importlib.metadata import version
 
 import pytest
 from hypothesis import settings
@@ -16,13 +17,15 @@ os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Most of the suite's time is XLA's own, which the first halves; `tests/test_optimised.py` and the
-# README's examples run without it, as users' programs do. The others keep two workers on two cores
-# out of each other's way.
-FLAGS = (
+# README's examples run without it, as users' programs do. The next two keep two workers on two
+# cores out of each other's way. The last halves what is left of compiling; later XLA has it not.
+FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_cpu_parallel_codegen_split_count=1",
-)
+]
+if version("jaxlib").startswith("0.10."):
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
