@@ -302,8 +302,23 @@ def initializer(spec: "str | tuple[float, float] | Initializer | Sampler") -> In
             "an initialiser must be a name, a pair (sigma_w, sigma_b), an Initializer or a "
             f"function (key, shape, dtype) -> array, got {spec!r}"
         )
-    name = getattr(spec, "__name__", type(spec).__name__)
+    name = _own_name(spec)
     return Initializer(name, Base(name, spec, unknown_moments), law=OWN, source=OWN)
+
+
+def _own_name(spec: Callable) -> str:
+    """Return the name of a function; of an `init` that another made, that one's with its values.
+
+    All of JAX's are called `init`: `he_uniform()` is `variance_scaling(2,fan_in,uniform)`.
+    """
+    name = str(getattr(spec, "__name__", type(spec).__name__))
+    maker, _, _ = getattr(spec, "__qualname__", name).rpartition(".<locals>")
+    if name != "init" or not maker:
+        return name
+    made_with = [cell.cell_contents for cell in getattr(spec, "__closure__", None) or ()]
+    numbers = [f"{value:g}" for value in made_with if isinstance(value, float)]
+    words = sorted(value for value in made_with if isinstance(value, str))
+    return f"{maker.rpartition('.')[2]}({','.join(numbers + words)})"
 
 
 def _factor(text: str, spec: str) -> float:

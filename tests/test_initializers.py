@@ -238,6 +238,14 @@ def test_a_function_is_taken_as_it_is():
     assert initializer(init) is init
 
 
+def test_functions_of_jax_are_told_apart_by_what_they_were_made_with():
+    made = jax.nn.initializers
+    functions = made.he_uniform(), made.glorot_normal(), made.normal(0.02), made.zeros
+    names = [initializer(function).name for function in functions]
+    assert names[0] == "variance_scaling(2,fan_in,uniform)"
+    assert names[2:] == ["normal(0.02)", "zeros"] and len(set(names)) == 4
+
+
 def test_a_pair_is_a_point_of_the_mean_field_plane():
     init = initializer((1.5, 0.1))
     assert init == initializer("sigma(1.5,0.1)")

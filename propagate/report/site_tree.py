@@ -33,6 +33,7 @@ SMALLEST_GROUP = 3  # a group of fewer rows has none of its own: its name stays 
 DROPPED = ("law", "branch/skip", "σ_w²", "∇/w", "operation")  # in this order, where width lacks
 LEGEND = {  # of a column, what it holds
     "σ_w²": "σ_w² is fan_in·Var(W)",
+    "law": "law the initialiser that the weights resemble",
     "∇/w": "∇/w the rms of the gradient over that of the parameter",
     "branch/skip": "branch/skip the ratio of rms of the two terms of an addition",
 }

@@ -12,6 +12,8 @@ from propagate.report.html.elements import Child, el, section
 from propagate.report.html.tables import site_key, stable_pairings
 from propagate.verdicts.findings import Finding, Findings
 
+OPEN = "Every call within the model was looked into."
+CLOSED = "What is within these calls was not looked at: each is one site, or none."
 CRITICAL = "Critical by theory of plain layers, for inputs of unit second moment."
 
 
@@ -98,14 +100,11 @@ def _remedies(findings: Findings) -> Mapping[tuple[str, str, str], list[Finding]
 
 
 def _remedy(what: tuple[str, str, str], faults: list[Finding]) -> Element:
-    """Return a remedy, where it is needed, and the numbers of the first of these places."""
+    """Return a remedy and where it is needed; the findings above have the numbers."""
     word, cause, remedy = what
     places = dict.fromkeys(f.parameter or f.site or "the model" for f in faults)
     named = [[", " if k else "", el("code", name)] for k, name in enumerate(places)]
-    at = el("code", next(iter(places))) if len(places) > 1 else None
-    numbers = ["; at ", at, ": "] if at is not None else ": "
-    says = f": {cause}. It needs {remedy}. At "
-    return el("li", el("strong", word), says, named, numbers, f"{faults[0].reason}.")
+    return el("li", el("strong", word), " at ", named, f": {cause}. It needs {remedy}.")
 
 
 def further(title: str, text: str) -> Element:
@@ -119,4 +118,4 @@ def unopened(record: xr.Dataset) -> Element | None:
         return None
     found = json.loads(record.attrs.get("unopened", "[]"))
     items = el("ul", [el("li", str(one)) for one in found])
-    return section("unopened", "Not opened", items if found else el("p", "Everything was opened."))
+    return section("unopened", "Not opened", el("p", CLOSED if found else OPEN), found and items)

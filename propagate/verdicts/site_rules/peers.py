@@ -97,12 +97,17 @@ def _cost(record: xr.Dataset, odd: Odd) -> str:
         if off >= thresholds.STEEP and left >= max(thresholds.STEEP, off / 2):
             factor = times(10 ** (left / 2))
             return (
-                f"the {subject} is {factor} times as large at {end} as before it: a learning rate "
-                "that trains the other layers is too large"
+                f"the {subject} is {factor} times as large at {end} as before it, {left:+.1f} "
+                "decades of its second moment: a learning rate that trains the other layers is too "
+                "large"
             )
         whole = beyond(once(record, there))
         if whole < -thresholds.VANISHED and off < thresholds.SHARE * whole:
-            return f"the {subject} that reaches {end} is {times(10 ** (-left / 2))} times as small"
+            factor = times(10 ** (-left / 2))
+            return (
+                f"the {subject} that reaches {end} is {factor} times as small, {left:+.1f} decades "
+                "of its second moment"
+            )
     return ""
 
 
