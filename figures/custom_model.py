@@ -45,6 +45,6 @@ def draw(small: bool = False) -> Figure:
         else:
             assert "5.down: departing" in title, title
             span = ax.axvspan(4.5, 5.5, color="#E69F00", alpha=0.25)
-    words = [*(text.get_text() for text in legend.texts), "block 5, which departs"]
+    words = [*(text.get_text() for text in legend.texts), "block 5, of which 5.down departs"]
     figure.legend([*legend.legend_handles, span], words, loc="outside lower center", ncols=2)
     return figure

@@ -34,14 +34,14 @@ def draw(small: bool = False) -> Figure:
         assert abs(off) < 4.5 * (depth * variance / seeds) ** 0.5, f"n = {n}: mean {off:.2f} off"
         style, ratio, x = {"color": color}, np.arange(depth + 1) / n, np.linspace(-3.5, 3.5, 200)
         spread.plot(ratio[::5], log.var(axis=0)[::5], marker, **style, label=f"n = {n}, measured")
-        spread.plot(ratio, ratio * n * variance, **style, linewidth=0.8)
+        spread.plot(ratio, ratio * n * variance, **style, lw=0.8, label="exact" * (n == 32))
         last = log[:, -1] / np.log(10)
         middle, sd = depth * mean / np.log(10), (depth * variance) ** 0.5 / np.log(10)
         shape.hist(last, 30, density=True, **style, alpha=0.35)
         shape.plot(middle + sd * x, np.exp(-(x**2) / 2) / (sd * (2 * np.pi) ** 0.5), **style)
         half = f"n = {n}: half of the draws below {10 ** np.median(last):.2g}"
         shape.axvline(np.median(last), 0, 0.74, **style, linestyle=":", label=half)
-    spread.plot([0, 1.6], [0, 8], "k--", linewidth=0.8, label="5 L/n; thin lines: exact")
+    spread.plot([0, 1.6], [0, 8], "k--", linewidth=0.8, label="5 L/n, for wide layers")
     spread.set(xlabel="depth over width, L/n", ylabel="variance of ln q over draws")
     shape.axvline(0, 0, 0.74, color="k", linewidth=0.8, label="mean of q: 1")
     shape.set(xlabel=f"log10 of q after {depth} layers", ylabel="share per decade", ylim=(0, 1))

@@ -33,7 +33,7 @@ def draw(small: bool = False) -> Figure:
         assert np.allclose(np.diff(found), rate, rtol=1e-4), f"{label}: {np.diff(found)}"
         style = {"markersize": size, "label": f"{label}: memory {memory:.2f} steps"}
         left.plot(back, found - found[0], "o", color=pp.plot.COLOURS[k], fillstyle="none", **style)
-        left.plot(back, rate * back, "k--", linewidth=0.8, label="exact" if k == 4 else None)
+        left.plot(back, rate * back, "k--", lw=0.8, label="exp(-2t/memory)" if k == 4 else None)
     grid = {"init": list(RNN), "activation": ["identity", "relu"], "measures": ("backward_q",)}
     net = pp.Network(depth, width, "rnn(input_init=zeros)")
     record = pp.sweep(net, key=KEY, seeds=8, **grid).mean("seed")

@@ -41,10 +41,10 @@ def draw(small: bool = False) -> Figure:
         assert not slow or name == "critical + sigmoid", f"{name}: {share:.2f}"
         ax.annotate(name * slow, (decades, share), (6, 4), textcoords="offset points", size="small")
         marker, k = LOOKS.get(word, ("D", 4))
-        look = {"color": pp.plot.COLOURS[k], "alpha": 0.8, "label": word, "clip_on": False}
-        ax.plot(max(decades, 0.05), share, marker, **look)
-    ax.axvline(6 * np.log10(np.e), color="0.4", linestyle="--", label="e⁶, the limit")
-    ax.set(xscale="log", xlabel="decades over the depth", ylabel="held-out accuracy", ylim=(0, 1))
+        ax.plot(max(decades, 0.05), share, marker, color=pp.plot.COLOURS[k], alpha=0.8, label=word)
+    ax.axvline(6 * np.log10(np.e), color="0.4", ls="--", label="e⁶: the limit of stable")
+    ax.set(xscale="log", xlabel="decades over the depth", ylabel="held-out accuracy")
+    ax.set_ylim(-0.03, 1)
     named = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
     figure.legend(named.values(), named, frameon=False, loc="outside right upper")
     return figure
