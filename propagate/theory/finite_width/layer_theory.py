@@ -167,7 +167,7 @@ def through_layer(
     return found._replace(backward_shared=shared), after
 
 
-@functools.lru_cache(maxsize=256)  # layers of a deep stack that has settled are all alike
+@functools.lru_cache(maxsize=2**14)  # layers alike: of a deep stack that has settled, of equal laws
 def _through_layer(
     phi: Activation, weights: LayerVariances, signal: Signal
 ) -> tuple[LayerTheory, float, Signal]:
