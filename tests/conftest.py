@@ -24,7 +24,7 @@ FLAGS = [
     "--xla_cpu_multi_thread_eigen=false",
     "--xla_cpu_parallel_codegen_split_count=1",
 ]
-if version("jaxlib").startswith("0.10."):
+if version("jaxlib").startswith(("0.10.", "0.11.")):
     FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
 os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)

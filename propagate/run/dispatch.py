@@ -23,6 +23,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import threadpool_limits
 
+from propagate import _jax_compat as compat
 from propagate.distributions import Base
 from propagate.run import engine, memory, plan
 from propagate.run.feed import Feed, Recipe, layer_keys, shared_key
@@ -206,7 +207,8 @@ def _ends(mesh: Mesh, recipe: Recipe) -> Callable[[Array], tuple[Tree, Tree]]:
         inputs = None if recipe.kind is None else recipe.inputs(key)
         return inputs, recipe.target(key) if recipe.cotangent else None
 
-    return jax.jit(_per_slot(jax.vmap(one), mesh))
+    options = compat.for_draws(mesh.devices.flat[0].platform)
+    return jax.jit(_per_slot(jax.vmap(one), mesh), compiler_options=options)
 
 
 @functools.lru_cache(maxsize=32)
@@ -246,7 +248,8 @@ def _drawer(
             jax.tree.map(lambda *a: join(a, axis=0), *common),
         )
 
-    return jax.jit(_per_slot(every, mesh))
+    options = compat.for_draws(platform)
+    return jax.jit(_per_slot(every, mesh), compiler_options=options)
 
 
 def _joined(parts: tuple[Array, ...], *, order: np.ndarray, axis: int) -> Array:

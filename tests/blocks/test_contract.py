@@ -23,7 +23,7 @@ KEY = jax.random.key(11)
 DEPTH, WIDTH, BATCH = 3, 8, 4
 ENDS = ("forward_q", "backward_q")
 INITS = ["torch", "orthogonal"]
-PHIS = ["relu", "tanh", "gelu", "selu"]
+PHIS = ["selu", "gelu"]
 SPELLINGS = [
     "mlp",
     "mlp(norm=batch,norm_at=after)",
@@ -101,7 +101,7 @@ def q_names(net: pp.Network) -> list[str]:
 
 
 def grid(net: pp.Network, **options):
-    """The second moments of everything, of 2 initialisers × 4 activations."""
+    """The second moments of everything, of 2 initialisers × 2 activations."""
     options = {"init": INITS, "activation": PHIS, "measures": q_names(net)} | options
     return pp.sweep(net, key=KEY, seeds=1, batch=BATCH, **options).isel(seed=0)
 
@@ -130,9 +130,7 @@ def test_equals_gradients_of_zero_perturbations(spelling, monkeypatch):
 
 
 @pytest.mark.parametrize("spelling", ONE_OF_EACH)
-def test_every_initialiser_and_activation_runs_and_weights_drawn_in_the_scan_agree(
-    spelling, monkeypatch
-):
+def test_a_grid_runs_and_weights_drawn_in_the_scan_agree(spelling, monkeypatch):
     """With what it is with weights stored and signals kept, and with zero perturbations.
 
     In chunks that are computed again, everything is compared with the latter.
