@@ -67,7 +67,8 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Pri
 def legend(columns: Iterable[str]) -> str:
     """Return what arrows and columns mean, of those columns that there are."""
     named = ", ".join(words for name, words in LEGEND.items() if name in columns)
-    return f"→ signal, ← gradient.{f' {named}.' if named else ''}"
+    arrows = "→ signal, ← gradient; behind a verdict: where it was found."
+    return arrows + (f" {named}." if named else "")
 
 
 def html(record: xr.Dataset, findings: Findings) -> str:

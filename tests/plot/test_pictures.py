@@ -180,7 +180,7 @@ def test_sites_of_custom_models():
     record = one().rename(layer="site").assign_coords(site=[f"s{k}" for k in LAYERS])
     ax = growth_curves.variance(record, ax=axis(), direction="forward")
     assert ax.get_xlabel() == "site"
-    assert ax.get_ylabel() == "second moment of the output\n(decades)"
+    assert ax.get_ylabel() == "second moment of a site's output\n(decades)"
 
 
 def custom(kinds: list[str], q) -> xr.Dataset:

@@ -25,7 +25,7 @@ THEORY = {"color": "black", "linestyle": "--", "linewidth": 0.8, "label": "theor
 
 def subject_of(record: xr.Dataset, direction: Direction) -> str:
     """Return what a direction's second moment is of, in words."""
-    signal = "h" if depth_dim(record) == "layer" else "the output"
+    signal = "h" if depth_dim(record) == "layer" else "a site's output"
     return signal if direction == "forward" else f"the gradient at {signal}"
 
 
