@@ -5,7 +5,6 @@ their spellings. Everything else uses JAX's public functions.
 """
 
 import functools
-import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -67,18 +66,6 @@ def quick_compilation(platform: str) -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return least
     return least | {"xla_cpu_use_fusion_emitters": False}
-
-
-def for_draws(platform: str) -> dict[str, Any] | None:
-    """Return the options that compile random draws: a level of 1 of 3, unless `XLA_FLAGS` says it.
-
-    At 3 the draws of a transformer's layer compile in 3.1 s on jax 0.12, at 1 in 0.55 s, and then
-    take as long. A first sweep comes to 0.55 (transformer), 0.60 (LSTM) and 0.61 (plain) of its
-    time so, and on 0.10 to 0.9 (two runs on two cores).
-    """
-    level = "xla_backend_optimization_level"
-    asked = platform != "cpu" or level in os.environ.get("XLA_FLAGS", "")
-    return None if asked else {level: 1}
 
 
 def opened(value: Any) -> tuple[Jaxpr, list[Any]]:

@@ -23,7 +23,6 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from threadpoolctl import threadpool_limits
 
-from propagate import _jax_compat as compat
 from propagate.distributions import Base
 from propagate.run import engine, memory, plan
 from propagate.run.feed import Feed, Recipe, layer_keys, shared_key
@@ -40,6 +39,14 @@ FLOAT32_ON_GPU = {"xla_gpu_enable_triton_gemm": False}
 The search among its own takes most of the first call: 14.5 s with it, 5.0 s without for 36 pairings
 × 50 × 2048 × 512 on one H200, and then 320 and 315 ms (jax 0.11.2). Of lower precision its own are
 faster: 78 ms against 104.
+"""
+
+DRAWS_ON_CPU = {"xla_backend_optimization_level": 1}
+"""What XLA is asked for where random draws run on a CPU, unless `XLA_FLAGS` says it: 1 of 3.
+
+At 3 the draws of a transformer's layer compile in 3.1 s on jax 0.12, at 1 in 0.55 s, and then take
+as long. A first sweep comes to 0.55 (transformer), 0.60 (LSTM) and 0.61 (plain) of its time so, and
+on 0.10 to 0.9 (two runs on two cores).
 """
 
 
@@ -207,8 +214,14 @@ def _ends(mesh: Mesh, recipe: Recipe) -> Callable[[Array], tuple[Tree, Tree]]:
         inputs = None if recipe.kind is None else recipe.inputs(key)
         return inputs, recipe.target(key) if recipe.cotangent else None
 
-    options = compat.for_draws(mesh.devices.flat[0].platform)
+    options = _for_draws(mesh.devices.flat[0].platform)
     return jax.jit(_per_slot(jax.vmap(one), mesh), compiler_options=options)
+
+
+def _for_draws(platform: str) -> dict[str, int] | None:
+    level = next(iter(DRAWS_ON_CPU))
+    asked = platform != "cpu" or level in os.environ.get("XLA_FLAGS", "")
+    return None if asked else DRAWS_ON_CPU
 
 
 @functools.lru_cache(maxsize=32)
@@ -248,8 +261,7 @@ def _drawer(
             jax.tree.map(lambda *a: join(a, axis=0), *common),
         )
 
-    options = compat.for_draws(platform)
-    return jax.jit(_per_slot(every, mesh), compiler_options=options)
+    return jax.jit(_per_slot(every, mesh), compiler_options=_for_draws(platform))
 
 
 def _joined(parts: tuple[Array, ...], *, order: np.ndarray, axis: int) -> Array:

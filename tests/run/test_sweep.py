@@ -359,3 +359,11 @@ def test_short_floats_overflow_only_where_the_network_would():
     net = pp.Network(2, 8, init="constant_0.001", dtype="float16", activation="tanh")
     record = pp.measure(net, KEY, seeds=1, inputs=x, measures=("forward_max",))
     assert 10 ** record.log10_forward_max[0, 1] == pytest.approx(141.1, rel=2e-3)
+
+
+def test_draws_on_a_cpu_are_compiled_with_less_optimisation_unless_flags_say_it(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    assert dispatch._for_draws("cpu") == {"xla_backend_optimization_level": 1}
+    assert dispatch._for_draws("gpu") is None
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+    assert dispatch._for_draws("cpu") is None
