@@ -67,7 +67,7 @@ def table(record: xr.Dataset, findings: Findings, *, every: bool = False) -> Pri
 def legend(columns: Iterable[str]) -> str:
     """Return what arrows and columns mean, of those columns that there are."""
     named = ", ".join(words for name, words in LEGEND.items() if name in columns)
-    arrows = "→ signal, ← gradient; behind a verdict: where it was found."
+    arrows = "→ signal, ← gradient; behind a verdict, which of the two it is about."
     return arrows + (f" {named}." if named else "")
 
 

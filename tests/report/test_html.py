@@ -201,10 +201,8 @@ def test_what_was_not_opened_and_where_it_comes_from_are_said(undrawn):
     without = record.assign_attrs(unopened="[]")
     del without.attrs["command"]
     text = page.page(without, Findings())
-    assert (
-        "Every call within the model was looked into." in text
-        and "It was recorded from Python." in text
-    )
+    assert "Every call within the model was looked into." in text
+    assert "It was recorded from Python." in text
 
 
 def test_a_sweep_says_which_pairings_are_in_range():
