@@ -18,8 +18,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Most of the suite's time is XLA's own, which the first halves; `tests/test_optimised.py` and the
 # README's examples run without it, as users' programs do. The next two keep two workers on two
-# cores out of each other's way. The last, which later XLA
-# lacks, halves what is left of compiling.
+# cores out of each other's way. The last, which later XLA lacks, halves what is left of compiling.
 FLAGS = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_multi_thread_eigen=false",
