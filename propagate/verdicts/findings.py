@@ -155,7 +155,7 @@ class Findings(tuple[Finding, ...]):
         faults = len(self.faults)
         at = f"{sites} site{'s' * (sites != 1)}"
         if faults:
-            return f"{faults} fault{'s' * (faults > 1)} at {at}:"
+            return f"{faults} fault{'s' * (faults > 1)} at {at}"
         return f"healthy: no {'faults' if self else 'findings'} at {at}"
 
     def text(self, notes: bool = False) -> str:

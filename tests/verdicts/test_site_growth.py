@@ -294,4 +294,4 @@ def test_a_diagnosis_begins_with_its_conclusion():
     weights = stack([64] * 7, 2.0)
     found = pp.diagnose(net([jax.nn.relu] * 6), [10 * w for w in weights], X, key=K(0))
     assert str(found).splitlines()[0] == "2 faults at 11 sites:"
-    assert pp.Findings(sites(1)).conclusion(3) == "1 fault at 3 sites:"
+    assert pp.Findings(sites(1)).conclusion(3) == "1 fault at 3 sites"

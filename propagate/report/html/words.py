@@ -25,7 +25,7 @@ def is_custom(record: xr.Dataset) -> bool:
 def headline(record: xr.Dataset, findings: Findings) -> str:
     """Return the verdict in a few words."""
     if is_custom(record):
-        words = findings.conclusion(record.sizes["site"]).rstrip(":")
+        words = findings.conclusion(record.sizes["site"])
         return words[0].upper() + words[1:]
     stable, pairings = stable_pairings(findings)
     if pairings > 1:
