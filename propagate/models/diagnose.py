@@ -113,8 +113,8 @@ class Diagnosis:
         """Return mode, conclusion, findings and what was not opened, one sentence a line."""
         how = how_it_ran(self.record)
         head = f"{self.record.attrs['model']}, {how}:" if how else ""
-        said = f"{self.conclusion}{':' * bool(self.findings.faults)}"
-        lines = (head, said, str(self.findings), *map(str, self.unopened))
+        opening = self.findings.opening(self.record.sizes["site"])
+        lines = (head, opening, str(self.findings), *map(str, self.unopened))
         return "\n".join(line for line in lines if line)
 
     def _repr_html_(self) -> str:

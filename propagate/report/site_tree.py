@@ -76,8 +76,8 @@ def html(record: xr.Dataset, findings: Findings) -> str:
     console = Console(record=True, width=160, file=io.StringIO(), force_jupyter=False)
     how = how_it_ran(record)
     head = [Text(f"{record.attrs.get('model') or 'the model'}, {how}:")] if how else []
-    conclusion = findings.conclusion(record.sizes["site"])
-    text = Text(f"{conclusion}\n{findings}".strip())
+    opening = findings.opening(record.sizes["site"])
+    text = Text(f"{opening}\n{findings}".strip())
     console.print(*head, text, table(record, findings), sep="\n")
     frame = '<pre><span style="white-space:pre">{code}</span></pre>'  # notebooks wrap `pre`
     return console.export_html(theme=SVG_EXPORT_THEME, code_format=frame, inline_styles=True)

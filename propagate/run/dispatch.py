@@ -41,8 +41,8 @@ The search among its own takes most of the first call: 14.5 s with it, 5.0 s wit
 faster: 78 ms against 104.
 """
 
-DRAWS_ON_CPU = {"xla_backend_optimization_level": 1}
-"""What XLA is asked for where random draws run on a CPU, unless `XLA_FLAGS` says it: 1 of 3.
+LEVEL = "xla_backend_optimization_level"
+"""How far XLA optimises: 1 of 3 where random draws run on a CPU, unless `XLA_FLAGS` says it.
 
 At 3 the draws of a transformer's layer compile in 3.1 s on jax 0.12, at 1 in 0.55 s, and then take
 as long. A first sweep comes to 0.55 (transformer), 0.60 (LSTM) and 0.61 (plain) of its time so, and
@@ -219,9 +219,8 @@ def _ends(mesh: Mesh, recipe: Recipe) -> Callable[[Array], tuple[Tree, Tree]]:
 
 
 def _for_draws(platform: str) -> dict[str, int] | None:
-    level = next(iter(DRAWS_ON_CPU))
-    asked = platform != "cpu" or level in os.environ.get("XLA_FLAGS", "")
-    return None if asked else DRAWS_ON_CPU
+    asked = platform != "cpu" or LEVEL in os.environ.get("XLA_FLAGS", "")
+    return None if asked else {LEVEL: 1}
 
 
 @functools.lru_cache(maxsize=32)

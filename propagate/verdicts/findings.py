@@ -158,6 +158,10 @@ class Findings(tuple[Finding, ...]):
             return f"{faults} fault{'s' * (faults > 1)} at {at}"
         return f"healthy: no {'faults' if self else 'findings'} at {at}"
 
+    def opening(self, sites: int) -> str:
+        """Return the conclusion, with a colon where faults follow."""
+        return self.conclusion(sites) + (":" if self.faults else "")
+
     def text(self, notes: bool = False) -> str:
         """Return one line for each finding, the worst first.
 

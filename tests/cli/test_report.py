@@ -48,6 +48,7 @@ def test_a_diagnosis_leaves_a_report(diagnosed):
     assert "faults at 18 sites</h1>" in text and "vanishing" in text
     assert "x = jnp.tanh(x @ w)" in text  # the user's own line
     assert "∇/w the rms of the gradient" in text and "branch/skip the ratio" not in text
+    assert re.search('id="verdict".*vanishing</strong>.*decades.*id="recipe"', text, re.DOTALL)
     assert re.search("vanishing</strong> at <code>[^:]*: [^:]*It needs a larger scale", text)
     assert "What would help most</h2>" in text and "predicted: " in text
     assert f"<pre><code>{made_by}</code></pre>" in text

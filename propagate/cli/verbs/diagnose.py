@@ -134,9 +134,10 @@ class Diagnose:
 
     def _print(self, found: Diagnosis, advice: Advice, changes: list[str]) -> None:
         show(found.table())
+        opening = found.findings.opening(found.record.sizes["site"])
         findings = found.findings.text(notes=self.notes)
         best = [f"→ {line}" for line in advice.first().lines(self.notes)]
-        for sentence in (found.conclusion, findings, *best, *changes):
+        for sentence in (opening, findings, *best, *changes):
             if sentence:
                 show(sentence)
         if self.source:
