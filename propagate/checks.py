@@ -1,18 +1,19 @@
 """Checks of arguments: each raises `UnusableInput`, with what was required and what arrived.
 
-`check_…` returns nothing; `whole_number` and `random_key` return the argument in its usual form.
+`check_…` returns nothing; the others return the argument in its usual form.
 """
 
 import contextlib
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from propagate.types import Array, UnusableInput
+from propagate.types import Array, JaxDevice, UnusableInput
 
 
 def check_number(name: str, value: Any) -> None:
@@ -84,6 +85,23 @@ def random_key(key: Any) -> Array:
                 return jax.random.wrap_key_data(jnp.asarray(key))
         key = f"{key.dtype} of shape {key.shape}"
     raise UnusableInput(f"key must be one random key, got {key}: pass key=jax.random.key(0)")
+
+
+def several_devices(devices: Sequence[JaxDevice] | None) -> list[JaxDevice]:
+    """Return devices; without any, JAX's default device if one was chosen, or all local ones.
+
+    Raises:
+        UnusableInput: they are not devices of one kind.
+    """
+    if devices is None:
+        chosen = jax.config.jax_default_device is not None
+        return list(jnp.zeros(()).devices()) if chosen else jax.local_devices()
+    found = list(devices)
+    if not found or not all(isinstance(d, jax.Device) for d in found):
+        raise UnusableInput(f"devices must be some of jax.devices(), got {devices!r}")
+    if len(kinds := {d.platform for d in found}) > 1:
+        raise UnusableInput(f"devices must be of one kind, got {', '.join(sorted(kinds))}")
+    return found
 
 
 def _is_finite(value: Any) -> bool:

@@ -44,8 +44,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """What is imported stays: the collector need not walk it again at every trace."""
-    gc.freeze()
+    """What is imported stays; sweeps use one of the eight devices, unless they are given more."""
+    import jax
+
+    gc.freeze()  # the collector need not walk it again at every trace
+    jax.config.update("jax_default_device", jax.devices()[0])
 
 
 @pytest.fixture(autouse=True)

@@ -104,7 +104,7 @@ def sweep(
         loss: where the gradient starts: `"gaussian"`, `"cross_entropy"` (mean over the batch)
             or `"mse"` (mean over batch and outputs).
         block: configurations that go through a layer together; chosen to fit by default.
-        devices: the devices to use; all local ones by default.
+        devices: the devices to use; by default `jax_default_device` if set, or all local ones.
         compile_for: activations that programs are compiled for besides. On a CPU a later call
             with any of them, and the same `compile_for`, compiles nothing.
         progress: called with (blocks done, blocks in all).
@@ -149,7 +149,7 @@ def sweep(
     memory.check_record(len(grid.inits) * len(grid.activations), seeds, net.depth, variables)
     parameters = plan.facts(net, grid.inits, grid.activations)
     feed = Feed(net, random_key(key), data, input, batch, cosine, loss)
-    several = devices or jax.local_devices()
+    several = checks.several_devices(devices)
     planned = _turns(grid, feed, several, seeds, block)
     used = several[: len(planned[0].slots)]
     mesh = Mesh(np.asarray(used), "slot", (AxisType.Auto,))

@@ -10,7 +10,14 @@ import xarray as xr
 
 from propagate import activations, batches
 from propagate.batches import Batch, as_batch
-from propagate.checks import check_at_most, check_choice, check_count, check_number, random_key
+from propagate.checks import (
+    check_at_most,
+    check_choice,
+    check_count,
+    check_number,
+    random_key,
+    several_devices,
+)
 from propagate.initializers import initializer
 from propagate.network import Network
 from propagate.record import provenance
@@ -217,7 +224,7 @@ def _check_memory(task: Task) -> None:
 def _attrs(task: Task, optimizer: Any) -> dict[str, str]:
     """Return where a record comes from; what a sweep says of its parameters, too."""
     grid, net = task.grid, task.grid.net
-    device = jax.devices()[0]
+    device = several_devices(None)[0]
     return provenance.provenance(
         network=net.describe(),
         input=task.rows.origin,

@@ -81,6 +81,19 @@ def test_eight_devices_give_the_same_record():
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("chosen", [None, "cpu", jax.devices()[1]], ids=str)
+def test_all_devices_are_used_unless_one_was_chosen(chosen):
+    with jax.default_device(chosen):
+        found = pp.sweep(pp.Network(depth=1, width=2), **FEW | {"seeds": 3})
+    assert found.attrs["device"] == f"{1 if chosen else 3} × cpu (cpu)"
+
+
+@pytest.mark.parametrize("devices", [[], ["cpu"], "cpu", [0]], ids=str)
+def test_what_is_no_device_is_refused(devices):
+    with pytest.raises(pp.UnusableInput, match=r"devices must be some of jax.devices\(\)"):
+        pp.sweep(pp.Network(**SMALL), **FEW, devices=devices)
+
+
 def test_pairings_do_not_depend_on_their_company():
     net = pp.Network(**SMALL, activation="tanh", init="he_uniform")
     options = {"key": KEY, "seeds": 2, "batch": 8, "measures": SOME}
