@@ -57,8 +57,10 @@ def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
 
 def verdict_bar(*axes: Axes) -> None:
     """Draw the colour bar of verdicts beside one axis or several."""
-    label = "growth ÷ fastest that is fine\ngreen outline: fine; dots: unsettled\n"
-    label += "hatched: a fault; violet: not of growth"
+    label = "multiples of the fastest fine growth\ngreen outline: fine; dots: unsettled\n"
+    label += (
+        "hatched: a fault; violet: of another kind\ncollapsing: rate of what tells inputs apart"
+    )
     look: dict[str, Any] = {"extend": "both", "spacing": "uniform", "aspect": 20 * len(axes)}
     shown = ScalarMappable(*verdict_colours())
     drawn = axes[0].figure.colorbar(shown, ax=list(axes), **look)

@@ -19,6 +19,7 @@ from propagate.activations import ACTIVATIONS, Activation
 from propagate.types import Elementwise
 
 BLOCK = 4096  # points that are evaluated at a time
+OPTIMISED = {"xla_backend_optimization_level": 3}  # XLA's default, whatever its flags say
 SEARCHED = 32.0  # kinks are looked for in [-SEARCHED, SEARCHED]
 SPACING = 1 / 64  # of the points between which jumps are looked for
 
@@ -59,7 +60,11 @@ def _on_the_host() -> Iterator[None]:
 @functools.lru_cache(maxsize=256)
 def _compiled(fn: Elementwise) -> Callable[[np.ndarray], tuple[jax.Array, jax.Array]]:
     """Return h -> (phi, phi'); it is given `BLOCK` points each time, and so compiled once."""
-    return jax.jit(lambda h: jax.jvp(fn, (h,), (jnp.ones_like(h),)))
+
+    def values(h: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(fn, (h,), (jnp.ones_like(h),))
+
+    return jax.jit(values, compiler_options=OPTIMISED)
 
 
 def kinks(phi: Activation) -> tuple[float, ...]:

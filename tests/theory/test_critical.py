@@ -81,7 +81,7 @@ def test_a_multiple_of_it_has_weights_so_many_times_as_large():
 def swept():
     phis = ["relu", "tanh", "gelu", "silu", "selu", "sigmoid", "softplus"]
     inits = ["critical", "critical_orthogonal", "he_normal"]
-    options = {"key": KEY, "seeds": 4, "batch": 32, "measures": ("q", "variance")}
+    options = {"key": KEY, "seeds": 4, "batch": 8, "measures": ("q", "variance")}
     return pp.sweep(pp.Network(50, 128), init=inits, activation=phis, **options)
 
 
@@ -102,7 +102,7 @@ def test_theory_predicts_it(swept):
     """Within its band or, by the next order in 1/width of a few layers, 0.1 decades beside it."""
     for init in ("critical", "critical_orthogonal"):
         for phi in ("tanh", "gelu", "sigmoid"):
-            theory = pp.predict(pp.Network(50, 128, activation=phi, init=init), batch=32)
+            theory = pp.predict(pp.Network(50, 128, activation=phi, init=init), batch=8)
             off = pp.departures(swept.sel(init=init, activation=phi), theory)
             assert all(abs(one.decades) < 0.1 for one in off), (init, phi, off)
 
@@ -133,7 +133,8 @@ def test_a_function_of_ones_own_has_a_critical_point_too():
     def bent(h):
         return jax.numpy.tanh(1.3 * h)
 
-    record = pp.measure(pp.Network(20, 64, activation=bent, init="critical"), KEY, seeds=3, batch=8)
+    net = pp.Network(20, 64, activation=bent, init="critical")
+    record = pp.measure(net, KEY, seeds=3, batch=8, measures=("q", "variance"))
     assert {f.verdict.value for f in pp.judge(record)} == {"stable"}
 
 

@@ -18,6 +18,12 @@ KEY = jax.random.key(1)
 V = Verdict
 
 
+JUDGED = (  # what the verdicts below rest on
+    *("q", "variance", "correlation", "zero_fraction", "dead_fraction"),
+    *("symmetric_fraction", "saturated_fraction", "max"),
+)
+
+
 def squeeze_to_zero(h):
     return jax.nn.relu(h - 100.0)
 
@@ -29,7 +35,8 @@ def record():
     inits += ["sigma(1.6666667,0)", "sigma(30,0)", "1000*he_normal"]
     phis = ["relu", "tanh", "sigmoid", "gelu", "squared_relu", squeeze_to_zero]
     net = pp.Network(depth=50, width=128)
-    return pp.sweep(net, init=inits, activation=phis, key=KEY, seeds=4, batch=4)
+    options = {"key": KEY, "seeds": 4, "batch": 4, "measures": JUDGED}
+    return pp.sweep(net, init=inits, activation=phis, **options)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +156,7 @@ def test_a_norm_behind_the_last_layer_is_no_part_of_the_growth_in_front_of_it():
         assert found.rate == pytest.approx(onward * 0.1)
         assert found.total == pytest.approx(onward * 1.1) and "up to the last norm" in found.reason
     assert pp.judge(xr.Dataset(both))[0].rate != pytest.approx(0.1)  # of another family: a fall
-    one = pp.measure(pp.Network(1, 8, "transformer(tokens=3)"), KEY, seeds=3, batch=4)
+    one = pp.measure(pp.Network(1, 8, "transformer(tokens=3)"), KEY, seeds=3, batch=4, measures="q")
     assert not any(np.isnan(found.rate) for found in pp.judge(one))
 
 
@@ -168,7 +175,7 @@ def test_nothing_is_judged_that_was_not_measured():
 
 def test_one_layer_and_one_seed_are_judged_too():
     net = pp.Network(depth=1, width=16)
-    for finding in pp.judge(pp.measure(net, KEY, seeds=1, batch=4)):
+    for finding in pp.judge(pp.measure(net, KEY, seeds=1, batch=4, measures="q")):
         assert finding.verdict in (V.INCONCLUSIVE, V.STABLE)
         assert math.isfinite(finding.rate)
 
@@ -233,7 +240,7 @@ def test_inputs_that_never_differed_do_not_collapse(options):
 def test_a_layer_of_one_unit_is_not_symmetric():
     rng = np.random.default_rng(0)
     data = {"inputs": rng.normal(size=(16, 5)), "labels": rng.normal(size=16), "loss": "mse"}
-    record = pp.measure(pp.Network(1, 8), KEY, seeds=3, **data)
+    record = pp.measure(pp.Network(1, 8), KEY, seeds=3, measures=JUDGED, **data)
     assert all(f.verdict is not V.SYMMETRIC for f in pp.judge(record))
 
 
