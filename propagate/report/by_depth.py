@@ -77,7 +77,7 @@ def _lost_behind(finding: Finding, depth: int) -> bool:
 
 
 def in_words(fine: ByDepth) -> str:
-    """Return a line for each activation: to which of the depths each initialiser is fine.
+    """Return a line for each activation: to which depth initialisers are fine, the best first.
 
     Example:
         >>> none, he = {"fine": [], "unsettled": []}, {"fine": ["he_normal"], "unsettled": []}
@@ -89,11 +89,7 @@ def in_words(fine: ByDepth) -> str:
 
 
 def _of_activation(own: Mapping[int, Mapping[str, list[str]]]) -> str:
-    reach = {d: [] for d in own}
-    for init in dict.fromkeys(name for at in own.values() for name in at["fine"]):
-        deepest = _deepest(init, own)
-        if deepest:
-            reach[deepest].append(init)
+    reach = {d: [init for init in at["fine"] if _deepest(init, own) == d] for d, at in own.items()}
     least, most = min(own), max(own)
     if not any(reach.values()):
         return f"none, not even at {least} layers{_also_unsettled(own)}."

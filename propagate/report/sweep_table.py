@@ -160,7 +160,7 @@ def _badness(pair: list[Finding]) -> tuple[bool, bool]:
 
 
 def recipes(findings: Findings, record: xr.Dataset) -> str:
-    """Return the critical variances of each activation with what was measured of them, and code.
+    """Return the critical variances of each activation with what becomes of them, and code.
 
     Empty if the record has no critical initialiser.
 
@@ -170,25 +170,23 @@ def recipes(findings: Findings, record: xr.Dataset) -> str:
     """
     pairs, lines = _by_pairing(findings), []
     for phi, point in json.loads(record.attrs.get("critical", "{}")).items():
-        measured = [_measured(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
-        if measured:
+        found = [_found(name, pairs[name, phi]) for name in CRITICAL if (name, phi) in pairs]
+        if found:
             numbers = f"sigma_w² = {point['sigma_w2']:.4g}, sigma_b² = {point['sigma_b2']:.4g}"
             says = f"{numbers} ({point['reason']})"
             if point["kind"] == "none":
                 why, closest = _none(point["reason"])
                 says = f"{why}. The closest, {numbers}, {closest}"
-            lines.append(f"{phi}: {says}. Measured: {'; '.join(measured)}. {_code(**point)}")
+            lines.append(f"{phi}: {says}. Found: {'; '.join(found)}. {_code(**point)}")
     return "\n".join(lines)
 
 
-def _measured(init: str, pair: dict[str, Finding]) -> str:
-    """Say what became of a pairing in each direction, and to which depth it is fine."""
-    says = [
-        f"{d} {pair[d].verdict.value}"
-        + ("" if math.isnan(pair[d].rate) else f" {pair[d].rate:+.3f}")
-        for d in DIRECTIONS
-        if d in pair
-    ]
+def _found(init: str, pair: dict[str, Finding]) -> str:
+    """Say what becomes of a pairing in each direction, and to which depth it is fine."""
+    says = []
+    for d in (d for d in DIRECTIONS if d in pair):
+        whose = "by theory" if "by theory" in pair[d].reason else ""
+        says.append(" ".join(filter(None, (d, pair[d].verdict.value, _rate(pair[d]), whose))))
     return f"{init} {', '.join(says)}, fine to depth {_depth(_fine(pair))}"
 
 
