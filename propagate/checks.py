@@ -94,8 +94,8 @@ def several_devices(devices: Sequence[JaxDevice] | None) -> list[JaxDevice]:
         UnusableInput: they are not devices of one kind.
     """
     if devices is None:
-        chosen = jax.config.jax_default_device is not None
-        return list(jnp.zeros(()).devices()) if chosen else jax.local_devices()
+        chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+        return jax.local_devices() if chosen is None else list(jnp.zeros(()).devices())
     found = list(devices)
     if not found or not all(isinstance(d, jax.Device) for d in found):
         raise UnusableInput(f"devices must be some of jax.devices(), got {devices!r}")

@@ -46,7 +46,6 @@ def advised(point, setting):
 
 @app.cell
 def measured(setting):
-    expected = look.expected(setting)
     try:
         if setting.program in look.compiled:
             record = look.measure(setting)
@@ -55,14 +54,14 @@ def measured(setting):
                 record = look.measure(setting)
     except pp.UnusableInput as _error:
         mo.stop(True, mo.callout(mo.plain_text(str(_error)), kind="warn"))
-    return expected, record
+    return (record,)
 
 
 @app.cell
-def drawn_curves(expected, record):
-    if not look.comes_soon(expected):
+def drawn_curves(record, setting):
+    if not look.is_foreseen(setting):  # without theory at first, for that takes as long again
         mo.output.replace(mo.Html(pictures.curves(record)))
-    theory = expected.result()
+    theory = look.predict(setting)
     curves = mo.Html(pictures.curves(record, theory))
     curves
     return curves, theory

@@ -4,7 +4,7 @@ import gc
 import json
 import math
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +21,9 @@ MEASURES = (
     *("symmetric_fraction", "histogram"),
 )
 OF_TOKENS = ("forward_token_correlation", "attention_entropy", "weight_gradient_q")
-SOON = 0.1  # seconds
 compiled: set[tuple] = set()
 """Programs of settings that this process has measured, which it will not compile again."""
-_beside = ThreadPoolExecutor(1)
+_foreseen: dict[Setting, xr.Dataset | None] = {}
 
 
 class Point(NamedTuple):
@@ -68,22 +67,20 @@ def _has_tokens(net: pp.Network) -> bool:
     return net.family.name == pp.blocks.Transformer.name
 
 
-def expected(setting: Setting) -> Future:
-    """Begin with `predict` beside the measurement; return what will have its result."""
-    return _beside.submit(predict, setting)
-
-
-def comes_soon(theory: Future) -> bool:
-    """Wait for theory about as long as a drawing takes; return whether it is there."""
-    return bool(wait([theory], SOON).done)
+def is_foreseen(setting: Setting) -> bool:
+    """Return whether `predict` has its answer at once: theory is the same for every seed."""
+    return replace(setting, seed=0) in _foreseen
 
 
 def predict(setting: Setting) -> xr.Dataset | None:
     """Return what theory expects of a setting, or None if it does not cover it."""
-    try:
-        return pp.predict(setting.network, batch=batch(setting))
-    except pp.UnusableInput:
-        return None
+    any_seed = replace(setting, seed=0)
+    if any_seed not in _foreseen:
+        try:
+            _foreseen[any_seed] = pp.predict(setting.network, batch=batch(setting))
+        except pp.UnusableInput:
+            _foreseen[any_seed] = None
+    return _foreseen[any_seed]
 
 
 def opened(contents: bytes) -> xr.Dataset:

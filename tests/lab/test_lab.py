@@ -93,8 +93,7 @@ def test_the_verdict_flips_at_the_critical_gain():
 
 def test_the_page_opens_with_every_control_and_a_setting_that_they_show():
     """Of the cells that are no picture: what is measured is given."""
-    given = {"record": look.measure(SMALL), "expected": look.expected(SMALL)}
-    _, defs = app.run(defs=given)
+    _, defs = app.run(defs={"record": look.measure(SMALL)})
     assert defs["setting"] == PRESETS["the edge of chaos"].setting
     assert {*defs["controls"].elements} == {field.name for field in dataclasses.fields(Setting)}
     for name, most in MOST.items():
@@ -178,6 +177,14 @@ def test_other_stacks_have_none_and_the_recipe_says_why():
 def test_a_family_without_theory_is_measured_alone():
     assert look.predict(PRESETS["Pre-LN"].setting) is None
     assert look.predict(SMALL) is not None
+
+
+def test_theory_is_asked_once_for_all_seeds():
+    wider = dataclasses.replace(SMALL, width=2 * SMALL.width)
+    assert not look.is_foreseen(wider)
+    theory = look.predict(wider)
+    other = dataclasses.replace(wider, seed=5)
+    assert look.is_foreseen(other) and look.predict(other) is theory
 
 
 def test_a_layer_without_activation_has_a_histogram_of_its_gradient_alone():
