@@ -6,7 +6,7 @@
 import contextlib
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, get_args
 
 import jax
@@ -96,7 +96,7 @@ def several_devices(devices: Sequence[JaxDevice] | None) -> list[JaxDevice]:
     if devices is None:
         chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
         return jax.local_devices() if chosen is None else list(jnp.zeros(()).devices())
-    found = list(devices)
+    found = list(devices) if isinstance(devices, Iterable) else []
     if not found or not all(isinstance(d, jax.Device) for d in found):
         raise UnusableInput(f"devices must be some of jax.devices(), got {devices!r}")
     if len(kinds := {d.platform for d in found}) > 1:

@@ -88,7 +88,7 @@ def test_all_devices_are_used_unless_one_was_chosen(chosen):
     assert found.attrs["device"] == f"{1 if chosen else 3} × cpu (cpu)"
 
 
-@pytest.mark.parametrize("devices", [[], ["cpu"], "cpu", [0]], ids=str)
+@pytest.mark.parametrize("devices", [[], ["cpu"], "cpu", 0, jax.devices()[0]], ids=str)
 def test_what_is_no_device_is_refused(devices):
     with pytest.raises(pp.UnusableInput, match=r"devices must be some of jax.devices\(\)"):
         pp.sweep(pp.Network(**SMALL), **FEW, devices=devices)
