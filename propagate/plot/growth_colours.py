@@ -57,9 +57,11 @@ def verdict_colours() -> tuple[BoundaryNorm, Colormap]:
 
 def verdict_bar(*axes: Axes) -> None:
     """Draw the colour bar of verdicts beside one axis or several."""
-    label = "multiples of the fastest fine growth\ngreen outline: fine; dots: unsettled\n"
-    label += (
-        "hatched: a fault; violet: of another kind\ncollapsing: rate of what tells inputs apart"
+    label = (
+        "multiples of the fastest fine growth\n"
+        "green outline: fine; dots: unsettled\n"
+        "hatched: a fault; violet: of another kind\n"
+        "collapsing: rate of what tells inputs apart"
     )
     look: dict[str, Any] = {"extend": "both", "spacing": "uniform", "aspect": 20 * len(axes)}
     shown = ScalarMappable(*verdict_colours())
