@@ -34,6 +34,21 @@ class Values(NamedTuple):
 
 def evaluate(phi: Activation, h: np.ndarray) -> Values:
     """Return phi(h) and phi'(h) in float64, in the shape of h."""
+    if phi.homogeneous:
+        slope = np.where(np.asarray(h) > 0, *reversed(_both_slopes(phi)))
+        return Values(slope * h, slope, np.asarray(h))
+    return _evaluated(phi, h)
+
+
+@functools.lru_cache(maxsize=256)
+def _both_slopes(phi: Activation) -> tuple[float, float]:
+    """Return phi' of a positively homogeneous phi, below 0 and above."""
+    below, above = _evaluated(phi, np.array([-1.0, 1.0])).slope
+    return float(below), float(above)
+
+
+def _evaluated(phi: Activation, h: np.ndarray) -> Values:
+    """Return the same by JAX, in blocks."""
     size = int(np.size(h))
     padded = np.zeros(max(-(-size // BLOCK), 1) * BLOCK)
     padded[:size] = np.ravel(h)

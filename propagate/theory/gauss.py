@@ -23,14 +23,26 @@ from propagate.activations import Activation, activation
 from propagate.theory.derivatives import Values as Values
 from propagate.theory.derivatives import evaluate as evaluate
 from propagate.theory.derivatives import kinks as kinks
-from propagate.theory.quadrature import FARTHEST, ORDER, eighths, panels, reach
+from propagate.theory.quadrature import (
+    FARTHEST,
+    FEWER,
+    FINEST,
+    KINKED,
+    ORDER,
+    SMOOTH,
+    Rule,
+    octaves,
+    panels,
+    reach,
+    sparse,
+)
 from propagate.theory.quadrature import nodes as nodes
 from propagate.types import Elementwise, UnusableInput
 
 ORDERS = (14, 20, 40, 80)  # tried in turn until two agree
-FEWER = (8, 12)  # tried for two arguments before ORDER
-PROBED = np.array([0.5, 1.5, 3.0])  # z_2 at which they are tried
+PROBED = np.array([0.0, 0.5, 1.5, 3.0])  # z_2 at which rules of fewer points are tried
 AGREED = 1e-12
+EXACT = 2e-15  # agreement that is asked of one argument, whose errors a deep stack grows
 
 
 class Estimate(NamedTuple):
@@ -93,7 +105,7 @@ def average(
     r"""Return $E f(z, \phi(\sqrt q z))$ at each q of an array, shape (Q,)."""
     sqrt_q = np.sqrt(np.asarray(q, float))[:, None]
     far = reach(phi, float(np.max(sqrt_q)))
-    z, weight = nodes(sqrt_q, kinks(phi) + 0 * sqrt_q, order, dims, far)
+    z, weight = nodes(sqrt_q, kinks(phi) + 0 * sqrt_q, Rule(order), dims, far)
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
         return _weighted(weight, f(z, evaluate(phi, sqrt_q * z)))
 
@@ -124,7 +136,9 @@ def moments(
     phi = activation(phi)
     sqrt_q = np.sqrt(np.atleast_1d(np.asarray(q, float)))[:, None]
     far = reach(phi, float(np.max(sqrt_q)))
-    z, weight = nodes(sqrt_q, _features(phi, mean)[None, :] + 0 * sqrt_q, reach=far)
+    alike = np.max(sqrt_q) ** 2 <= 2 * np.min(sqrt_q) ** 2
+    rule = _enough(phi, octaves(np.max(q)), octaves(0), mean, EXACT) if alike else FINEST
+    z, weight = nodes(sqrt_q, _features(phi, mean)[None, :] + 0 * sqrt_q, rule, reach=far)
     e = lambda y: _weighted(weight, y)  # noqa: E731
     with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
         at = evaluate(phi, mean + sqrt_q * z)
@@ -167,7 +181,7 @@ def average_pair(
             in front.
         q: second moment of each $h_\pm$.
         epsilon: 1 - c, in [0, 2].
-        order: points in a panel; by default as many as the inner average needs, at most `ORDER`.
+        order: points in a panel; by default the rule of fewest points that the inner average needs.
         dims: of the sphere that $(z_1, z_2)$ are coordinates of; inf for independent N(0, 1).
         mean: m.
 
@@ -176,15 +190,15 @@ def average_pair(
     """
     if phi.homogeneous and not mean and math.isinf(dims):
         return _average_pair_polar(phi, f, q, epsilon, order or ORDER)
-    order = order or _enough(phi, eighths(q), eighths(epsilon), mean)
+    rule = Rule(order) if order else _enough(phi, octaves(q), octaves(epsilon), mean)
     features, far = _features(phi, mean), reach(phi, math.sqrt(q))
     apart, middle = _scales(q, epsilon)
     # the inner average bends where a kink of h_+ meets one of h_-: at half of their distance
     meetings = np.unique(np.subtract.outer(features, features) / 2)
     bends = np.append(meetings, _leaves(features, apart, middle, dims * q))
-    z_2, weight = nodes(np.array([[apart]]), bends[None, :], order, dims, far)
+    z_2, weight = nodes(np.array([[apart]]), bends[None, :], rule, dims, far)
     half = z_2[0] > 0  # f is symmetric, so is the inner average in z_2
-    inner = _inner(phi, f, z_2[0][half], q, epsilon, order, dims, mean)
+    inner = _inner(phi, f, z_2[0][half], q, epsilon, rule, dims, mean)
     return np.asarray(np.sum(2 * weight[0][half] * inner, axis=-1))
 
 
@@ -199,7 +213,7 @@ def _inner(
     z_2: np.ndarray,
     q: float,
     epsilon: float,
-    order: int,
+    rule: Rule,
     dims: float = math.inf,
     mean: float = 0.0,
 ) -> np.ndarray:
@@ -210,7 +224,7 @@ def _inner(
     if dims < math.inf:  # the other coordinates share what this one leaves
         scale *= np.sqrt(np.maximum(dims - z_2[:, None] ** 2, 0) / (dims - 1))
     centres = np.concatenate([features - delta, features + delta], axis=1)
-    z_1, weight = nodes(scale, centres, order, dims - 1, reach(phi, math.sqrt(q)))
+    z_1, weight = nodes(scale, centres, rule, dims - 1, reach(phi, math.sqrt(q)))
     h = mean + scale * z_1
     values = f(*_at_both(phi, h + delta, h - delta))
     return np.einsum("zp,...zp->...z", weight, values)
@@ -223,18 +237,24 @@ def _at_both(phi: Activation, h_plus: np.ndarray, h_minus: np.ndarray) -> tuple[
 
 
 @functools.lru_cache(maxsize=4096)
-def _enough(phi: Activation, q_eighths: int, epsilon_eighths: int, mean: float) -> int:
-    r"""Return the least of `FEWER` that gives what `ORDER` does, or `ORDER`.
+def _enough(
+    phi: Activation, q_octaves: int, epsilon_octaves: int, mean: float, agreed: float = AGREED
+) -> Rule:
+    r"""Return the first rule of fewer points that gives what the finest does, or the finest.
 
     Of the inner averages of $\phi_1^2\phi_2^2$ and $\phi_1'^2\phi_2'^2$ at `PROBED`, for all q and
-    epsilon of one eighth of an octave.
+    epsilon of one octave. Beyond epsilon = 1 it is z_2 that has the larger scale in h: that scale
+    is tried, and panels between kinks are not fewer.
     """
-    at = 2 ** (q_eighths / 8), min(2 ** (epsilon_eighths / 8), 2.0)
+    epsilon = min(2.0**epsilon_octaves, 2.0)
+    at = 2.0**q_octaves, min(epsilon, 2 - epsilon)
     squares = lambda a, b: np.stack([(a.phi * b.phi) ** 2, (a.slope * b.slope) ** 2])  # noqa: E731
-    inner = lambda order: _inner(phi, squares, PROBED, *at, order, mean=mean)  # noqa: E731
-    fine = inner(ORDER)
-    near = AGREED * np.max(abs(fine), axis=-1, keepdims=True)
-    return next((order for order in FEWER if (abs(inner(order) - fine) <= near).all()), ORDER)
+    inner = lambda rule: _inner(phi, squares, PROBED, *at, rule, mean=mean)  # noqa: E731
+    tried = SMOOTH if not kinks(phi) else KINKED if epsilon <= 1 else FEWER
+    with np.errstate(all="ignore"):  # what is not finite agrees with nothing
+        fine = inner(FINEST)
+        near = agreed * np.max(abs(fine), axis=-1, keepdims=True)
+        return next((rule for rule in tried if (abs(inner(rule) - fine) <= near).all()), FINEST)
 
 
 def _average_pair_polar(
@@ -249,7 +269,7 @@ def _average_pair_polar(
     alpha = math.asin(math.sqrt(epsilon / 2))
     ends = np.array([[-math.pi / 2, -alpha, alpha, math.pi / 2]])
     theta, theta_weight = panels(ends, order)
-    z, weight = nodes(np.array([[math.sqrt(q)]]), np.zeros((1, 0)), max(order // 2, 1))
+    z, weight = nodes(np.array([[math.sqrt(q)]]), np.zeros((1, 0)), sparse(order))
     r, r_weight = z[z > 0][:, None], (weight * z)[z > 0] * math.sqrt(2 * math.pi)
     h_plus, h_minus = (-math.sqrt(q) * r * np.sin(theta - turn) for turn in (alpha, -alpha))
     over_theta = np.sum(theta_weight[0] * f(*_at_both(phi, h_plus, h_minus)), axis=-1)

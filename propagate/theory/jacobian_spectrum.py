@@ -25,7 +25,7 @@ from propagate.activations import Activation, ActivationLike, activation
 from propagate.checks import check_count
 from propagate.theory import gauss
 from propagate.theory.derivatives import evaluate, kinks
-from propagate.theory.quadrature import ORDER, REACH, nodes
+from propagate.theory.quadrature import ORDER, REACH, Rule, nodes
 from propagate.types import UnusableInput
 
 FAR = 1e6  # where phi' is looked at, which may be unbounded
@@ -134,7 +134,7 @@ def _squared_slopes(
 ) -> _SquaredSlopes:
     r"""Return $\phi'(\sqrt q z)^2$ at the points of a quadrature over z ~ N(0, 1), with weights."""
     sqrt_q = np.array([[math.sqrt(q)]])
-    z, weight = nodes(sqrt_q, np.asarray(kinks(phi))[None, :], order)
+    z, weight = nodes(sqrt_q, np.asarray(kinks(phi))[None, :], Rule(order))
     squares = evaluate(phi, sqrt_q * z).slope ** 2
     return _SquaredSlopes(squares[0], weight[0], depth, sigma_w2, orthogonal)
 

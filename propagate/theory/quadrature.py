@@ -2,11 +2,13 @@ r"""Points and weights of Gaussian averages of functions with kinks.
 
 `nodes` are Gauss–Legendre points on `panels` that end at the kinks, where Gauss–Hermite would
 converge slowly. Panels grow geometrically from each kink, so that a feature of size 1 in h is seen
-at every scale of h = scale·z, up to the `reach` in z beyond which nothing counts.
+at every scale of h = scale·z, up to the `reach` in z beyond which nothing counts. That is the
+`FINEST` rule; those of fewer points are for where they are tried first and agree with it.
 """
 
 import functools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,12 +22,39 @@ ORDER = 20  # points in a panel
 AROUND = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)  # ends of panels in h, from each kink
 WITHIN = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.5, 8.0, 10.0, REACH)  # ends of panels in z
 BEYOND = (16.0, 19.0, 22.0, 25.0, 28.0, 31.0, 34.0, FARTHEST)  # the same, where these matter
+EVEN = 9.0  # standard deviations that equal steps go to
+
+
+class Rule(NamedTuple):
+    """Which panels there are, and the points in each: `order`; `within` and `around` end them."""
+
+    order: int = ORDER
+    within: tuple[float, ...] = WITHIN
+    around: tuple[float, ...] = AROUND
+
+
+FINEST = Rule()
+
+
+def even(step: float) -> Rule:
+    """Return the midpoint rule in z, whose error is of order e^(-1/step) where phi is analytic."""
+    return Rule(1, tuple(step * k for k in range(1, math.ceil(EVEN / step) + 1)), (0.0,))
+
+
+def sparse(order: int) -> Rule:
+    """Return panels that end at few places but the kinks, for what is smooth between them."""
+    return Rule(order, (2.0, 4.5, EVEN), (0.0,))
+
+
+FEWER = (Rule(8), Rule(12))  # rules of fewer points, in the order of trying
+KINKED = (*(sparse(order) for order in (12, 16, 24)), *FEWER)
+SMOOTH = (even(0.3), even(0.2), even(0.1), *FEWER)  # the same, where there is no kink
 
 
 def nodes(
     scale: np.ndarray,
     at: np.ndarray,
-    order: int = ORDER,
+    rule: Rule = FINEST,
     dims: float = math.inf,
     reach: float = REACH,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -37,28 +66,46 @@ def nodes(
     Args:
         scale: of h = scale·z, shape (rows, 1).
         at: kinks in h, shape (rows, kinks).
-        order: points in a panel.
+        rule: the panels.
         dims: of the sphere of radius sqrt(dims) of which z is a coordinate, 2 or more.
         reach: where to end, in z.
 
     Returns:
         z and w, each of shape (rows, points).
     """
-    around = np.asarray(AROUND)
+    if len(rule.around) == 1 and not at.any():  # nothing in h, at any scale
+        z, weight = _alike(rule, dims, reach)
+        shape = len(at), z.size
+        return np.broadcast_to(z, shape), np.broadcast_to(weight, shape)
+    return _nodes(scale, at, rule, dims, reach)
+
+
+@functools.lru_cache(maxsize=256)
+def _alike(rule: Rule, dims: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the points and weights of a row without kinks, or with one at 0."""
+    z, weight = _nodes(np.ones((1, 1)), np.zeros((1, 0)), rule, dims, reach)
+    return z[0], weight[0]
+
+
+def _nodes(
+    scale: np.ndarray, at: np.ndarray, rule: Rule, dims: float, reach: float
+) -> tuple[np.ndarray, np.ndarray]:
+    around = np.asarray(rule.around)
     ends = np.concatenate([-around[:0:-1], around])
     centres = np.concatenate([at, np.zeros((len(at), 1))], axis=1)
     in_h = (centres[:, :, None] + ends).reshape(len(at), -1)
     with np.errstate(divide="ignore", invalid="ignore"):
         in_z = np.where(scale > 0, in_h / scale, 0.0)
-    within = np.asarray(WITHIN + (BEYOND if reach > REACH else ()))
+    within = np.asarray(rule.within + (BEYOND if reach > REACH else ()))
     both = np.concatenate([-within[::-1], [0.0], within])
     edges = np.concatenate([in_z, both + 0 * scale], axis=1)
     edges = np.sort(np.clip(edges, *(min(reach, math.sqrt(dims)) * np.array([-1, 1]))), axis=1)
     edges = edges[:, np.append(True, (np.diff(edges, axis=1) > 0).any(axis=0))]
     if math.isinf(dims):
-        z, weight = panels(edges, order)
+        z, weight = panels(edges, rule.order)
         return z, weight * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    angle, weight = panels(np.arcsin(np.clip(edges / math.sqrt(dims), -1, 1)), order, soft=True)
+    turned = np.arcsin(np.clip(edges / math.sqrt(dims), -1, 1))
+    angle, weight = panels(turned, rule.order, soft=True)
     weight *= np.cos(angle) ** (dims - 2)
     return math.sqrt(dims) * np.sin(angle), weight / weight.sum(axis=1, keepdims=True)
 
@@ -89,20 +136,20 @@ def reach(phi: Activation, scale: float) -> float:
     """
     if not 0 < scale < math.inf:
         return REACH
-    return _reach(phi, eighths(scale))
+    return _reach(phi, octaves(scale))
 
 
 @functools.lru_cache(maxsize=4096)
-def _reach(phi: Activation, eighths: int) -> float:
-    """Return `reach` at the scale 2^(eighths/8), which nearly equal scales share."""
+def _reach(phi: Activation, octaves: int) -> float:
+    """Return `reach` at the scale 2^octaves, which the scales of one octave share."""
     z = np.concatenate([np.linspace(-1, 1, 105) * REACH, BEYOND, -np.asarray(BEYOND)])
     with np.errstate(all="ignore"):
-        at = evaluate(phi, 2 ** (eighths / 8) * z)
+        at = evaluate(phi, 2.0**octaves * z)
         size = 4 * np.log(np.maximum(abs(at.phi), abs(at.slope))) - z * z / 2
         beyond = np.max(size[105:]) - np.max(size[:105])
     return REACH if beyond < math.log(UNSEEN) else FARTHEST
 
 
-def eighths(x: float) -> int:
-    """Return 8 log2 x, rounded up: what nearly equal numbers share."""
-    return math.ceil(8 * math.log2(max(x, 1e-300)))
+def octaves(x: float) -> int:
+    """Return log2 x, rounded up but for the last digits: what numbers of one octave share."""
+    return math.ceil(math.log2(min(max(x, 1e-300), 1e300)) - 1e-9)
