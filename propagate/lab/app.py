@@ -58,13 +58,16 @@ def measured(setting):
 
 
 @app.cell
-def drawn_curves(record, setting):
-    if not look.is_foreseen(setting):  # without theory at first, for that takes as long again
-        mo.output.replace(mo.Html(pictures.curves(record)))
+def foreseen(setting):
     theory = look.predict(setting)
-    curves = mo.Html(pictures.curves(record, theory))
+    return (theory,)
+
+
+@app.cell
+def drawn_curves(figures, record, theory):
+    curves = mo.Html(figures["curves"].draw(record, theory))
     curves
-    return curves, theory
+    return (curves,)
 
 
 @app.cell
@@ -79,8 +82,8 @@ def drawn_phase(point, setting):
 
 
 @app.cell
-def drawn_histograms(record):
-    histograms = mo.Html(pictures.histograms(record))
+def drawn_histograms(figures, record):
+    histograms = mo.Html(figures["histograms"].draw(record))
     histograms
     return (histograms,)
 
@@ -153,6 +156,12 @@ def chosen_record():
     own = mo.ui.file(filetypes=[".nc"], label="open a record of your own (record.nc)")
     given = mo.cli_args().get("record")
     return given, own
+
+
+@app.cell
+def kept_figures():
+    figures: dict[str, Any] = {"curves": pictures.Curves(), "histograms": pictures.Histograms()}
+    return (figures,)
 
 
 @app.cell

@@ -1,5 +1,6 @@
 """A setting, measured and predicted, and what is said of it."""
 
+import functools
 import gc
 import json
 import math
@@ -23,7 +24,6 @@ MEASURES = (
 OF_TOKENS = ("forward_token_correlation", "attention_entropy", "weight_gradient_q")
 compiled: set[tuple] = set()
 """Programs of settings that this process has measured, which it will not compile again."""
-_foreseen: dict[Setting, xr.Dataset | None] = {}
 
 
 class Point(NamedTuple):
@@ -67,20 +67,17 @@ def _has_tokens(net: pp.Network) -> bool:
     return net.family.name == pp.blocks.Transformer.name
 
 
-def is_foreseen(setting: Setting) -> bool:
-    """Return whether `predict` has its answer at once: theory is the same for every seed."""
-    return replace(setting, seed=0) in _foreseen
-
-
 def predict(setting: Setting) -> xr.Dataset | None:
-    """Return what theory expects of a setting, or None if it does not cover it."""
-    any_seed = replace(setting, seed=0)
-    if any_seed not in _foreseen:
-        try:
-            _foreseen[any_seed] = pp.predict(setting.network, batch=batch(setting))
-        except pp.UnusableInput:
-            _foreseen[any_seed] = None
-    return _foreseen[any_seed]
+    """Return what theory expects of a setting, of any seed, or None if it does not cover it."""
+    return _predict(replace(setting, seed=0))
+
+
+@functools.lru_cache(maxsize=256)
+def _predict(setting: Setting) -> xr.Dataset | None:
+    try:
+        return pp.predict(setting.network, batch=batch(setting))
+    except pp.UnusableInput:
+        return None
 
 
 def opened(contents: bytes) -> xr.Dataset:

@@ -7,6 +7,7 @@ import io
 import matplotlib
 import numpy as np
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import propagate as pp
@@ -15,40 +16,79 @@ from propagate.lab.look import Point
 SIGMA_W2, SIGMA_B2 = (0.0, 6.25), (0.0, 1.0)  # ends of the axes of the phase diagram
 POINTS = (80, 60)
 DOTS = 72  # an inch, in the units of an SVG
+LABELS = 0.28, 0.5  # inches from the axes to their labels, below and to the left
 
 
-def curves(record: xr.Dataset, theory: xr.Dataset | None = None) -> str:
-    """Return signal and gradient along the layers, with the range of seeds, and theory on top."""
-    figure = Figure((10.4, 3.4))
-    axes = figure.subplots(1, 2)
-    for ax, direction in zip(axes, ("forward", "backward"), strict=True):
-        pp.plot.variance(record, ax=ax, direction=direction, theory=theory)
-        title = {"forward": "signal, at h", "backward": "gradient, at h"}[direction]
-        ax.set_ylabel("second moment (decades)")
-        ax.set_title(title, y=1.0)  # without y the ticks are laid out once more to find it
-    figure.subplots_adjust(0.07, 0.15, 0.99, 0.91, 0.21)
-    return svg(figure, "second moment of signal and gradient, layer by layer")
+class _Pair:
+    """Two axes side by side, emptied and drawn on again: to make them takes a third of the time.
+
+    Labels and titles have their places, for to find them the ticks are laid out once more for each.
+    """
+
+    def __init__(self, height: float, *margins: float) -> None:
+        self.figure = Figure((10.4, height))
+        self.axes = self.figure.subplots(1, 2)
+        self.figure.subplots_adjust(*margins)
+        for ax in self.axes:
+            width, height = ax.get_window_extent().size / self.figure.dpi
+            ax.xaxis.set_label_coords(0.5, -LABELS[0] / height)
+            ax.yaxis.set_label_coords(-LABELS[1] / width, 0.5)
+
+    def emptied(self) -> np.ndarray:
+        """Return the axes without what was drawn."""
+        return np.array([_emptied(ax) for ax in self.axes])
+
+
+def _emptied(ax: Axes) -> Axes:
+    """Return an axis without what was drawn, free to find its limits."""
+    legend = ax.get_legend()
+    kept = (*ax.lines, *ax.collections, *ax.patches, *ax.texts, *ax.artists)
+    for artist in (*kept, *([legend] if legend else [])):
+        artist.remove()
+    ax.relim()
+    ax.set_autoscale_on(True)
+    return ax
+
+
+class Curves(_Pair):
+    """Signal and gradient along the layers, with the range of seeds, and theory on top."""
+
+    def __init__(self) -> None:
+        super().__init__(3.4, 0.07, 0.15, 0.99, 0.91, 0.21)
+
+    def draw(self, record: xr.Dataset, theory: xr.Dataset | None = None) -> str:
+        """Return the picture of a record, with what theory expects of it."""
+        for ax, direction in zip(self.emptied(), ("forward", "backward"), strict=True):
+            pp.plot.variance(record, ax=ax, direction=direction, theory=theory)
+            title = {"forward": "signal, at h", "backward": "gradient, at h"}[direction]
+            ax.set_ylabel("second moment (decades)")
+            ax.set_title(title, y=1.0)
+        return svg(self.figure, "second moment of signal and gradient, layer by layer")
+
+
+class Histograms(_Pair):
+    """The distributions of activations and gradients at some layers."""
+
+    def __init__(self) -> None:
+        super().__init__(3.2, 0.08, 0.17, 0.9, 0.9, 0.42)
+
+    def draw(self, record: xr.Dataset) -> str:
+        """Return the picture of a record."""
+        pp.plot.histograms(record, axes=self.emptied())
+        for ax in self.axes:
+            ax.axison = bool(ax.lines)
+            if ax.axison:
+                ax.set_title(ax.get_title(), y=1.0, fontsize="medium")
+                ax.yaxis.set_major_formatter("{x:g}")  # powers take half of the time to draw
+            else:
+                _emptied(ax).set_title("")
+                ax.text(0.5, 0.5, "without an activation", ha="center", transform=ax.transAxes)
+        return svg(self.figure, "distributions of activations and gradients")
 
 
 def of_record(record: xr.Dataset) -> str:
     """Return the curves of a record that was measured elsewhere."""
     return svg(pp.plot.variance(record).figure, "second moments of the record")
-
-
-def histograms(record: xr.Dataset) -> str:
-    """Return the distributions of activations and gradients at some layers."""
-    figure = Figure((10.4, 3.2))
-    axes = figure.subplots(1, 2)
-    pp.plot.histograms(record, axes=axes)
-    for ax in axes:
-        if ax.get_lines():
-            ax.yaxis.set_major_formatter("{x:g}")  # powers take half of the time to draw
-        else:
-            ax.clear()
-            ax.set_axis_off()
-            ax.text(0.5, 0.5, "without an activation", ha="center")
-    figure.subplots_adjust(0.08, 0.17, 0.9, 0.9, 0.42)
-    return svg(figure, "distributions of activations and gradients")
 
 
 def phase(phi: pp.Activation, point: Point) -> str:

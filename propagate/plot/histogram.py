@@ -108,7 +108,8 @@ def _densities(ax: Axes, record: xr.Dataset, place: str, layers: np.ndarray, uni
         colour = colormaps["viridis"](0.92 * k / max(len(layers) - 1, 1))
         label = f"{numbers[layer]}{end}"
         ax.plot(centre[inside] * unit, visible[inside], color=colour, label=label)
-    ax.set_yscale("log")
+    if ax.get_yscale() != "log":  # which makes new ticks
+        ax.set_yscale("log")
     if units == "rms":
         ax.set(xlim=(-REACH, REACH), ylim=(FLOOR, TOP))
     ax.minorticks_off()

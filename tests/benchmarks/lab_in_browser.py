@@ -5,8 +5,8 @@
 Needs `pip install playwright` and a Chromium; it starts `propagate lab` by itself. It checks that
 the verdict flips at the critical gain, that the address keeps the setting, that the console has no
 error and that no request leaves this machine; and it prints how long a slider's release takes until
-the curves, and theory and verdict, have changed. A page that is not as it should be ends it with an
-`AssertionError`.
+the verdict, the curves with theory on them, and the histograms have changed. A page that is not as
+it should be ends it with an `AssertionError`.
 """
 
 import argparse
@@ -31,18 +31,25 @@ LOCAL = ("http://localhost", "http://127.0.0.1", "ws://localhost", "ws://127.0.0
 HARMLESS = "was preloaded using link preload"  # of marimo's own page
 WORKING = """() => !document.querySelector('.marimo-output-stale')
   && !document.body.innerText.includes('compiling for this shape')"""
+PARTS = ("verdict", "curves", "histograms")
 WATCH = """() => {
-  const seen = () => document.querySelector('svg[aria-label^="second"]')?.outerHTML
-    + [...document.querySelectorAll('strong')].map(e => e.parentElement.textContent).join();
+  const drawn = label => document.querySelector(`svg[aria-label^="${label}"]`)?.outerHTML;
+  const seen = () => ({
+    verdict: [...document.querySelectorAll('strong')].map(e => e.parentElement.textContent).join(),
+    curves: drawn('second'),
+    histograms: drawn('distributions'),
+  });
   let before = seen();
-  window.changes = [];
+  window.changes = {};
   window.watching?.disconnect();
   window.watching = new MutationObserver(() => {
     const now = seen();
-    if (now !== before) window.changes.push(performance.now());
+    for (const part in now)
+      if (now[part] !== before[part]) window.changes[part] = performance.now();
     before = now;
   });
-  window.watching.observe(document.body, {childList: true, subtree: true, characterData: true});
+  const all = {childList: true, subtree: true, characterData: true, attributes: true};
+  window.watching.observe(document.body, all);
   window.addEventListener('pointerup', () => { window.released = performance.now(); }, true);
 }"""
 
@@ -145,21 +152,21 @@ def flips(page: Page, pictures: Path | None) -> None:
 
 
 def timed(page: Page) -> dict[str, float]:
-    """Return how long it takes from a slider's release to new curves and to the verdict, in ms."""
+    """Return how long it takes from a slider's release until each part of the page is new, in ms."""
     numbers = {}
     for name, index, by in (("sigma_w", 0, -22), ("seed", 2, 22)):  # each time a new value
-        rows: dict[str, list[float]] = {"first curves": [], "theory and verdict": []}
+        rows: dict[str, list[float]] = {part: [] for part in PARTS}
         for _ in range(REPEATS):
             settled(page)
             page.evaluate(WATCH)
             dragged(page, index, by)
-            page.wait_for_function("window.changes.length", timeout=60_000)
+            page.wait_for_function("window.changes.histograms", timeout=60_000)
             settled(page)
-            changes = page.evaluate("window.changes.map(t => t - window.released)")
-            rows["first curves"].append(min(changes))
-            rows["theory and verdict"].append(max(changes))
-        for kind, times in rows.items():
-            numbers[f"{name}: {kind}, ms after release"] = statistics.median(times)
+            changed, released = page.evaluate("[window.changes, window.released]")
+            for part, times in rows.items():
+                times.append(changed[part] - released)
+        for part, times in rows.items():
+            numbers[f"{name}: {part}, ms after release"] = statistics.median(times)
     return numbers
 
 
