@@ -1,5 +1,6 @@
 """Pictures of the lab, as SVG for a page; drawn by `propagate.plot`."""
 
+import base64
 import functools
 import html
 import io
@@ -93,35 +94,47 @@ def of_record(record: xr.Dataset) -> str:
 
 def phase(phi: pp.Activation, point: Point) -> str:
     """Return the phase diagram of an activation, with a point on it, at its edge if beyond."""
-    background, corners = _plane(phi)
-    low, high = corners
+    diagram, size, (low, high) = _plane(phi)
     at = [
         a + (b - a) * min(max((value - start) / (end - start), 0.0), 1.0)
         for a, b, value, (start, end) in zip(low, high, point, (SIGMA_W2, SIGMA_B2), strict=True)
     ]
     dot = f'<circle class="here" cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="7" '
     dot += 'fill="white" stroke="black" stroke-width="2.5"/>'
-    return background.replace("</svg>", dot + "</svg>")
+    width, height = size
+    over = f'<svg viewBox="0 0 {width:g} {height:g}" style="position:absolute;inset:0">{dot}</svg>'
+    place = f"position:relative;width:{width / DOTS:g}in;max-width:100%"
+    return f'<div style="{place}">{diagram}{over}</div>'
 
 
 @functools.lru_cache(maxsize=64)
-def _plane(phi: pp.Activation) -> tuple[str, np.ndarray]:
-    """Return the diagram without a point, and the corners of its axes in units of the SVG."""
+def _plane(phi: pp.Activation) -> tuple[str, np.ndarray, np.ndarray]:
+    """Return the diagram without a point, its size, and the corners of its axes.
+
+    It is an image of its own, which a page need not read again when the point moves.
+    """
     axes = (np.linspace(*end, n) for end, n in zip((SIGMA_W2, SIGMA_B2), POINTS, strict=True))
     figure = Figure((6.2, 4.0), layout="constrained", dpi=DOTS)
     ax = figure.subplots()
     pp.plot.phase(pp.phase(phi, *axes), ax=ax)
     ax.set(xlim=SIGMA_W2, ylim=SIGMA_B2, title="gradient over the plane of variances")
-    drawn = svg(figure, f"phase diagram of {phi.name}")
-    ends = np.array([SIGMA_W2, SIGMA_B2]).T
-    return drawn, ax.transData.transform(ends) * [1, -1] + [0, figure.bbox.height]
+    coded = base64.b64encode(_drawn(figure).encode()).decode()
+    alt = html.escape(f"phase diagram of {phi.name}")
+    image = f'<img alt="{alt}" style="width:100%" src="data:image/svg+xml;base64,{coded}">'
+    corners = ax.transData.transform(np.array([SIGMA_W2, SIGMA_B2]).T)
+    return image, np.array(figure.bbox.size), corners * [1, -1] + [0, figure.bbox.height]
 
 
 def svg(figure: Figure, label: str) -> str:
     """Return a figure as an SVG that is as wide as its place, with words for who cannot see it."""
+    says = f'<svg role="img" aria-label="{html.escape(label)}" style="max-width:100%;height:auto" '
+    return _drawn(figure).replace("<svg ", says, 1)
+
+
+def _drawn(figure: Figure) -> str:
+    """Return the SVG of a figure, its letters as text."""
     out = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
-    says = f'<svg role="img" aria-label="{html.escape(label)}" style="max-width:100%;height:auto" '
-    return text[text.index("<svg") :].replace("<svg ", says, 1)
+    return text[text.index("<svg") :]

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from propagate.distributions import Base
 from propagate.run import engine, memory, plan
@@ -81,15 +81,20 @@ def results(grid: Grid, feed: Feed, mesh: Mesh, turns: list[Turn]) -> Iterator[t
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def lapack_on_one_thread() -> threadpool_limits:
+def lapack_on_one_thread() -> contextlib.AbstractContextManager:
     """Keep LAPACK's own threads (orthogonal draws) from fighting with XLA's.
 
-    50 layers of 256 take 0.2 s so, and 1 s without; a busy machine makes that 10 s. A limit holds
-    for libraries that are loaded, and JAX loads SciPy's only with the first factorisation.
+    50 layers of 256 take 0.2 s so, and 1 s without; a busy machine makes that 10 s.
     """
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+@functools.cache  # to look for them takes 2 ms
+def _libraries() -> ThreadpoolController:
+    """Return the libraries that are loaded; JAX loads SciPy's only with the first factorisation."""
     import scipy.linalg.cython_lapack  # noqa: F401
 
-    return threadpool_limits(1, "blas")
+    return ThreadpoolController()
 
 
 def _program(grid: Grid, feed: Feed, mesh: Mesh, turn: Turn) -> StackProgram:

@@ -72,7 +72,8 @@ def write(
             exponent = exponent.reshape(*exponent.shape, *(1,) * (value.ndim - exponent.ndim))
             layers = np.moveaxis(decades(measure, value, exponent), 2, 0)  # layers first
             column = dataset.along_layers(place, layers)[:, slot, member, config]
-            found[measure.variable(place)].values[init, phi, seed] = np.moveaxis(column, 0, 1)
+            values = found.variables[measure.variable(place)].values
+            values[init, phi, seed] = np.moveaxis(column, 0, 1)
 
 
 def _cells(turn: Turn) -> Iterator[tuple[int, ...]]:

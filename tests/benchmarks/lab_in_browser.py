@@ -33,7 +33,7 @@ WORKING = """() => !document.querySelector('.marimo-output-stale')
   && !document.body.innerText.includes('compiling for this shape')"""
 PARTS = ("verdict", "curves", "histograms")
 WATCH = """() => {
-  const drawn = label => document.querySelector(`svg[aria-label^="${label}"]`)?.outerHTML;
+  const drawn = label => document.querySelector(`svg[aria-label^="${label}"] clipPath`)?.id;
   const seen = () => ({
     verdict: [...document.querySelectorAll('strong')].map(e => e.parentElement.textContent).join(),
     curves: drawn('second'),
@@ -152,7 +152,7 @@ def flips(page: Page, pictures: Path | None) -> None:
 
 
 def timed(page: Page) -> dict[str, float]:
-    """Return how long it takes from a slider's release until each part of the page is new, in ms."""
+    """Return how long after a slider's release each part of the page is new, in ms."""
     numbers = {}
     for name, index, by in (("sigma_w", 0, -22), ("seed", 2, 22)):  # each time a new value
         rows: dict[str, list[float]] = {part: [] for part in PARTS}

@@ -3,6 +3,7 @@
 `tests/benchmarks/lab_in_browser.py` opens the page in Chromium.
 """
 
+import base64
 import dataclasses
 import re
 import subprocess
@@ -136,7 +137,9 @@ def test_the_point_lies_where_the_axes_say():
     np.testing.assert_allclose(middle, (low + high) / 2, atol=0.11)
     np.testing.assert_array_equal(circle(look.Point(100.0, 7.0)), high)
     drawn = pictures.phase(pp.Network(activation="tanh").activation, look.Point(0.0, 0.0))
-    frames = re.findall(r'<path d="M ([\d.]+) ([\d.]+) \n?L ([\d.]+) ([\d.]+) ', drawn)
+    (coded,) = re.findall('base64,([^"]+)', drawn)
+    diagram = base64.b64decode(coded).decode()
+    frames = re.findall(r'<path d="M ([\d.]+) ([\d.]+) \n?L ([\d.]+) ([\d.]+) ', diagram)
     assert any(np.allclose(np.array(f[:2], float), low, atol=0.06) for f in frames)
 
 
