@@ -144,10 +144,10 @@ def chosen_setting(controls):
     setting = Setting(**controls.value)
     _address, _page = setting.address, mo.query_params()
     for _name in Setting.__annotations__:
-        if _name in _address:
-            _page.set(_name, _address[_name])
-        elif _name in _page:
+        if _name not in _address and _name in _page:
             _page.remove(_name)
+        elif _address.get(_name) != _page.get(_name):
+            _page.set(_name, _address[_name])
     return (setting,)
 
 

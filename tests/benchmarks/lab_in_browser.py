@@ -154,7 +154,9 @@ def flips(page: Page, pictures: Path | None) -> None:
 def timed(page: Page) -> dict[str, float]:
     """Return how long after a slider's release each part of the page is new, in ms."""
     numbers = {}
-    for name, index, by in (("sigma_w", 0, -22), ("seed", 2, 22)):  # each time a new value
+    moves = ("sigma_w", 0, -22, "relu"), ("seed", 2, 22, "relu"), ("sigma_w, gelu", 0, 22, "gelu")
+    for name, index, by, activation in moves:  # each time a new value
+        page.get_by_role("combobox", name="activation").select_option(label=activation)
         rows: dict[str, list[float]] = {part: [] for part in PARTS}
         for _ in range(REPEATS):
             settled(page)
