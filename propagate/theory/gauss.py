@@ -22,20 +22,20 @@ import numpy as np
 from propagate.activations import Activation, activation
 from propagate.theory.derivatives import Values as Values
 from propagate.theory.derivatives import evaluate as evaluate
+from propagate.theory.derivatives import evaluate_all as evaluate_all
 from propagate.theory.derivatives import kinks as kinks
 from propagate.theory.quadrature import (
     FARTHEST,
-    FEWER,
     FINEST,
-    KINKED,
     ORDER,
-    SMOOTH,
-    Rule,
+    fewer,
+    leaves,
     octaves,
     panels,
     reach,
     sparse,
 )
+from propagate.theory.quadrature import Rule as Rule
 from propagate.theory.quadrature import nodes as nodes
 from propagate.types import Elementwise, UnusableInput
 
@@ -134,25 +134,45 @@ def moments(
         $E\phi^2\phi'^2$, and `growth`, $dE\phi^2/dq = E[z\phi\phi']/\sqrt q$, by Stein's lemma.
     """
     phi = activation(phi)
-    sqrt_q = np.sqrt(np.atleast_1d(np.asarray(q, float)))[:, None]
-    far = reach(phi, float(np.max(sqrt_q)))
-    alike = np.max(sqrt_q) ** 2 <= 2 * np.min(sqrt_q) ** 2
+    points = moment_points(phi, q, mean)
+    return points.moments(evaluate(phi, points.h))
+
+
+class MomentPoints(NamedTuple):
+    """Where `moments` looks at phi; each of shape (Q, points), the scale (Q, 1)."""
+
+    h: np.ndarray
+    z: np.ndarray
+    weight: np.ndarray
+    scale: np.ndarray
+
+    def moments(self, at: Values) -> dict[str, np.ndarray]:
+        """Return `moments`, from phi at h."""
+        e = lambda y: _weighted(self.weight, y)  # noqa: E731
+        with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
+            phi2, slope2, e_phi = at.phi**2, at.slope**2, e(at.phi)
+            lean = e(self.z * at.phi * at.slope)
+            return {
+                "mean": e_phi,
+                "second": e(phi2),
+                "fourth": e(phi2**2),
+                "variance": e((at.phi - e_phi[:, None]) ** 2),
+                "slope2": e(slope2),
+                "slope4": e(slope2**2),
+                "mixed": e(phi2 * slope2),
+                "growth": lean / np.where(self.scale > 0, self.scale, np.nan)[:, 0],
+            }
+
+
+def moment_points(phi: Activation, q: np.ndarray | float, mean: float = 0.0) -> MomentPoints:
+    """Return where `moments` looks at phi."""
+    scale = np.sqrt(np.atleast_1d(np.asarray(q, float)))[:, None]
+    far = reach(phi, float(np.max(scale)))
+    alike = np.max(scale) ** 2 <= 2 * np.min(scale) ** 2
     rule = _enough(phi, octaves(np.max(q)), octaves(0), mean, EXACT) if alike else FINEST
-    z, weight = nodes(sqrt_q, _features(phi, mean)[None, :] + 0 * sqrt_q, rule, reach=far)
-    e = lambda y: _weighted(weight, y)  # noqa: E731
-    with np.errstate(all="ignore"):  # what is not finite is the caller's to judge
-        at = evaluate(phi, mean + sqrt_q * z)
-        phi2, slope2, e_phi = at.phi**2, at.slope**2, e(at.phi)
-        return {
-            "mean": e_phi,
-            "second": e(phi2),
-            "fourth": e(phi2**2),
-            "variance": e((at.phi - e_phi[:, None]) ** 2),
-            "slope2": e(slope2),
-            "slope4": e(slope2**2),
-            "mixed": e(phi2 * slope2),
-            "growth": e(z * at.phi * at.slope) / np.where(sqrt_q > 0, sqrt_q, np.nan)[:, 0],
-        }
+    z, weight = nodes(scale, _features(phi, mean)[None, :] + 0 * scale, rule, reach=far)
+    with np.errstate(all="ignore"):
+        return MomentPoints(mean + scale * z, z, weight, scale)
 
 
 def _features(phi: Activation, mean: float) -> np.ndarray:
@@ -188,18 +208,54 @@ def average_pair(
     Returns:
         The average, shape (), or those of the stacked integrands.
     """
+    points = pair_points(phi, q, epsilon, order, dims, mean)
+    return points.average(f, evaluate(phi, points.h))
+
+
+class PairPoints(NamedTuple):
+    r"""Where `average_pair` looks at phi.
+
+    Attributes:
+        h: $h_+$ and $h_-$, shape (2, rows, points).
+        inner: weights within a row, shape (rows, points) or (1, points).
+        outer: weights of the rows, shape (rows,).
+    """
+
+    h: np.ndarray
+    inner: np.ndarray
+    outer: np.ndarray
+
+    def average(self, f: PairIntegrand, at: Values) -> np.ndarray:
+        """Return the average of f, from phi at h."""
+        return np.asarray(np.sum(self.outer * self.rows(f, at), axis=-1))
+
+    def rows(self, f: PairIntegrand, at: Values) -> np.ndarray:
+        """Return the averages of f over z_1, row by row."""
+        plus, minus = (Values(*(values[k] for values in at)) for k in (0, 1))
+        return np.sum(self.inner * f(plus, minus), axis=-1)
+
+
+def pair_points(
+    phi: Activation,
+    q: float,
+    epsilon: float,
+    order: int | None = None,
+    dims: float = math.inf,
+    mean: float = 0.0,
+) -> PairPoints:
+    """Return where `average_pair` looks at phi; its arguments."""
     if phi.homogeneous and not mean and math.isinf(dims):
-        return _average_pair_polar(phi, f, q, epsilon, order or ORDER)
+        return _polar(q, epsilon, order or ORDER)
     rule = Rule(order) if order else _enough(phi, octaves(q), octaves(epsilon), mean)
     features, far = _features(phi, mean), reach(phi, math.sqrt(q))
     apart, middle = _scales(q, epsilon)
     # the inner average bends where a kink of h_+ meets one of h_-: at half of their distance
     meetings = np.unique(np.subtract.outer(features, features) / 2)
-    bends = np.append(meetings, _leaves(features, apart, middle, dims * q))
+    bends = np.append(meetings, leaves(features, apart, middle, dims * q))
     z_2, weight = nodes(np.array([[apart]]), bends[None, :], rule, dims, far)
     half = z_2[0] > 0  # f is symmetric, so is the inner average in z_2
-    inner = _inner(phi, f, z_2[0][half], q, epsilon, rule, dims, mean)
-    return np.asarray(np.sum(2 * weight[0][half] * inner, axis=-1))
+    inner = _inner(phi, z_2[0][half], q, epsilon, rule, dims, mean)
+    return inner._replace(outer=2 * weight[0][half])
 
 
 def _scales(q: float, epsilon: float) -> tuple[float, float]:
@@ -209,15 +265,14 @@ def _scales(q: float, epsilon: float) -> tuple[float, float]:
 
 def _inner(
     phi: Activation,
-    f: PairIntegrand,
     z_2: np.ndarray,
     q: float,
     epsilon: float,
     rule: Rule,
     dims: float = math.inf,
     mean: float = 0.0,
-) -> np.ndarray:
-    """Return the averages of f over z_1 at each z_2, shape (..., len(z_2))."""
+) -> PairPoints:
+    """Return a row of points over z_1 at each z_2, of equal weights."""
     features, (apart, middle) = _features(phi, mean), _scales(q, epsilon)
     delta = apart * z_2[:, None]
     scale = np.full_like(delta, middle)
@@ -226,14 +281,7 @@ def _inner(
     centres = np.concatenate([features - delta, features + delta], axis=1)
     z_1, weight = nodes(scale, centres, rule, dims - 1, reach(phi, math.sqrt(q)))
     h = mean + scale * z_1
-    values = f(*_at_both(phi, h + delta, h - delta))
-    return np.einsum("zp,...zp->...z", weight, values)
-
-
-def _at_both(phi: Activation, h_plus: np.ndarray, h_minus: np.ndarray) -> tuple[Values, Values]:
-    """Return the values at h_+ and at h_-, evaluated together."""
-    both = evaluate(phi, np.stack([h_plus, h_minus]))
-    return Values(*(values[0] for values in both)), Values(*(values[1] for values in both))
+    return PairPoints(np.stack([h + delta, h - delta]), weight, np.ones(len(z_2)))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -249,18 +297,20 @@ def _enough(
     epsilon = min(2.0**epsilon_octaves, 2.0)
     at = 2.0**q_octaves, min(epsilon, 2 - epsilon)
     squares = lambda a, b: np.stack([(a.phi * b.phi) ** 2, (a.slope * b.slope) ** 2])  # noqa: E731
-    inner = lambda rule: _inner(phi, squares, PROBED, *at, rule, mean=mean)  # noqa: E731
-    tried = SMOOTH if not kinks(phi) else KINKED if epsilon <= 1 else FEWER
+
+    def inner(rule: Rule) -> np.ndarray:
+        points = _inner(phi, PROBED, *at, rule, mean=mean)
+        return points.rows(squares, evaluate(phi, points.h))
+
     with np.errstate(all="ignore"):  # what is not finite agrees with nothing
         fine = inner(FINEST)
         near = agreed * np.max(abs(fine), axis=-1, keepdims=True)
+        tried = fewer(bool(kinks(phi)), epsilon)
         return next((rule for rule in tried if (abs(inner(rule) - fine) <= near).all()), FINEST)
 
 
-def _average_pair_polar(
-    phi: Activation, f: PairIntegrand, q: float, epsilon: float, order: int
-) -> np.ndarray:
-    r"""Return `average_pair` of a positively homogeneous phi, whose kink at 0 lies on rays.
+def _polar(q: float, epsilon: float, order: int) -> PairPoints:
+    r"""Return the points for a positively homogeneous phi, whose kink at 0 lies on rays.
 
     Derived here: $h_\pm = -\sqrt q\,r\sin(\theta \mp \alpha)$ with $\sin\alpha =
     \sqrt{\epsilon/2}$ and density $r e^{-r^2/2}/\pi$ on $\theta \in [-\pi/2, \pi/2]$, of which the
@@ -268,24 +318,8 @@ def _average_pair_polar(
     """
     alpha = math.asin(math.sqrt(epsilon / 2))
     ends = np.array([[-math.pi / 2, -alpha, alpha, math.pi / 2]])
-    theta, theta_weight = panels(ends, order)
-    z, weight = nodes(np.array([[math.sqrt(q)]]), np.zeros((1, 0)), sparse(order))
-    r, r_weight = z[z > 0][:, None], (weight * z)[z > 0] * math.sqrt(2 * math.pi)
-    h_plus, h_minus = (-math.sqrt(q) * r * np.sin(theta - turn) for turn in (alpha, -alpha))
-    over_theta = np.sum(theta_weight[0] * f(*_at_both(phi, h_plus, h_minus)), axis=-1)
-    return np.asarray(np.sum(r_weight * over_theta, axis=-1) / math.pi)
-
-
-def _leaves(at: np.ndarray, apart: float, middle: float, square: float) -> np.ndarray:
-    r"""Return the $\delta = (h_+ - h_-)/2$ at which a kink leaves the sphere: the average bends.
-
-    With $a^2$ = q ε/2, $b^2$ = q - $a^2$ and a kink at k, the ellipse
-    $(\delta/a)^2 + ((k \mp \delta)/b)^2$ = dims is met at
-    $\delta = \pm k a^2/q \pm ab\sqrt{{\rm dims}\cdot q - k^2}/q$, written with $k^2/q$ inside.
-    """
-    if math.isinf(square):
-        return np.zeros(0)
-    whole = math.hypot(apart, middle)
-    far = np.sqrt(np.maximum(square - (at / whole) ** 2, 0)) * middle / whole * apart
-    near = at * (apart / whole) ** 2
-    return np.concatenate([near - far, near + far])
+    theta, weight = panels(ends, order)
+    z, density = nodes(np.array([[math.sqrt(q)]]), np.zeros((1, 0)), sparse(order))
+    r, outer = z[z > 0][:, None], (density * z)[z > 0] * math.sqrt(2 / math.pi)
+    h = [-math.sqrt(q) * r * np.sin(theta - turn) for turn in (alpha, -alpha)]
+    return PairPoints(np.stack(h), weight, outer)

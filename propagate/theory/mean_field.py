@@ -78,8 +78,12 @@ def c_map(
 
 def half_square_distance(phi: Activation, q: float, one_minus_c: float) -> float:
     r"""Return $\tfrac12E(\phi(h_1) - \phi(h_2))^2 = E\phi^2 - E\phi(h_1)\phi(h_2)$."""
-    square = gauss.average_pair(phi, lambda a, b: (a.phi - b.phi) ** 2, q, one_minus_c)
-    return float(square) / 2
+    return float(gauss.average_pair(phi, square_distance, q, one_minus_c)) / 2
+
+
+def square_distance(a: gauss.Values, b: gauss.Values) -> np.ndarray:
+    r"""Return $(\phi(h_1) - \phi(h_2))^2$."""
+    return (a.phi - b.phi) ** 2
 
 
 def after_weights(

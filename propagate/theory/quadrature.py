@@ -46,9 +46,17 @@ def sparse(order: int) -> Rule:
     return Rule(order, (2.0, 4.5, EVEN), (0.0,))
 
 
-FEWER = (Rule(8), Rule(12))  # rules of fewer points, in the order of trying
+FEWER = (Rule(8), Rule(12))
 KINKED = (*(sparse(order) for order in (12, 16, 24)), *FEWER)
-SMOOTH = (even(0.3), even(0.2), even(0.1), *FEWER)  # the same, where there is no kink
+SMOOTH = (even(0.3), even(0.2), even(0.1), *FEWER)
+
+
+def fewer(kinked: bool, epsilon: float) -> tuple[Rule, ...]:
+    """Return rules of fewer points than the finest, in the order of trying.
+
+    Between kinks panels are fewer only while the outer of two averages is the smoother one.
+    """
+    return SMOOTH if not kinked else KINKED if epsilon <= 1 else FEWER
 
 
 def nodes(
@@ -153,3 +161,18 @@ def _reach(phi: Activation, octaves: int) -> float:
 def octaves(x: float) -> int:
     """Return log2 x, rounded up but for the last digits: what numbers of one octave share."""
     return math.ceil(math.log2(min(max(x, 1e-300), 1e300)) - 1e-9)
+
+
+def leaves(at: np.ndarray, apart: float, middle: float, square: float) -> np.ndarray:
+    r"""Return the $\delta = (h_+ - h_-)/2$ at which a kink leaves the sphere: the average bends.
+
+    With $a^2$ = q ε/2, $b^2$ = q - $a^2$ and a kink at k, the ellipse
+    $(\delta/a)^2 + ((k \mp \delta)/b)^2$ = dims is met at
+    $\delta = \pm k a^2/q \pm ab\sqrt{{\rm dims}\cdot q - k^2}/q$, written with $k^2/q$ inside.
+    """
+    if math.isinf(square):
+        return np.zeros(0)
+    whole = math.hypot(apart, middle)
+    far = np.sqrt(np.maximum(square - (at / whole) ** 2, 0)) * middle / whole * apart
+    near = at * (apart / whole) ** 2
+    return np.concatenate([near - far, near + far])

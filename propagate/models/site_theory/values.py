@@ -43,7 +43,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from propagate.theory import gauss
-from propagate.theory.quadrature import Rule
 
 KINKS = (0.0, -1.0, 1.0, -3.0, 3.0, 6.0)  # of the named activations: panels end there
 POINTS = 8  # of a panel: a second moment is right to 1e-5 where a kink lies within one
@@ -144,7 +143,7 @@ def gaussian(mean: float, second: float, node: int) -> "FunctionOfGaussian | Mom
     if not math.isfinite(mean + second):
         return Moments(mean, second, {node: 1.0})
     std = math.sqrt(max(second - mean**2, 0.0))
-    z, weights = gauss.nodes(np.array([[std]]), np.array([KINKS]) - mean, Rule(POINTS))
+    z, weights = gauss.nodes(np.array([[std]]), np.array([KINKS]) - mean, gauss.Rule(POINTS))
     derivatives = {node: np.ones(z.size)}
     return FunctionOfGaussian(object(), weights[0], mean + std * z[0], derivatives)
 

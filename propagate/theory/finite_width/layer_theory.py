@@ -173,7 +173,11 @@ def _through_layer(
 ) -> tuple[LayerTheory, float, Signal]:
     r"""Return a layer's theory without `backward_shared`, $E d^2e^2$, and the next signal."""
     n, sw2, q = weights.fan_in, weights.sigma_w2, signal.q
-    near = gauss.moments(phi, q * np.exp([-LOG_STEP, 0.0, LOG_STEP]))
+    rms_apart = _rms_apart(signal)
+    around = gauss.moment_points(phi, q * np.exp([-LOG_STEP, 0.0, LOG_STEP]))
+    pairs = [gauss.pair_points(phi, q, apart) for apart in (rms_apart, signal.apart)]
+    values = gauss.evaluate_all(phi, around.h, *(points.h for points in pairs))
+    near = around.moments(values[0])
     at = {name: float(values[1]) for name, values in near.items()}
     after = sw2 * at["second"] + weights.sigma_b2
     if not LEAST < after < 1 / LEAST:
@@ -182,8 +186,8 @@ def _through_layer(
         )
     share, kept = sw2 * at["second"] / after, 2.0 if weights.orthogonal else 0.0
     held = 0.0 if signal.drawn else kept
-    rms_apart = _rms_apart(signal)
-    one, two = _of_one(at), _of_two(phi, q, rms_apart, at)
+    one = _of_one(at)
+    two = _of_two(at, pairs[0], values[1]) if rms_apart else one
     forward, shared, lean = _of_logarithm(phi, n, one.forward - 1, two.forward - 1)
     c2, memory = (1 - rms_apart) ** 2, sw2 * q * at["growth"] / after
     log_chi = np.log(near["slope2"])
@@ -204,18 +208,9 @@ def _through_layer(
     )
     dc_dc = sw2 * two.slopes * at["slope2"] * q / after
     c_variance = dc_dc**2 * signal.c_variance + _of_cosine(one, two) * share**2 / n
-    apart = _next_apart(phi, weights, signal, at)
+    distance = float(pairs[1].average(mean_field.square_distance, values[2])) / 2
+    apart = mean_field.after_weights(sw2, weights.sigma_b2, at["second"], distance)[1]
     return found, two.backward, Signal(after, apart, c_variance, drawn=False)
-
-
-def _next_apart(
-    phi: Activation, weights: LayerVariances, signal: Signal, at: dict[str, float]
-) -> float:
-    r"""Return 1 - c' = $\sigma_w^2\,\tfrac12E(\phi_1 - \phi_2)^2/q'$, the c-map."""
-    if not signal.apart:
-        return 0.0
-    apart = mean_field.half_square_distance(phi, signal.q, signal.apart)
-    return mean_field.after_weights(weights.sigma_w2, weights.sigma_b2, at["second"], apart)[1]
 
 
 def _of_logarithm(
@@ -240,10 +235,8 @@ def _of_one(at: dict[str, float]) -> _Products:
     return _Products(x4, d4, mixed, 2 * x4, 1.0, 1.0)
 
 
-def _of_two(phi: Activation, q: float, apart: float, at: dict[str, float]) -> _Products:
-    r"""Return the means of products of two inputs' values, 1 - c apart at second moment q."""
-    if not apart:
-        return _of_one(at)
+def _of_two(at: dict[str, float], points: gauss.PairPoints, values: gauss.Values) -> _Products:
+    r"""Return the means of products of two inputs' values, from phi at the points of both."""
     rms, rms_slope = math.sqrt(at["second"]), math.sqrt(at["slope2"])
 
     def products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
@@ -252,7 +245,7 @@ def _of_two(phi: Activation, q: float, apart: float, at: dict[str, float]) -> _P
         xy, de, x2, y2 = x * y, d * e, x * x, y * y
         return np.stack([xy**2, de**2, (d * d * y2 + e * e * x2) / 2, xy * (x2 + y2), xy, de])
 
-    return _Products(*map(float, gauss.average_pair(phi, products, q, apart)))
+    return _Products(*map(float, points.average(products, values)))
 
 
 def _of_cosine(one: _Products, two: _Products) -> float:
