@@ -20,7 +20,7 @@ EXACT = {  # mean and variance of what a layer adds to ln q, by width
 
 def draw(small: bool = False) -> Figure:
     """Draw and check the figure."""
-    depth, seeds, widths = (20, 200, [32]) if small else (50, 1000, [32, 64, 128])
+    depth, seeds, widths = (20, 200, [32]) if small else (50, 2000, [32, 64, 128])
     options = {"seeds": seeds, "batch": 1, "measures": ("activation_q",)}
     spread, shape = Figure((9.6, 3.9), layout="constrained").subplots(1, 2)
     for n, marker, color in zip(widths, "osD", pp.plot.COLOURS, strict=False):
