@@ -208,6 +208,7 @@ def _through_layer(
     )
     dc_dc = sw2 * two.slopes * at["slope2"] * q / after
     c_variance = dc_dc**2 * signal.c_variance + _of_cosine(one, two) * share**2 / n
+    # the c-map, as `mean_field.c_map` has it
     distance = float(pairs[1].average(mean_field.square_distance, values[2])) / 2
     apart = mean_field.after_weights(sw2, weights.sigma_b2, at["second"], distance)[1]
     return found, two.backward, Signal(after, apart, c_variance, drawn=False)
