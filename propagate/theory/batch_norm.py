@@ -78,7 +78,7 @@ def _products(a: gauss.Values, b: gauss.Values) -> np.ndarray:
     """
     lean_a, lean_b = a.h * a.slope, b.h * b.slope
     second, slope2 = (a.phi**2 + b.phi**2) / 2, (a.slope**2 + b.slope**2) / 2
-    alone = second, (a.phi - b.phi) ** 2 / 2, slope2, (lean_a**2 + lean_b**2) / 2
+    alone = second, mean_field.square_distance(a, b) / 2, slope2, (lean_a**2 + lean_b**2) / 2
     return np.stack([*alone, a.slope * b.slope, lean_a * lean_b])
 
 

@@ -168,7 +168,7 @@ def _unit_normalised(
 
 def _distance_and_slopes(a: gauss.Values, b: gauss.Values) -> np.ndarray:
     r"""Return $\tfrac12(\phi_1 - \phi_2)^2$ and $\phi'_1\phi'_2$, stacked in front."""
-    return np.stack([(a.phi - b.phi) ** 2 / 2, a.slope * b.slope])
+    return np.stack([mean_field.square_distance(a, b) / 2, a.slope * b.slope])
 
 
 def _batch_normalised(phi: Activation, variance: float, batch: float, after: bool) -> _Activated:

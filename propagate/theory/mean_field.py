@@ -76,9 +76,9 @@ def c_map(
     return after_weights(sigma_w2, sigma_b2, second, apart, keep)[1]
 
 
-def half_square_distance(phi: Activation, q: float, one_minus_c: float) -> float:
+def half_square_distance(phi: Activation, q: float, one_minus_c: float, mean: float = 0.0) -> float:
     r"""Return $\tfrac12E(\phi(h_1) - \phi(h_2))^2 = E\phi^2 - E\phi(h_1)\phi(h_2)$."""
-    return float(gauss.average_pair(phi, square_distance, q, one_minus_c)) / 2
+    return float(gauss.average_pair(phi, square_distance, q, one_minus_c, mean=mean)) / 2
 
 
 def square_distance(a: gauss.Values, b: gauss.Values) -> np.ndarray:

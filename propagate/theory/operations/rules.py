@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from propagate.activations import Activation, ActivationLike
 from propagate.checks import check_count, check_keep, check_variances
 from propagate.theory import gauss
-from propagate.theory.mean_field import integrable
+from propagate.theory.mean_field import half_square_distance, integrable
 from propagate.theory.operations import attention_moments
 from propagate.theory.operations.attention_moments import Shape
 from propagate.theory.operations.signal import SMALL, Operation, Signal, signal
@@ -82,14 +82,8 @@ class Nonlinearity(Operation):
         r"""$E\phi$, $\operatorname{Var}\phi$, and $E\phi(x)\phi(x')$."""
         at = gauss.moments(self.own, x.variance, x.mean)
         mean, variance = float(at["mean"][0]), float(at["variance"][0])
-        apart = gauss.average_pair(
-            self.own,
-            lambda a, b: (a.phi - b.phi) ** 2 / 2,
-            x.variance,
-            1 - x.correlation,
-            mean=x.mean,
-        )
-        return signal(mean, variance + mean**2, variance - float(apart) + mean**2)
+        apart = half_square_distance(self.own, x.variance, 1 - x.correlation, x.mean)
+        return signal(mean, variance + mean**2, variance - apart + mean**2)
 
     def backward(self, x: Signal) -> float:
         r"""$E\phi'^2$."""
